@@ -1,0 +1,158 @@
+"""Jit options, and the place where compiled kernels are cached; nothing else sets either.
+
+Numba's own cache does not notice a change in *another* file, and `NUMBA_BOUNDSCHECK` is not part of its
+key (both tried: a loop composed anew still ran a stale helper). So every kernel's stamp is a digest of its
+file and of all the files of ours, or of the user's, that it imports, of the jit options, the CPU and the
+bounds check. The cache lies in one folder of the user's, never in `__pycache__`.
+"""
+import ast
+import functools
+import hashlib
+import importlib.util
+import os
+import pathlib
+
+import llvmlite.binding
+import numba
+from numba.core import caching, config
+
+OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": False}
+"""Options of every njit function of the engine."""
+
+
+def cache_folder():
+    """Returns the folder (pathlib.Path) that holds compiled kernels and composed loops.
+
+    `PIPELINE_CACHE` names it; without that it is `$XDG_CACHE_HOME/proxy-pipeline`.
+    """
+    named = os.environ.get("PIPELINE_CACHE")
+    if named:
+        return pathlib.Path(named)
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(home) / "proxy-pipeline"
+
+
+def _is_ours(path):
+    parts = path.parts
+    return not ({"site-packages", "dist-packages"} & set(parts) and "pipeline" not in parts) and "numba" not in parts
+
+
+@functools.lru_cache(maxsize=None)
+def _imported_names(path):
+    """Returns the absolute module names that the Python file at `path` (str) imports."""
+    names, package = [], _package_of(path)
+    for node in ast.walk(ast.parse(pathlib.Path(path).read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            origin = node.module or ""
+            if node.level:
+                origin = ".".join(filter(None, [*package.split(".")[:len(package.split(".")) - node.level + 1], origin]))
+            names.append(origin)
+            names += [f"{origin}.{alias.name}" for alias in node.names]
+    return tuple(names)
+
+
+def _package_of(path):
+    """Returns the package that the file at `path` belongs to: ours by its place, any other by its folder."""
+    folder = pathlib.Path(path).resolve().parent
+    here = pathlib.Path(__file__).resolve().parent
+    if folder == here:
+        return "pipeline.kernels"
+    return "pipeline" if folder.name == "pipeline" else ""
+
+
+def _module_file(name, beside):
+    """Returns the resolved path of module `name`, or None where it is not one of ours or the user's."""
+    neighbour = beside / (name.replace(".", "/") + ".py")
+    if neighbour.exists():
+        return neighbour.resolve()
+    if name.split(".")[0] in ("numpy", "numba", "typing", "llvmlite"):
+        return None
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return None
+    path = pathlib.Path(spec.origin).resolve()
+    standard = pathlib.Path(ast.__file__).resolve().parent
+    if standard in path.parents and "site-packages" not in path.parts:
+        return None
+    return path if _is_ours(path) else None
+
+
+def sources(path):
+    """Returns the sorted files (str) that the code in the file `path` depends on, `path` among them."""
+    found, waiting = set(), [pathlib.Path(path).resolve()]
+    while waiting:
+        current = waiting.pop()
+        if str(current) in found or not current.exists():
+            continue
+        found.add(str(current))
+        for name in _imported_names(str(current)):
+            origin = _module_file(name, current.parent)
+            if origin is not None:
+                waiting.append(origin)
+    return sorted(found)
+
+
+@functools.lru_cache(maxsize=None)
+def _digest_of_file(path):
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+
+
+@functools.lru_cache(maxsize=None)
+def stamp(path):
+    """Returns a digest (str) of all that decides what the kernels in the file `path` compile to."""
+    digest = hashlib.sha256()
+    for source in sources(path):
+        digest.update(f"{source} {_digest_of_file(source)}\n".encode())
+    digest.update(repr((sorted(OPTIONS.items()), numba.__version__, config.BOUNDSCHECK,
+                        llvmlite.binding.get_host_cpu_name())).encode())
+    return digest.hexdigest()
+
+
+class SourcesLocator(caching._CacheLocator):
+    """Numba cache locator whose stamp covers every source that a kernel depends on."""
+
+    def __init__(self, py_func, py_file):
+        self._file = str(pathlib.Path(py_file).resolve())
+        self._line = py_func.__code__.co_firstlineno
+
+    def get_cache_path(self):
+        """Returns the folder for this kernel's file: bounds checking on and off never share one."""
+        checked = "-checked" if config.BOUNDSCHECK else ""
+        name = hashlib.sha256(self._file.encode()).hexdigest()[:12]
+        return str(cache_folder() / "kernels" / f"{pathlib.Path(self._file).stem}-{name}{checked}")
+
+    def get_source_stamp(self):
+        """Returns the digest that a cached kernel must carry to be used."""
+        return stamp(self._file)
+
+    def get_disambiguator(self):
+        """Returns the line of the function, as Numba's own locators do."""
+        return str(self._line)
+
+    @classmethod
+    def from_function(cls, py_func, py_file):
+        """Returns a locator for `py_func` if its cache folder can be written, else None."""
+        locator = cls(py_func, py_file)
+        try:
+            locator.ensure_cache_path()
+        except OSError:
+            return None
+        return locator
+
+
+config.CACHE_LOCATOR_CLASSES = f"{__name__}.SourcesLocator"
+
+
+def kernel(function):
+    """Compiles a kernel or a function that kernels call: inlined by LLVM into the loop that calls it."""
+    return numba.njit(forceinline=True, **OPTIONS)(function)
+
+
+def loop(function):
+    """Compiles a function that Python calls: a worker's loop, or a driver in a test or measurement."""
+    return numba.njit(**OPTIONS)(function)

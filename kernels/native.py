@@ -1,0 +1,168 @@
+"""Every C function and every LLVM intrinsic that kernels use, each with a plain Python stand-in.
+
+C functions are named as `types.ExternalFunction` symbols of the shim (loaded beforehand with
+`llvmlite.binding.load_library_permanently`): that keeps kernels cacheable, which a cffi function or an
+address taken at run time does not. With `NUMBA_DISABLE_JIT=1` the stand-ins serve, so that the whole
+loop runs as plain Python.
+"""
+import ctypes
+import time
+
+from llvmlite import ir
+from numba import types
+from numba.core import config
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
+
+from .jit import kernel
+
+CRC32C_POLYNOMIAL = 0x82F63B78
+HAS_SSE42_CRC = False
+try:
+    import llvmlite.binding
+
+    HAS_SSE42_CRC = bool(llvmlite.binding.get_host_cpu_features().get("sse4.2"))
+except RuntimeError:  # a host LLVM knows no features of: the portable CRC serves
+    HAS_SSE42_CRC = False
+
+
+@kernel
+def swap16(value):
+    """Returns the low 16 bits of `value` (int64) with their two bytes exchanged."""
+    return ((value & 0xFF) << 8) | ((value >> 8) & 0xFF)
+
+
+@kernel
+def swap32(value):
+    """Returns the low 32 bits of `value` (int64) with their four bytes in reverse (LLVM makes a bswap of it)."""
+    return ((value & 0xFF) << 24) | ((value & 0xFF00) << 8) | ((value >> 8) & 0xFF00) | ((value >> 24) & 0xFF)
+
+
+@kernel
+def _portable_crc32c(seed, word):
+    crc = seed & 0xFFFFFFFF
+    for byte in range(8):
+        crc ^= (word >> (8 * byte)) & 0xFF
+        for _ in range(8):
+            crc = (crc >> 1) ^ (CRC32C_POLYNOMIAL & -(crc & 1))
+    return crc
+
+
+def _intrinsic(signature):
+    """Wraps `emit(builder, arguments) -> value` as a Numba intrinsic with one fixed `signature`."""
+    def decorate(emit):
+        count = len(signature.args)
+        arguments = ", ".join(f"a{number}" for number in range(count))
+        scope = {"signature": signature, "emit": emit}
+        exec(f"def typing({', '.join(filter(None, ['context', arguments]))}):\n"  # noqa: S102
+             "    return signature, lambda context, builder, kind, arguments: emit(builder, arguments)", scope)
+        scope["typing"].__name__ = emit.__name__
+        scope["typing"].__doc__ = emit.__doc__
+        return intrinsic(scope["typing"])
+    return decorate
+
+
+I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+if config.DISABLE_JIT:
+    crc32c = _portable_crc32c
+
+    def prefetch(address):
+        """Does nothing: there is no cache to warm in plain Python."""
+
+    def ticks():
+        """Returns a clock that counts up, in nanoseconds."""
+        return time.perf_counter_ns()
+
+    def load_acquire(address):
+        """Returns the int64 at `address`."""
+        return ctypes.c_int64.from_address(int(address)).value
+
+    def store_release(address, value):
+        """Stores `value` as the int64 at `address`."""
+        ctypes.c_int64.from_address(int(address)).value = int(value)
+else:
+    if HAS_SSE42_CRC:
+        @_intrinsic(types.int64(types.int64, types.int64))
+        def crc32c(builder, arguments):
+            """Returns the CRC32C of 8 more bytes (`word`) over `seed`, by the SSE 4.2 instruction."""
+            function = get_or_insert_function(builder.module, ir.FunctionType(I64, [I64, I64]),
+                                              "llvm.x86.sse42.crc32.64.64")
+            return builder.call(function, list(arguments))
+    else:
+        crc32c = _portable_crc32c
+
+    @_intrinsic(types.void(types.int64))
+    def prefetch(builder, arguments):
+        """Asks for the cache line at an address, to be read and written, in every level of the cache."""
+        pointer = builder.inttoptr(arguments[0], I8.as_pointer())
+        function = get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32]), "llvm.prefetch.p0")
+        builder.call(function, [pointer, I32(0), I32(3), I32(1)])
+        return ir.Constant(I8.as_pointer(), None)
+
+    @_intrinsic(types.int64())
+    def ticks(builder, arguments):
+        """Returns the time-stamp counter (TSC ticks)."""
+        function = get_or_insert_function(builder.module, ir.FunctionType(I64, []), "llvm.readcyclecounter")
+        return builder.call(function, [])
+
+    @_intrinsic(types.int64(types.int64))
+    def load_acquire(builder, arguments):
+        """Returns the int64 at an address; nothing after it moves before it (there is no volatile in Numba)."""
+        pointer = builder.inttoptr(arguments[0], I64.as_pointer())
+        return builder.load_atomic(pointer, "acquire", 8, typ=I64)
+
+    @_intrinsic(types.void(types.int64, types.int64))
+    def store_release(builder, arguments):
+        """Stores an int64 at an address; nothing before it moves after it."""
+        pointer = builder.inttoptr(arguments[0], I64.as_pointer())
+        builder.store_atomic(arguments[1], pointer, "release", 8)
+        return ir.Constant(I8.as_pointer(), None)
+
+
+@kernel
+def address_of(array):
+    """Returns the address (int64) of the first byte of an array."""
+    return array.ctypes.data
+
+
+_shim = None
+
+
+def use_shim(path):
+    """Loads the shim's shared object at `path` (str), so that its symbols resolve when a loop is compiled."""
+    global _shim
+    if config.DISABLE_JIT:
+        _shim = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    else:
+        import llvmlite.binding
+
+        llvmlite.binding.load_library_permanently(path)
+
+
+def _external(name, *parameters):
+    """Declares the shim's function `name`; all parameters and the result are 64-bit integers."""
+    if not config.DISABLE_JIT:
+        return types.ExternalFunction(name, types.int64(*parameters))
+
+    def stand_in(*arguments):
+        function = getattr(_shim, name)
+        function.restype, function.argtypes = ctypes.c_int64, [ctypes.c_int64] * len(parameters)
+        return function(*(int(argument) for argument in arguments))
+    stand_in.__name__ = name
+    return stand_in
+
+
+_i = types.int64
+
+shim_receive = _external("shim_receive", _i, _i, _i, _i)
+"""(port, queue, address of uint64[n], n) -> how many mbuf addresses rte_eth_rx_burst stored there."""
+shim_transmit = _external("shim_transmit", _i, _i, _i, _i)
+"""(port, queue, address of uint64[n], n) -> how many of these mbufs rte_eth_tx_burst took."""
+shim_allocate = _external("shim_allocate", _i, _i, _i)
+"""(pool, address of uint64[n], n) -> n, or 0 where the pool has not that many (rte_pktmbuf_alloc_bulk)."""
+shim_release = _external("shim_release", _i, _i)
+"""(address of uint64[n], n) -> 0; frees these mbufs with all their segments (rte_pktmbuf_free_bulk)."""
+shim_sleep = _external("shim_sleep", _i)
+"""(microseconds) -> 0; gives the core away for about that long (nanosleep)."""
