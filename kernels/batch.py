@@ -1,0 +1,42 @@
+"""The columns of a burst: one fact a column, one packet a row. Parse fills them, the other stages read and mark."""
+from typing import NamedTuple
+
+import numpy as np
+
+NO_FLOW = -1
+KIND_NONE, KIND_TCP, KIND_ARP, KIND_ICMP = 0, 1, 2, 3
+
+PENDING, FORWARD, HOLD, ABSORB, REFUSE, ANSWER, DROP = 0, 1, 2, 3, 4, 5, 6
+"""Verdicts: PENDING nobody has decided; FORWARD translate and send on; HOLD give its bytes to `hold`; ABSORB done
+with, not an error; REFUSE answer with a RST; ANSWER the mbuf has become the reply; DROP counted under its reason."""
+
+
+class Batch(NamedTuple):
+    """int64 columns of at least `BURST` rows. Offsets are bytes from the arena's base; numbers are in host order."""
+
+    mbuf: np.ndarray              # where the mbuf starts; the packet's handle
+    port: np.ndarray              # the engine's port it came in by
+    out_port: np.ndarray          # the engine's port it leaves by, once ANSWER or FORWARD
+    kind: np.ndarray              # KIND_*
+    verdict: np.ndarray
+    frame: np.ndarray             # offset of the Ethernet header
+    network: np.ndarray           # offset of the IPv4 or ARP header
+    transport: np.ndarray         # offset of the TCP or ICMP header
+    payload: np.ndarray           # offset of the first payload byte
+    payload_length: np.ndarray    # bytes, by the IP header: Ethernet padding is not payload
+    source: np.ndarray            # addresses and ports, the key of the look-up
+    destination: np.ndarray
+    source_port: np.ndarray
+    destination_port: np.ndarray
+    hash: np.ndarray              # of the key, 32 bits
+    flow: np.ndarray              # connection * 2 + side, or NO_FLOW
+    seq: np.ndarray
+    ack: np.ndarray
+    control: np.ndarray           # the eight control bits
+    window: np.ndarray            # as on the wire, unscaled
+    mss: np.ndarray               # of a SYN's option, 0 without
+
+
+def allocate_batch(rows):
+    """Returns a `Batch` of zeroed columns of `rows` rows."""
+    return Batch(*(np.zeros(rows, np.int64) for _ in Batch._fields))

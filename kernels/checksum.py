@@ -1,0 +1,82 @@
+"""The Internet checksum (RFC 1071), in full and incrementally (RFC 1624).
+
+Sums are over words as the machine loads them: a one's complement sum is the same in either byte order
+(RFC 1071, section 2B), so nothing is swapped. Words lie at even distances from the start of the sum.
+"""
+from numpy import int64
+
+from .headers import PROTOCOL_TCP
+from .jit import kernel
+from .native import swap16
+
+
+@kernel
+def fold(total):
+    """Returns a sum of words (0 .. 2**62) folded to 16 bits."""
+    total = (total & 0xFFFFFFFF) + (total >> 32)
+    total = (total & 0xFFFFFFFF) + (total >> 32)
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return (total & 0xFFFF) + (total >> 16)
+
+
+@kernel
+def sum_octets(packets, start, length):
+    """Returns the unfolded sum of `length` bytes of the arena from byte offset `start`."""
+    total = 0
+    end = start + (length & ~3)
+    for offset in range(start, end, 4):
+        total += int64(packets.word32[offset].value)
+    if length & 2:
+        total += int64(packets.word16[end].value)
+        end += 2
+    if length & 1:
+        total += int64(packets.octets[end])
+    return total
+
+
+@kernel
+def data_start(packets, base, mbuf):
+    """Returns the byte offset of the first data byte of the mbuf at byte offset `mbuf`; `base` is the arena's address."""
+    return int64(packets.mbuf[mbuf].buffer_address) - base + int64(packets.mbuf[mbuf].data_off)
+
+
+@kernel
+def sum_chain(packets, base, mbuf, start, length):
+    """Returns the folded sum of `length` bytes from offset `start` on, followed through chained mbufs.
+
+    `mbuf` (byte offset) holds the first of them. A part of odd length shifts what follows by a byte.
+    """
+    total, odd, remaining = 0, False, length
+    part = min(remaining, data_start(packets, base, mbuf) + int64(packets.mbuf[mbuf].data_length) - start)
+    while remaining > 0:
+        if part > 0:
+            partial = fold(sum_octets(packets, start, part))
+            total += swap16(partial) if odd else partial
+            odd = odd != (part & 1 == 1)
+            remaining -= part
+        if remaining <= 0 or packets.mbuf[mbuf].next == 0:
+            break
+        mbuf = int64(packets.mbuf[mbuf].next) - base
+        start = data_start(packets, base, mbuf)
+        part = min(remaining, int64(packets.mbuf[mbuf].data_length))
+    return fold(total)
+
+
+@kernel
+def pseudo_header(packets, network, tcp_length):
+    """Returns the unfolded sum of TCP's pseudo header, read from the IPv4 header at byte offset `network`."""
+    ip = packets.ipv4[network]
+    return int64(ip.source) + int64(ip.destination) + swap16(PROTOCOL_TCP) + swap16(tcp_length)
+
+
+@kernel
+def difference(old, new):
+    """Returns what replacing word `old` by `new` (16 or 32 bits each) adds to a sum (RFC 1624, equation 3)."""
+    return 0xFFFFFFFF - old + new
+
+
+@kernel
+def update(checksum, differences):
+    """Returns a checksum field after `differences` (a sum of `difference`) have come into what it covers."""
+    return 0xFFFF - fold((0xFFFF - checksum) + differences)

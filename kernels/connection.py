@@ -1,0 +1,173 @@
+"""The state of a connection: one hot cache line, a cold record, and the lists that the stages hand one another.
+
+A connection has two sides, CLIENT and TARGET. Whatever both sides have is a field of two elements indexed by the
+side, so that every rule is written once and serves both directions.
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+from .counters import DROP_SEGMENTS_FULL, Counters
+from .jit import kernel
+
+CLIENT, TARGET = 0, 1
+FREE, SYN_RECEIVED, FIRST_DATA, CONNECTING, ESTABLISHED, HALF_CLOSED, FIN_WAIT, TIME_WAIT = range(8)
+STATES = ("free", "syn_received", "first_data", "connecting", "established", "half_closed", "fin_wait", "time_wait")
+"""States of a connection, named like their time-outs. From ESTABLISHED on it is bound to its target; a client that
+closes before it was bound waits in FIN_WAIT with `target` NO_TARGET."""
+
+NO_TARGET = 0xFFFF
+NO_NEIGHBOUR = 0xFFFF
+NO_HELD = 0xFFFFFFFF
+
+FIN_SEEN = 1      # shifted by the side that sent the FIN
+FIN_ACKED = 4     # shifted by the side whose FIN the other has acknowledged
+RST_SEEN = 16     # a RST that may not have been exact has passed (SPLICE 4.1)
+TARGET_FIRST = 32  # the target's FIN came before the client's
+HOLDS = 1         # options: `held` of the cold record names bytes that the target has not acknowledged
+
+HOT = np.dtype([
+    ("remote_address", "u4", (2,)),   # of the client and of the target
+    ("local_address", "u4", (2,)),    # the service's, and the one we speak to the target from
+    ("remote_port", "u2", (2,)),
+    ("local_port", "u2", (2,)),
+    ("shift", "u4", (2,)),            # added to this side's sequence numbers on their way to the other side
+    ("next", "u4", (2,)),             # end of the highest sequence number this side has sent, in its own numbers
+    ("acked", "u4", (2,)),            # highest acknowledgement this side has sent, in the numbers that it sees
+    ("neighbour", "u2", (2,)),        # next hop toward this side
+    ("stamp", "u4"),                  # tick of the last packet
+    ("target", "u2"), ("service", "u2"),
+    ("state", "u1"), ("closing", "u1"), ("options", "u1"), ("window_shift", "i1"),
+])
+"""What every packet of a connection touches: exactly one cache line of 64 bytes."""
+
+COLD = np.dtype([
+    ("client_isn", "u4"), ("proxy_isn", "u4"),    # initial numbers of the client's SYN and of our SYN-ACK
+    ("timestamp_shift", "u4"),                    # added to the target's TSval toward the client (SPLICE 2.4)
+    ("since", "u4"),                              # tick at which a handshake state was entered
+    ("retry", "u4"),                              # tick of the next retransmission of ours, 0 for none
+    ("held", "u4"),                               # slot of the held bytes, or NO_HELD
+    ("source", "u4"),                             # entry taken from the target's pool of source ports
+    ("mss", "u2", (2,)), ("window", "u2"),        # each side's MSS, the client's last window before binding
+    ("scale", "u1", (2,)), ("tries", "u1"), ("agreed", "u1"),
+    ("wraps", "u1", (2,)),                        # how often `next` has passed 2**32, for the records
+])
+"""What only handshakes, retransmissions, time-outs and the end of a connection touch: 40 bytes."""
+
+
+class Held(NamedTuple):
+    """Payload received before the target could take it (SPLICE 1.4): fixed slots of `limit` bytes each."""
+
+    octets: np.ndarray      # uint8 [slots * limit]
+    length: np.ndarray      # int64 [slots] bytes held, contiguous from the client's first
+    free: np.ndarray        # int64 [slots] stack of free slots
+    free_count: np.ndarray  # int64 [1]
+    limit: np.ndarray       # int64 [1]
+
+
+class Segments(NamedTuple):
+    """Segments that the engine sends of its own, to be built at the end of a burst. int64 columns."""
+
+    count: np.ndarray       # [1]
+    connection: np.ndarray
+    side: np.ndarray        # toward which side
+    control: np.ndarray
+    seq: np.ndarray         # in that side's numbers
+    ack: np.ndarray
+    window: np.ndarray
+    mss: np.ndarray         # 0: no option
+    held: np.ndarray        # offset of the payload in the held octets
+    length: np.ndarray      # of the payload
+
+
+class Listed(NamedTuple):
+    """Connections waiting for a later stage, in order. int64."""
+
+    count: np.ndarray       # [1]
+    connection: np.ndarray
+    detail: np.ndarray      # what the stage wants to know of it
+
+
+class Connections(NamedTuple):
+    """All connections of a worker and what its stages share; setting up fills it, one worker alone touches it."""
+
+    hot: np.ndarray         # HOT [capacity]
+    cold: np.ndarray        # COLD [capacity]
+    free: np.ndarray        # int64 [capacity] stack of free connections
+    free_count: np.ndarray  # int64 [1]
+    buckets: np.ndarray     # flow_table.BUCKET [power of two]
+    held: Held
+    segments: Segments
+    choices: Listed         # ready to be given a target; detail: what select answered
+    touched: Listed         # their timer has to be set anew
+    releases: Listed        # have ended; detail: release causes, client's + 256 * target's
+    timeouts: np.ndarray    # int64 [8] ticks by state
+    secret: np.ndarray      # int64 [2] key of the initial sequence numbers
+    counters: Counters
+
+
+def allocate_listed(capacity):
+    """Returns an empty `Listed` of `capacity` rows."""
+    return Listed(np.zeros(1, np.int64), np.zeros(capacity, np.int64), np.zeros(capacity, np.int64))
+
+
+def allocate_segments(capacity):
+    """Returns empty `Segments` of `capacity` rows."""
+    return Segments(np.zeros(1, np.int64), *(np.zeros(capacity, np.int64) for _ in Segments._fields[1:]))
+
+
+def allocate_held(slots, limit):
+    """Returns `Held` of `slots` slots of `limit` bytes, all free."""
+    return Held(np.zeros(slots * limit, np.uint8), np.zeros(slots, np.int64), np.arange(slots, dtype=np.int64)[::-1].copy(),
+                np.array([slots], np.int64), np.array([limit], np.int64))
+
+
+@kernel
+def note(listed, connection, detail):
+    """Appends a connection to a list. A full list forgets it: lists hold more rows than a burst can add."""
+    row = listed.count[0]
+    if row < listed.connection.shape[0]:
+        listed.connection[row] = connection
+        listed.detail[row] = detail
+        listed.count[0] = row + 1
+
+
+@kernel
+def emit(connections, connection, side, control, seq, ack, window, mss, held, length):
+    """Orders a segment of the engine's own toward `side`; counted as dropped where the burst has too many."""
+    segments = connections.segments
+    row = segments.count[0]
+    if row >= segments.seq.shape[0]:
+        connections.counters.drops[DROP_SEGMENTS_FULL] += 1
+        return
+    segments.connection[row] = connection
+    segments.side[row] = side
+    segments.control[row] = control
+    segments.seq[row] = seq
+    segments.ack[row] = ack
+    segments.window[row] = window
+    segments.mss[row] = mss
+    segments.held[row] = held
+    segments.length[row] = length
+    segments.count[0] = row + 1
+
+
+@kernel
+def enter(connections, connection, state):
+    """Puts a connection in `state`, keeps the count by state, and has its timer set anew."""
+    hot = connections.hot[connection]
+    connections.counters.states[hot.state] -= 1
+    connections.counters.states[state] += 1
+    hot.state = state
+    note(connections.touched, connection, 0)
+
+
+@kernel
+def end(connections, connection, client_cause, target_cause):
+    """Ends a connection: from here on it counts as FREE; the release stage gives back what it holds."""
+    hot = connections.hot[connection]
+    if hot.state != FREE:
+        connections.counters.states[hot.state] -= 1
+        connections.counters.states[FREE] += 1
+        hot.state = FREE
+        note(connections.releases, connection, client_cause + 256 * target_cause)
