@@ -1,0 +1,286 @@
+"""What has to hold between the parts of a configuration. Each check yields Faults; none changes anything."""
+import itertools
+import os
+
+from pipeline.configuration.faults import Fault
+from pipeline.configuration.models import PAYLOAD_SELECTS, RULE_SELECTS, SLOTS, available_cores
+from pipeline.configuration.values import place_in_network, suggestion
+
+
+def faults(configuration):
+    """Yields every Fault between the parts of `configuration`, each part by itself being right."""
+    for check in (_engine, _kernels, _unique_names, _devices, _on_link_networks, _routes, _targets, _listening,
+                  _service_targets, _selects, _rules, _source_addresses, _bed, _bed_hosts):
+        yield from check(configuration)
+
+
+def warnings(configuration):
+    """Yields Faults that do not keep the engine from running."""
+    used = {identifier for service in configuration.services for identifier in service.targets}
+    for index, target in enumerate(configuration.targets):
+        if target.id not in used:
+            yield Fault(("targets", index), f'("{target.id}") is used by no service')
+    for index, service in enumerate(configuration.services):
+        chosen = {rule.target for rule in service.rules} | {service.default_target}
+        for identifier in service.targets if service.select in RULE_SELECTS else ():
+            if identifier not in chosen:
+                yield Fault(("services", index), f'has target "{identifier}", which no rule and no default leads to')
+    if configuration.engine.main_core in configuration.engine.cores:
+        yield Fault(("engine", "main_core"), f"= {configuration.engine.main_core} is a worker's core as well; "
+                    "they will slow each other down")
+    if configuration.bed:
+        hosts = {host.address.ip for host in configuration.bed.hosts}
+        for index, target in enumerate(configuration.targets):
+            if target.ip not in hosts:
+                yield Fault(("targets", index), f'("{target.id}", {target.ip}) is the address of no host of the bed')
+
+
+def _engine(configuration):
+    engine, cores = configuration.engine, available_cores()
+    if len(engine.cores) != 1:
+        more = "more than one worker comes with receive-side scaling and flow steering; " if engine.cores else ""
+        yield Fault(("engine", "cores"), f"must name exactly one core: {more}give one, such as [{cores[-1]}]")
+    for index, core in enumerate(engine.cores):
+        if core not in cores:
+            yield Fault(("engine", "cores", index), f"is no core of this process; it must be one of {cores}")
+    if engine.main_core not in cores:
+        yield Fault(("engine", "main_core"), f"is no core of this process; it must be one of {cores}")
+    if engine.held_bytes % 64:
+        yield Fault(("engine", "held_bytes"), f"must be a multiple of 64, such as {engine.held_bytes // 64 * 64}")
+    held = engine.held_connections * engine.held_bytes
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if held > memory // 2:
+        yield Fault(("engine", "held_connections"), f"with held_bytes = {engine.held_bytes} takes {held >> 20} MiB; "
+                    f"together they must take at most half of this machine's {memory >> 20} MiB")
+    needed = sum(port.rxd + port.txd for port in configuration.ports) + 2 * engine.burst
+    if engine.mbufs < needed:
+        yield Fault(("engine", "mbufs"), f"must be at least {needed}: the ports' rxd and txd and two bursts")
+
+
+def _kernels(configuration):
+    for slot in configuration.kernels:
+        if slot == "select":
+            yield Fault(("kernels", slot), "is not set here; each of [[services]] has a select of its own")
+        elif slot not in SLOTS:
+            yield Fault(("kernels", slot), "is not a known slot" + suggestion(slot, SLOTS))
+
+
+def _repeated(values):
+    """Yields (index, index of the first) for each value that an earlier one equals."""
+    first = {}
+    for index, value in enumerate(values):
+        if first.setdefault(value, index) != index:
+            yield index, first[value]
+
+
+def _unique_names(configuration):
+    lists = [("ports", "name", configuration.ports), ("services", "name", configuration.services),
+             ("targets", "id", configuration.targets), ("routes", "network", configuration.routes)]
+    for table, key, items in lists:
+        for index, first in _repeated(getattr(item, key) for item in items):
+            yield Fault((table, index, key), f"is already that of {table}[{first}]; it must be another one")
+
+
+def _devices(configuration):
+    for index, first in _repeated(port.device.partition(",")[0] for port in configuration.ports):
+        yield Fault(("ports", index, "device"), f"is already opened by ports[{first}]; each port needs one of its own")
+    for index, first in _repeated(port.mac or index for index, port in enumerate(configuration.ports)):
+        yield Fault(("ports", index, "mac"), f"is already that of ports[{first}]; it must be another one")
+    for index, port in enumerate(configuration.ports):
+        if port.interface is not None and not 1 <= len(port.interface) <= 15:
+            yield Fault(("ports", index, "device"), "must name an interface of 1 to 15 characters after iface=")
+
+
+def _own_addresses(configuration):
+    """Yields (port index, index in its addresses, IPv4Interface)."""
+    for port_index, port in enumerate(configuration.ports):
+        for index, interface in enumerate(port.addresses):
+            yield port_index, index, interface
+
+
+def _on_link_networks(configuration):
+    own = list(_own_addresses(configuration))
+    for (port, index, interface), (earlier_port, earlier, other) in itertools.combinations(own[::-1], 2):
+        if interface.ip == other.ip:
+            yield Fault(("ports", port, "addresses", index),
+                        f"is already ports[{earlier_port}].addresses[{earlier}]; it must be another one")
+        elif port != earlier_port and interface.network.overlaps(other.network):
+            yield Fault(("ports", port, "addresses", index), f"overlaps the network {other.network} of "
+                        f"ports[{earlier_port}]; two ports must have networks apart")
+
+
+def _wrong_place(configuration, address):
+    """Returns why `address` cannot be a host on the on-link networks, as the end of a sentence, or None."""
+    for port_index, _, interface in _own_addresses(configuration):
+        place = place_in_network(address, interface.network)
+        if place:
+            return f"is the {place} of {interface.network} (ports[{port_index}]); it must be a host's"
+    return None
+
+
+def _ours(configuration):
+    """Returns a dict of address -> whose it is (str), for the ports' and the services' addresses."""
+    ours = {service.listen.address: f"services[{index}] listens" for index, service in enumerate(configuration.services)}
+    ours.update({interface.ip: f"ports[{port}] has it" for port, _, interface in _own_addresses(configuration)})
+    return ours
+
+
+def _routes(configuration):
+    ours = _ours(configuration)
+    networks = [interface.network for _, _, interface in _own_addresses(configuration)]
+    for index, route in enumerate(configuration.routes):
+        if not configuration.on_link(route.gateway):
+            yield Fault(("routes", index, "gateway"), "is on no network of a port; "
+                        f"it must be in one of {', '.join(map(str, dict.fromkeys(networks)))}")
+        elif reason := _wrong_place(configuration, route.gateway):
+            yield Fault(("routes", index, "gateway"), reason)
+        elif route.gateway in ours:
+            yield Fault(("routes", index, "gateway"), f"is the engine's own address ({ours[route.gateway]}); "
+                        "it must be a router's")
+        if route.network in networks:
+            yield Fault(("routes", index, "network"), "is the network of a port already and needs no route")
+
+
+def _targets(configuration):
+    ours = _ours(configuration)
+    for index, first in _repeated((target.ip, target.port) for target in configuration.targets):
+        yield Fault(("targets", index, "ip"), f"with port = {configuration.targets[index].port} is already "
+                    f"targets[{first}]; two targets must differ in ip or port")
+    for index, target in enumerate(configuration.targets):
+        if target.mac and target.linux_if:
+            yield Fault(("targets", index, "linux_if"), "excludes mac; one of the two must go")
+        if target.ip in ours:
+            yield Fault(("targets", index, "ip"), f"is the engine's own address ({ours[target.ip]}); "
+                        "it must be a server's")
+        elif reason := _wrong_place(configuration, target.ip):
+            yield Fault(("targets", index, "ip"), reason)
+        elif not configuration.on_link(target.ip) and not any(target.ip in route.network
+                                                              for route in configuration.routes):
+            yield Fault(("targets", index, "ip"), "cannot be reached; it must be in a network of a port, "
+                        "or [[routes]] must lead there")
+
+
+def _listening(configuration):
+    gateways = {route.gateway: f"routes[{index}]" for index, route in enumerate(configuration.routes)}
+    for index, first in _repeated(service.listen for service in configuration.services):
+        yield Fault(("services", index, "listen"), f"is already that of services[{first}]; it must be another one")
+    for index, service in enumerate(configuration.services):
+        if reason := _wrong_place(configuration, service.listen.address):
+            yield Fault(("services", index, "listen"), reason)
+        elif service.listen.address in gateways:
+            yield Fault(("services", index, "listen"), f"is the gateway of {gateways[service.listen.address]}; "
+                        "it must be an address of the engine's own")
+
+
+def _service_targets(configuration):
+    known = [target.id for target in configuration.targets]
+    for index, service in enumerate(configuration.services):
+        for place, identifier in enumerate(service.targets):
+            if identifier not in known:
+                yield Fault(("services", index, "targets", place),
+                            "is not the id of one of [[targets]]" + suggestion(identifier, known))
+        for place, first in _repeated(service.targets):
+            yield Fault(("services", index, "targets", place), f"is already targets[{first}] of this service")
+        if service.default_target and service.default not in service.targets:
+            yield Fault(("services", index, "default"), 'is not among the targets of this service; it must be '
+                        'one of them, or "refuse"')
+
+
+def _selects(configuration):
+    for index, service in enumerate(configuration.services):
+        if service.binding == "immediate" and service.select in PAYLOAD_SELECTS:
+            yield Fault(("services", index, "select"), 'looks at the payload, which binding = "immediate" does not wait '
+                        'for; it must be "round_robin" or a kernel of your own, or binding must be "delayed"')
+        if service.select in RULE_SELECTS and not service.rules:
+            example = "/a" if service.select == "http_path" else "a.example.org"
+            yield Fault(("services", index, "rules"), f'must have a rule for select = "{service.select}", such as '
+                        f'[{{match = "{example}", target = "{service.targets[0]}"}}]')
+        if service.rules and service.select not in RULE_SELECTS:
+            yield Fault(("services", index, "rules"), f'is not used by select = "{service.select}"; it must go, '
+                        'or select must be "http_path" or "http_host"')
+
+
+def _rules(configuration):
+    for index, service in enumerate(configuration.services):
+        if service.select not in RULE_SELECTS:
+            continue
+        hosts = service.select == "http_host"
+        for place, rule in enumerate(service.rules):
+            location = ("services", index, "rules", place)
+            if hosts and "/" in rule.match:
+                yield Fault((*location, "match"), 'must be a host name, such as "a.example.org"')
+            if not hosts and not rule.match.startswith("/"):
+                yield Fault((*location, "match"), 'must be a path that begins with "/", such as "/a"')
+            if rule.target not in service.targets:
+                yield Fault((*location, "target"),
+                            "is not among the targets of this service" + suggestion(rule.target, service.targets))
+        matches = [rule.match.lower() if hosts else rule.match for rule in service.rules]
+        for place, first in _repeated(matches):
+            yield Fault(("services", index, "rules", place, "match"),
+                        f"is already that of rules[{first}]; it must be another one")
+
+
+def _source_addresses(configuration):
+    others = {target.ip: f"targets[{index}]" for index, target in enumerate(configuration.targets)}
+    others.update({route.gateway: f"routes[{index}]" for index, route in enumerate(configuration.routes)})
+    for index, service in enumerate(configuration.services):
+        for place, first in _repeated(service.source_addresses):
+            yield Fault(("services", index, "source_addresses", place), f"is already source_addresses[{first}]")
+        for place, address in enumerate(service.source_addresses):
+            location = ("services", index, "source_addresses", place)
+            if reason := _wrong_place(configuration, address):
+                yield Fault(location, reason)
+            elif address in others:
+                yield Fault(location, f"is that of {others[address]}; it must be an address of the engine's own")
+        yield from _source_ports(configuration, index, service)
+
+
+def _source_ports(configuration, index, service):
+    """Refuses a range of source ports that has nothing left once the listening ports are taken out."""
+    low, high = service.source_ports
+    known = {target.id: target for target in configuration.targets}
+    reachable = [known[name] for name in service.targets if name in known and configuration.on_link(known[name].ip)]
+    addresses = service.source_addresses or {configuration.on_link(target.ip)[1].ip for target in reachable}
+    for address in addresses:
+        if len(configuration.left_out_ports(service, address)) > high - low:
+            yield Fault(("services", index, "source_ports"), f"has no port left on {address}, since services listen "
+                        "on all of them there; it must be a wider range")
+            return
+
+
+def _bed(configuration):
+    if not configuration.bed:
+        return
+    if configuration.engine.network_namespace is None:
+        yield Fault(("engine", "network_namespace"), "is missing; [bed] needs the name of the network namespace "
+                    'that it makes for the engine, such as "proxy"')
+    driver = f"net_{configuration.bed.device}"
+    for index, port in enumerate(configuration.ports):
+        if port.driver != driver or not port.interface:
+            yield Fault(("ports", index, "device"), f'must be "{driver}{index},iface=NAME", '
+                        f'since bed.device = "{configuration.bed.device}"')
+
+
+def _bed_hosts(configuration):
+    hosts = configuration.bed.hosts if configuration.bed else ()
+    for key, what in (("name", [host.name for host in hosts]), ("address", [host.address.ip for host in hosts])):
+        for index, first in _repeated(what):
+            yield Fault(("bed", "hosts", index, key), f"is already that of hosts[{first}]; it must be another one")
+    names = [port.name for port in configuration.ports]
+    ours = _ours(configuration)
+    for index, host in enumerate(hosts):
+        location = ("bed", "hosts", index)
+        if host.port not in names:
+            yield Fault((*location, "port"), "is not the name of one of [[ports]]" + suggestion(host.port, names))
+        else:
+            port = configuration.ports[names.index(host.port)]
+            networks = [interface.network for interface in port.addresses]
+            if host.address.network not in networks:
+                yield Fault((*location, "address"), f'must be in a network of port "{host.port}": '
+                            + ", ".join(map(str, networks)))
+        if host.address.ip in ours:
+            yield Fault((*location, "address"), f"is the engine's own address ({ours[host.address.ip]})")
+        if host.gateway and (host.gateway not in host.address.network or host.gateway == host.address.ip):
+            yield Fault((*location, "gateway"), f"must be another address in {host.address.network}")
+        if host.web and host.role != "server":
+            yield Fault((*location, "web"), 'needs role = "server"')

@@ -1,0 +1,236 @@
+"""The shape of a configuration: one frozen model a table, with ProxyEngine's words where it has them."""
+import ipaddress
+import os
+from typing import Literal, NamedTuple, Optional
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.configuration import values
+from pipeline.configuration.values import REFUSE, PortRange, choice, seconds, switch, whole
+from pipeline.stats_socket import default_path
+
+SLOTS = ("parse", "lookup", "transition", "rewrite", "timers")
+"""Slots that `[kernels]` can fill; the select kernel is chosen by each service."""
+PAYLOAD_SELECTS = ("http_path", "http_host", "number_modulo")
+"""Our select kernels that need the client's first payload, and so delayed binding."""
+RULE_SELECTS = ("http_path", "http_host")
+"""Our select kernels that work on a service's `rules`."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def available_cores():
+    """Returns the sorted numbers of the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0))
+
+
+class Engine(_Section):
+    """`[engine]`: what there is once a process."""
+
+    name: values.Name = "proxy"
+    cores: tuple[values.Core, ...] = Field(default_factory=lambda: (available_cores()[-1],),
+                                           description="a list of core numbers, such as [1]")
+    main_core: values.Core = Field(default_factory=lambda: available_cores()[0])
+    mbufs: int = whole(16384, 512, 1 << 22)
+    connections: int = whole(65536, 1, 1 << 24)
+    burst: int = whole(32, 1, 64)
+    idle: Literal["backoff", "spin"] = choice("backoff", "backoff", "spin")
+    idle_sleep_us: int = whole(50, 1, 10_000)
+    drain_timeout: float = seconds(5.0, 0, 3600)
+    detailed_records: bool = switch(True)
+    records: int = whole(65536, 1, 1 << 24)
+    stats_socket: Optional[values.SocketPath] = None
+    huge_pages: Literal["auto", "always", "never"] = choice("auto", "auto", "always", "never")
+    network_namespace: Optional[values.Name] = None
+    held_connections: int = whole(4096, 1, 1 << 20)
+    held_bytes: int = whole(16384, 64, 65472, ", a multiple of 64")
+    reset_rate: int = whole(1000, 0, 10_000_000)
+
+    @property
+    def stats_socket_path(self):
+        """Path (str) of the statistics socket: the configured one, else the default for `name`."""
+        return self.stats_socket or default_path(self.name)
+
+
+class Port(_Section):
+    """`[[ports]]`: a device that the engine has to itself, and its addresses there."""
+
+    name: values.Name
+    device: values.Device
+    addresses: tuple[values.InterfaceAddress, ...] = Field(
+        min_length=1, description='a list of one or more addresses such as "10.1.0.1/24"')
+    mac: Optional[values.Mac] = None
+    rxd: int = whole(1024, 32, 32768)
+    txd: int = whole(1024, 32, 32768)
+    mtu: int = whole(1500, 576, 2026, " (a frame has to fit in one mbuf)")
+    checksum: bool = switch(True)
+
+    @property
+    def driver(self):
+        """Driver (str) of a virtual device, such as `net_af_packet`; `pcap` for a recording, `pci` for a NIC."""
+        if self.device.startswith("pcap:"):
+            return "pcap"
+        head = self.device.partition(",")[0]
+        return "pci" if ":" in head else head.rstrip("0123456789")
+
+    @property
+    def arguments(self):
+        """The devargs behind the device's name as a dict of strs, such as {"iface": "px0"}."""
+        if self.driver == "pcap":
+            return {}
+        return dict(part.split("=", 1) for part in self.device.split(",")[1:] if "=" in part)
+
+    @property
+    def interface(self):
+        """Name (str) of the Linux interface that a virtual device opens or makes, or None."""
+        return self.arguments.get("iface")
+
+
+class Route(_Section):
+    """`[[routes]]`: a network behind a gateway."""
+
+    network: values.Network
+    gateway: values.Address
+
+
+class Timeouts(_Section):
+    """`[timeouts]`: how long a connection may stay in a state without a packet, in seconds."""
+
+    syn_received: float = seconds(10)
+    first_data: float = seconds(30)
+    connecting: float = seconds(10)
+    established: float = seconds(86400)
+    half_closed: float = seconds(3600)
+    fin_wait: float = seconds(60)
+    time_wait: float = seconds(2)
+
+
+class Target(_Section):
+    """`[[targets]]`: a server; `mac` or `linux_if` (whose MAC is taken) instead of ARP."""
+
+    id: values.TargetId
+    ip: values.Address
+    port: int = whole(..., 1, 65535)
+    mac: Optional[values.Mac] = None
+    linux_if: Optional[values.LinuxInterface] = None
+
+
+class Rule(_Section):
+    """A line of a service's `rules`: payloads that match go to a target."""
+
+    match: values.Match
+    target: values.TargetId
+
+
+class Service(_Section):
+    """`[[services]]`: an endpoint that clients connect to, and the targets behind it."""
+
+    name: values.Name
+    listen: values.ListenEndpoint
+    binding: Literal["delayed", "immediate"] = choice("delayed", "delayed", "immediate")
+    select: values.Select = "round_robin"
+    targets: tuple[values.TargetId, ...] = Field(min_length=1, description="a list of one or more ids of [[targets]]")
+    default: values.Name = REFUSE
+    stray: Literal["reset", "drop"] = choice("reset", "reset", "drop")
+    rules: tuple[Rule, ...] = Field((), description='a list of rules such as {match = "/a", target = "a"}')
+    source_addresses: tuple[values.Address, ...] = Field((), description='a list of addresses such as "10.2.0.1"')
+    source_ports: values.SourcePorts = PortRange(1024, 65535)
+
+    @property
+    def default_target(self):
+        """Id (str) of the target for a payload that matches nothing, or None where that is refused."""
+        return None if self.default == REFUSE else self.default
+
+    @property
+    def ordered_rules(self):
+        """The rules, longest match first, so that the first one that matches a path is the most specific."""
+        return tuple(sorted(self.rules, key=lambda rule: -len(rule.match)))
+
+
+class Host(_Section):
+    """A host of the bed: a network namespace with one interface on the network of an engine's port."""
+
+    name: values.HostName
+    role: Literal["client", "server"] = choice(..., "client", "server")
+    port: values.Name
+    address: values.InterfaceAddress
+    gateway: Optional[values.Address] = None
+    web: bool = switch(False)
+    web_port: int = whole(8080, 1, 65535)
+
+
+class Bed(_Section):
+    """`[bed]`: hosts in network namespaces of our own around the engine, so that a configuration runs as it is."""
+
+    device: Literal["af_packet", "tap", "af_xdp"] = choice(..., "af_packet", "tap", "af_xdp")
+    hosts: tuple[Host, ...] = Field(min_length=1, description="one or more [[bed.hosts]] tables")
+
+
+class NextHop(NamedTuple):
+    """Where packets to an address leave: `port` (index), `address` to resolve, our `source` address there."""
+
+    port: int
+    address: ipaddress.IPv4Address
+    source: ipaddress.IPv4Address
+
+
+class Configuration(_Section):
+    """A whole configuration. Made by `load` or `parse`, which also check that its parts fit together."""
+
+    engine: Engine = Field(default_factory=Engine, description="a table [engine]")
+    kernels: dict[str, values.Kernel] = Field(default_factory=dict, description="a table [kernels]")
+    ports: tuple[Port, ...] = Field(min_length=1, description="one or more [[ports]] tables")
+    routes: tuple[Route, ...] = Field((), description="[[routes]] tables")
+    timeouts: Timeouts = Field(default_factory=Timeouts, description="a table [timeouts]")
+    targets: tuple[Target, ...] = Field(min_length=1, description="one or more [[targets]] tables")
+    services: tuple[Service, ...] = Field(min_length=1, description="one or more [[services]] tables")
+    bed: Optional[Bed] = Field(None, description="a table [bed]")
+
+    def target(self, identifier):
+        """Returns the Target with that id; raises KeyError where there is none."""
+        return {target.id: target for target in self.targets}[identifier]
+
+    def on_link(self, address):
+        """Returns (port index, IPv4Interface of ours) of the longest on-link network with `address`, or None."""
+        found = [(interface.network.prefixlen, -index, interface) for index, port in enumerate(self.ports)
+                 for interface in port.addresses if address in interface.network]
+        if not found:
+            return None
+        longest = max(prefix for prefix, _, _ in found)
+        return next((-index, interface) for prefix, index, interface in found if prefix == longest)
+
+    def next_hop(self, address):
+        """Returns the NextHop toward `address` (IPv4Address), longest prefix first, or None where none leads there."""
+        direct = self.on_link(address)
+        routes = [route for route in self.routes if address in route.network]
+        route = max(routes, key=lambda route: route.network.prefixlen, default=None)
+        if direct and (route is None or direct[1].network.prefixlen >= route.network.prefixlen):
+            return NextHop(direct[0], address, direct[1].ip)
+        if route is None:
+            return None
+        port, interface = self.on_link(route.gateway)
+        return NextHop(port, route.gateway, interface.ip)
+
+    def source_addresses(self, service, target):
+        """Returns the addresses (tuple of IPv4Address) from which `service` connects to `target` (Target)."""
+        return service.source_addresses or (self.next_hop(target.ip).source,)
+
+    def left_out_ports(self, service, address):
+        """Returns the sorted ports of `service.source_ports` on which some service listens at `address`."""
+        low, high = service.source_ports
+        return sorted({other.listen.port for other in self.services
+                       if other.listen.address == address and low <= other.listen.port <= high})
+
+    def answered_addresses(self, port):
+        """Returns the addresses that the engine answers ARP for on the port with that index, its own first.
+
+        Beside its own there are listening and source addresses that lie in one of the port's networks.
+        """
+        own = [interface.ip for interface in self.ports[port].addresses]
+        virtual = [service.listen.address for service in self.services]
+        virtual += [address for service in self.services for address in service.source_addresses]
+        near = [address for address in virtual if (link := self.on_link(address)) and link[0] == port]
+        elsewhere = {interface.ip for other in self.ports for interface in other.addresses}
+        return tuple(dict.fromkeys(own + [address for address in near if address not in elsewhere]))

@@ -1,0 +1,280 @@
+"""The kinds of value a configuration holds: how each is read from TOML and what is said when it is wrong.
+
+A validator raises ValueError with the rest of a sentence that begins with the key and the value, such as
+`must be ...`. `right` in the metadata of a kind says what is expected where nothing at all was given.
+"""
+import ast
+import difflib
+import ipaddress
+import pathlib
+import re
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, PlainSerializer, PlainValidator
+
+SELECTS = ("round_robin", "http_path", "http_host", "number_modulo")
+"""Short names of our own select kernels."""
+REFUSE = "refuse"
+"""The `default` of a service that answers a payload without a match by a RST."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
+_HOST_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,10}")
+_QUAD = r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}"
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+_PCI = re.compile(r"([0-9A-Fa-f]{4}:)?[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7](,.+)?")
+_VIRTUAL_DEVICE = re.compile(r"[a-z][a-z0-9_]*(,[A-Za-z0-9_-]+=[^,]*)*")
+_INTERFACE = re.compile(r"[^\s/:]{1,15}")
+_LONGEST_MATCH = 255
+
+_NAME_IS = "a name of 1 to 32 letters, digits, dots, dashes and underscores"
+_HOST_NAME_IS = "a name of 1 to 11 small letters, digits and dashes (it becomes part of an interface's name)"
+_ADDRESS_IS = 'an IPv4 address of a host, such as "10.1.0.1"'
+_INTERFACE_ADDRESS_IS = 'an IPv4 address with the prefix length of its network, such as "10.1.0.1/24"'
+_NETWORK_IS = 'an IPv4 network, such as "10.2.0.0/16" or "0.0.0.0/0"'
+_ENDPOINT_IS = '"address:port", such as "10.1.0.1:80"'
+_MAC_IS = 'a unicast MAC address, such as "02:00:00:00:00:01"'
+_LINUX_INTERFACE_IS = "the name of a network interface, 1 to 15 characters"
+_DEVICE_IS = ('DPDK devargs such as "net_af_packet0,iface=eth1", a PCI address such as "0000:01:00.0", '
+              'or "pcap:FILE"')
+_KERNEL_IS = 'the name of one of our kernels, "package.module:function" or "file.py:function"'
+_SELECT_IS = ("one of " + ", ".join(f'"{name}"' for name in SELECTS)
+              + ', or a kernel of your own as "package.module:function" or "file.py:function"')
+_SOURCE_PORTS_IS = "[lowest, highest], two port numbers from 1 to 65535"
+_SOCKET_IS = "an absolute path of at most 107 bytes"
+
+
+class Endpoint(NamedTuple):
+    """A TCP endpoint: `address` (IPv4Address) and `port` (int)."""
+
+    address: ipaddress.IPv4Address
+    port: int
+
+    def __str__(self):
+        return f"{self.address}:{self.port}"
+
+
+class PortRange(NamedTuple):
+    """The port numbers `low` to `high`, both included."""
+
+    low: int
+    high: int
+
+
+def suggestion(word, known):
+    """Returns `; did you mean "x"?` for the nearest of `known` (strs), else a list of what is known."""
+    near = difflib.get_close_matches(str(word), known, 1, 0.6)
+    if near:
+        return f'; did you mean "{near[0]}"?'
+    return "; known here: " + ", ".join(sorted(known))
+
+
+def unusable_as_host(address):
+    """Returns why `address` (IPv4Address) can never be a host's, as the rest of a sentence, or None."""
+    kinds = [("the unspecified address", address.is_unspecified), ("a multicast address", address.is_multicast),
+             ("a loopback address", address.is_loopback), ("the limited broadcast address", int(address) == 2**32 - 1),
+             ("a reserved address", address.is_reserved or int(address) < 1 << 24)]
+    for kind, applies in kinds:
+        if applies:
+            return f"is {kind}; it must be {_ADDRESS_IS}"
+    return None
+
+
+def place_in_network(address, network):
+    """Returns `network address` or `broadcast address` where `address` is one of `network`'s, else None.
+
+    Networks of 31 and 32 bits have neither (RFC 3021).
+    """
+    if network.prefixlen >= 31:
+        return None
+    places = {network.network_address: "network address", network.broadcast_address: "broadcast address"}
+    return places.get(address)
+
+
+def _require(condition, right):
+    if not condition:
+        raise ValueError(f"must be {right}")
+
+
+def _text(value, pattern, right):
+    _require(isinstance(value, str) and re.fullmatch(pattern, value), right)
+    return value
+
+
+def _address(value):
+    _require(isinstance(value, str), _ADDRESS_IS)
+    try:
+        address = ipaddress.IPv4Address(value)
+    except ValueError as error:
+        raise ValueError(f"must be {_ADDRESS_IS}") from error
+    reason = unusable_as_host(address)
+    if reason:
+        raise ValueError(reason)
+    return address
+
+
+def _interface_address(value):
+    _text(value, _QUAD + r"/\d{1,2}", _INTERFACE_ADDRESS_IS)
+    try:
+        interface = ipaddress.IPv4Interface(value)
+    except ValueError as error:
+        raise ValueError(f"must be {_INTERFACE_ADDRESS_IS}") from error
+    reason = unusable_as_host(interface.ip)
+    if reason:
+        raise ValueError(reason)
+    place = place_in_network(interface.ip, interface.network)
+    if place:
+        raise ValueError(f"is the {place} of {interface.network}; it must be the address of a host in it")
+    _require(interface.network.prefixlen > 0, _INTERFACE_ADDRESS_IS)
+    return interface
+
+
+def _network(value):
+    _text(value, _QUAD + r"/\d{1,2}", _NETWORK_IS)
+    try:
+        interface = ipaddress.IPv4Interface(value)
+    except ValueError as error:
+        raise ValueError(f"must be {_NETWORK_IS}") from error
+    if interface.ip != interface.network.network_address:
+        raise ValueError(f'has bits set behind its prefix; the network is "{interface.network}"')
+    return interface.network
+
+
+def _endpoint(value):
+    _text(value, _QUAD + r":\d{1,5}", _ENDPOINT_IS)
+    address, _, port = value.partition(":")
+    if not 1 <= int(port) <= 65535:
+        raise ValueError("has a port number that is not from 1 to 65535")
+    return Endpoint(_address(address), int(port))
+
+
+def _mac(value):
+    _text(value, _MAC, _MAC_IS)
+    _require(not int(value[:2], 16) & 1 and value.strip("0:"), _MAC_IS)
+    return value.lower()
+
+
+def _device(value, info):
+    _require(isinstance(value, str), _DEVICE_IS)
+    if value.startswith("pcap:"):
+        path = _beside(value.removeprefix("pcap:"), info)
+        if not path.is_file():
+            raise ValueError(f"names no file ({path}); it must be \"pcap:FILE\" with a recording that exists")
+        return f"pcap:{path}"
+    _require(re.fullmatch(_PCI, value) or re.fullmatch(_VIRTUAL_DEVICE, value), _DEVICE_IS)
+    return value
+
+
+def _beside(name, info):
+    """Returns `name` as a Path, taken from the folder of the configuration where it is relative."""
+    folder = (info.context or {}).get("folder", ".")
+    return (pathlib.Path(folder) / name).resolve()
+
+
+def _kernel(value, info):
+    _require(isinstance(value, str), _KERNEL_IS)
+    place, colon, function = value.rpartition(":")
+    if not colon:
+        _require(value.isidentifier(), _KERNEL_IS)
+        return value
+    _require(function.isidentifier() and place, _KERNEL_IS)
+    if place.endswith(".py"):
+        return f"{_python_file(place, function, info)}:{function}"
+    _require(all(part.isidentifier() for part in place.split(".")), _KERNEL_IS)
+    return value
+
+
+def _python_file(place, function, info):
+    """Returns the absolute Path of the user's file `place`; refuses one that has no top-level `function`."""
+    path = _beside(place, info)
+    if not path.is_file():
+        raise ValueError(f"names no file: {path} does not exist")
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"names a file that is not Python: {error}") from error
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    names += [target.id for node in tree.body if isinstance(node, ast.Assign)
+              for target in node.targets if isinstance(target, ast.Name)]
+    if function not in names:
+        raise ValueError(f'names no function of {path}{suggestion(function, names)}')
+    return path
+
+
+def _select(value, info):
+    _require(isinstance(value, str), _SELECT_IS)
+    if ":" not in value and value not in SELECTS:
+        near = difflib.get_close_matches(value, SELECTS, 1, 0.6)
+        raise ValueError(f'must be {_SELECT_IS}' + (f'; did you mean "{near[0]}"?' if near else ""))
+    return _kernel(value, info)
+
+
+def _match(value):
+    right = f"1 to {_LONGEST_MATCH} printable ASCII characters without a space"
+    return _text(value, rf"[!-~]{{1,{_LONGEST_MATCH}}}", right)
+
+
+def _target_id(value):
+    _text(value, _NAME, _NAME_IS)
+    if value == REFUSE:
+        raise ValueError(f'is taken: "{REFUSE}" stands for no target; it must be another name')
+    return value
+
+
+def _source_ports(value):
+    _require(isinstance(value, (list, tuple)) and len(value) == 2, _SOURCE_PORTS_IS)
+    _require(all(type(port) is int and 1 <= port <= 65535 for port in value), _SOURCE_PORTS_IS)
+    if value[0] > value[1]:
+        raise ValueError(f"runs backwards; it must be {_SOURCE_PORTS_IS}")
+    return PortRange(*value)
+
+
+def _socket_path(value):
+    _text(value, r"/[^\0]*[^\0/]", _SOCKET_IS)
+    _require(len(value.encode()) <= 107, _SOCKET_IS)
+    return value
+
+
+def _kind(python_type, convert, right):
+    """Returns the annotation of a kind of value that `convert` reads and that `check --json` shows as text."""
+    return Annotated[python_type, PlainValidator(convert), PlainSerializer(str, when_used="json"),
+                     Field(description=right)]
+
+
+Name = _kind(str, lambda value: _text(value, _NAME, _NAME_IS), _NAME_IS)
+HostName = _kind(str, lambda value: _text(value, _HOST_NAME, _HOST_NAME_IS), _HOST_NAME_IS)
+TargetId = _kind(str, _target_id, _NAME_IS)
+Address = _kind(ipaddress.IPv4Address, _address, _ADDRESS_IS)
+InterfaceAddress = _kind(ipaddress.IPv4Interface, _interface_address, _INTERFACE_ADDRESS_IS)
+Network = _kind(ipaddress.IPv4Network, _network, _NETWORK_IS)
+ListenEndpoint = _kind(Endpoint, _endpoint, _ENDPOINT_IS)
+Mac = _kind(str, _mac, _MAC_IS)
+LinuxInterface = _kind(str, lambda value: _text(value, _INTERFACE, _LINUX_INTERFACE_IS), _LINUX_INTERFACE_IS)
+Device = _kind(str, _device, _DEVICE_IS)
+Kernel = _kind(str, _kernel, _KERNEL_IS)
+Select = _kind(str, _select, _SELECT_IS)
+Match = _kind(str, _match, "a path prefix or a host name")
+SocketPath = _kind(str, _socket_path, _SOCKET_IS)
+SourcePorts = Annotated[PortRange, PlainValidator(_source_ports), PlainSerializer(list), Field(description=_SOURCE_PORTS_IS)]
+
+Core = Annotated[int, Field(strict=True, ge=0, description="the number of a core, such as 1")]
+
+
+def whole(default, low, high, note=""):
+    """Returns the field of a whole number from `low` to `high`."""
+    return Field(default, strict=True, ge=low, le=high, description=f"a whole number from {low} to {high}{note}")
+
+
+def seconds(default, low=0.05, high=30 * 86400):
+    """Returns the field of a span of time in seconds (float)."""
+    right = f"a number of seconds from {low:g} to {high:.0f}"
+    return Field(default, strict=True, ge=low, le=high, allow_inf_nan=False, description=right)
+
+
+def switch(default):
+    """Returns the field of a boolean."""
+    return Field(default, strict=True, description="true or false")
+
+
+def choice(default, *words):
+    """Returns the field of a Literal whose values are `words`."""
+    return Field(default, description="one of " + ", ".join(f'"{word}"' for word in words))
