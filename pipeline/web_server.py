@@ -1,0 +1,64 @@
+"""A real web server, nginx, for one host of a bed: every answer says which server gave it."""
+import pathlib
+import shutil
+import textwrap
+
+from pipeline.errors import RunError
+
+HEADER = "X-Server"
+"""The response header that carries the host's name; the first line of the body carries it too."""
+
+CONFIGURATION = """\
+daemon off;
+user nobody nogroup;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off;
+    default_type text/plain;
+    sendfile on;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen {address}:{port} backlog=4096;
+        add_header {header} {name} always;
+        location / {{ return 200 "{name}\\n$request_method $request_uri of $http_host for $remote_addr\\n"; }}
+        location /files/ {{ alias {folder}/files/; }}
+    }}
+}}
+"""
+
+
+class WebServerError(RunError):
+    """The web server is not installed or did not start; the message says which."""
+
+
+def prepare(folder: pathlib.Path, name: str, address: str, port: int) -> list[str]:
+    """Write the configuration of the server `name` at `address`:`port` into `folder`.
+
+    Returns the arguments that start it in the foreground. Files put into `folder`/files are served as /files/NAME.
+    Raises WebServerError if nginx is not installed.
+    """
+    program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    if program is None:
+        raise WebServerError("nginx, the web server of the bed, is not installed (apt-get install nginx-light)")
+    files = folder / "files"
+    files.mkdir(parents=True)
+    for shared in (folder, files):
+        shared.chmod(0o755)
+    configuration = folder / "nginx.conf"
+    configuration.write_text(CONFIGURATION.format(folder=folder, address=address, port=port, header=HEADER, name=name))
+    return [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(configuration)]
+
+
+def last_words(folder: pathlib.Path) -> str:
+    """The last line of the server's error log, shortened to one line; for a message about a server that ended."""
+    log = folder / "error.log"
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    spoken = [line for line in lines if line.strip()]
+    return textwrap.shorten(spoken[-1], 200) if spoken else "it left no message"
