@@ -154,6 +154,15 @@ def _external(name, *parameters):
     return stand_in
 
 
+if config.DISABLE_JIT:
+    def usleep(microseconds):
+        """Gives the core away for about that long."""
+        time.sleep(int(microseconds) / 1e6)
+        return 0
+else:
+    usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
+    """(microseconds) -> 0; gives the core away for about that long; the C library's own, so it needs no shim."""
+
 _i = types.int64
 
 shim_receive = _external("shim_receive", _i, _i, _i, _i)
@@ -164,5 +173,3 @@ shim_allocate = _external("shim_allocate", _i, _i, _i)
 """(pool, address of uint64[n], n) -> n, or 0 where the pool has not that many (rte_pktmbuf_alloc_bulk)."""
 shim_release = _external("shim_release", _i, _i)
 """(address of uint64[n], n) -> 0; frees these mbufs with all their segments (rte_pktmbuf_free_bulk)."""
-shim_sleep = _external("shim_sleep", _i)
-"""(microseconds) -> 0; gives the core away for about that long (nanosleep)."""

@@ -1,0 +1,171 @@
+"""Ports of DPDK: any virtual device by its arguments, any NIC by its PCI address."""
+import os
+import re
+import socket
+
+import numpy as np
+
+from .burst import Burst
+from .environment import is_pci_address, running_environment
+from .shim import DpdkError, ask, ffi, lib
+
+VIRTUAL_DEVICE = re.compile(r"net_[a-z_]*[a-z]\w*")
+NEEDS_INTERFACE = ("net_af_packet", "net_af_xdp")
+NEEDS_ROOT = ("net_af_packet", "net_af_xdp", "net_tap")
+MOST_QUEUES = 64
+
+
+def _whole(port, key, value, least, most):
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise DpdkError(f"port {port!r}: {key} = {value!r}, a whole number from {least} to {most} is expected")
+    return value
+
+
+class Port:
+    """One DPDK port, open and started; `device` is what DPDK calls devargs ("net_tap0,iface=dt0") or a PCI address.
+
+    `name`: the engine's name for it; `pool`: where received frames go; `rxd`, `txd`: descriptors a queue; `mtu`
+    (octets after the Ethernet header) and `mac` (int) are the device's own unless given. A virtual device that
+    opens a kernel interface does so in the network namespace of the calling thread.
+    Raises DpdkError, one sentence, when DPDK or the machine refuses; nothing is left open then.
+    https://doc.dpdk.org/guides-22.11/nics/index.html
+    """
+
+    def __init__(self, device, name, pool, queues=1, rxd=1024, txd=1024, mtu=None, mac=None, promiscuous=False):
+        self._environment = running_environment()
+        self.device, self.name, self.pool = device, name, pool
+        self.queues = _whole(name, "queues", queues, 1, MOST_QUEUES)
+        self.rxd, self.txd = _whole(name, "rxd", rxd, 1, 65535), _whole(name, "txd", txd, 1, 65535)
+        if mtu is not None:
+            _whole(name, "mtu", mtu, 68, 65535)
+        if mac is not None:
+            _whole(name, "mac", mac, 1, (1 << 48) - 1)
+        self._title = f"port {name!r} ({device})"
+        self.number = self._probe()
+        self._started = False
+        try:
+            self._check_limits()
+            self._set_up(mtu, mac, promiscuous)
+        except DpdkError:
+            self._remove()
+            raise
+        self._environment.ports.append(self)
+
+    def _probe(self):
+        """Makes DPDK open the device; returns its port number."""
+        kind = self.device.split(",")[0]
+        if is_pci_address(self.device):
+            if self.device.split(",")[0] not in {address.split(",")[0] for address in self._environment.pci}:
+                raise DpdkError(f"port {self.name!r}: {kind} was not among the PCI addresses when DPDK started")
+            return ask(f"port {self.name!r}: DPDK has no NIC at {kind}", lib.shim_port_find, kind.encode(),
+                       hint="bind it to vfio-pci with dpdk-devbind.py first")
+        if not VIRTUAL_DEVICE.fullmatch(kind):
+            raise DpdkError(f"port {self.name!r}: device = {self.device!r}, a PCI address (0000:01:00.0) or a virtual "
+                            f"device (net_tap0,iface=dt0) is expected")
+        driver = kind.rstrip("0123456789")
+        if lib.shim_port_find(kind.encode()) >= 0:
+            raise DpdkError(f"port {self.name!r}: {kind} is open already, give the second one another number")
+        self._check_interface(driver)
+        root = "it needs root" if driver in NEEDS_ROOT and os.geteuid() else ""
+        return ask(f"{self._title} cannot be opened", lib.shim_port_probe, self.device.encode(), hint=root)
+
+    def _check_interface(self, driver):
+        if driver not in NEEDS_INTERFACE:
+            return
+        named = re.search(r",iface=([^,]+)", self.device)
+        if named is None:
+            raise DpdkError(f"port {self.name!r}: device = {self.device!r} lacks iface=, the interface to open")
+        try:
+            socket.if_nametoindex(named[1])
+        except OSError as error:
+            raise DpdkError(f"port {self.name!r}: there is no interface {named[1]!r} in this network namespace"
+                            ) from error
+
+    def _check_limits(self):
+        """Compares what was asked for with what the device has."""
+        has = self.capabilities
+        most = min(has["receive_queues"], has["transmit_queues"])
+        if self.queues > most:
+            raise DpdkError(f"{self._title}: queues = {self.queues}, this device has {most}")
+        for key, asked in (("rxd", self.rxd), ("txd", self.txd)):
+            least, most, multiple = (has[f"{key}_{limit}"] for limit in ("least", "most", "multiple"))
+            if not least <= asked <= most or asked % max(multiple, 1):
+                raise DpdkError(f"{self._title}: {key} = {asked}, this device takes {least} to {most} in "
+                                f"steps of {multiple}")
+
+    def _set_up(self, mtu, mac, promiscuous):
+        present = lib.shim_port_mtu(self.number)
+        wanted = mtu or (present if present > 0 else 1500)
+        step, number = self._title, self.number
+        ask(f"{step} cannot be configured for {self.queues} queues and an MTU of {wanted}",
+            lib.shim_port_configure, number, self.queues, wanted)
+        ask(f"{step} refuses its queues", lib.shim_port_queues, number, self.pool.address, self.queues, self.rxd, self.txd)
+        if mtu is not None and mtu != present:
+            ask(f"{step} refuses an MTU of {mtu}", lib.shim_port_set_mtu, number, mtu)
+        if mac is not None and mac != self.mac:
+            ask(f"{step} refuses the MAC address {mac:012x}", lib.shim_port_set_mac, number, mac)
+        ask(f"{step} does not start", lib.shim_port_start, number)
+        self._started = True
+        if promiscuous:
+            ask(f"{step} refuses promiscuous mode", lib.shim_port_promiscuous, number, 1)
+
+    @property
+    def mac(self):
+        """The port's MAC address (int)."""
+        return lib.shim_port_mac(self.number)
+
+    @property
+    def mtu(self):
+        """Most octets of a frame after its Ethernet header."""
+        return lib.shim_port_mtu(self.number)
+
+    @property
+    def link(self):
+        """Whether the link is up, and its speed in Mbit/s (bool, int); an unknown speed is 2^32 - 1."""
+        return lib.shim_port_link_up(self.number) == 1, lib.shim_port_link_speed(self.number)
+
+    @property
+    def driver(self):
+        """Name of the driver, such as net_tap."""
+        return ffi.string(lib.shim_port_driver(self.number)).decode()
+
+    def _structure(self, kind, function):
+        filled = ffi.new(f"struct {kind} *")
+        ask(f"{self._title} gives no {kind.removeprefix('shim_')}", function, self.number, filled)
+        return {field: getattr(filled, field) for field, _ in ffi.typeof(f"struct {kind}").fields}
+
+    @property
+    def capabilities(self):
+        """What the device can do: a dict of the fields of `struct shim_information` in csrc/dpdk_shim.h."""
+        return self._structure("shim_information", lib.shim_port_information)
+
+    def statistics(self):
+        """Returns the device's counters (dict): packets, octets, missed, errors, no_mbuf."""
+        return self._structure("shim_statistics", lib.shim_port_statistics)
+
+    def rx(self, limit=32, queue=0):
+        """Receives at most `limit` frames: a Burst. Only for a queue that no worker polls."""
+        mbufs = np.empty(limit, np.int64)
+        count = lib.shim_receive(self.number, queue, mbufs.ctypes.data, limit)
+        return Burst(mbufs[:count] - self.pool.arena.base, self.pool)
+
+    def tx(self, burst, queue=0):
+        """Sends a Burst; returns how many frames the device took, from the front: the rest stays the caller's."""
+        addresses = burst.mbufs + self.pool.arena.base
+        return lib.shim_transmit(self.number, queue, addresses.ctypes.data, len(addresses))
+
+    def stop(self):
+        """Stops receiving and sending; the port can still be asked for its counters."""
+        if self._started:
+            self._started = False
+            ask(f"{self._title} does not stop", lib.shim_port_stop, self.number)
+
+    def _remove(self):
+        self.stop()
+        ask(f"{self._title} cannot be closed", lib.shim_port_close, self.number)
+
+    def close(self):
+        """Stops and removes the device; workers must have left it. Does nothing the second time."""
+        if self in self._environment.ports:
+            self._environment.ports.remove(self)
+            self._remove()

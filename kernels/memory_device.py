@@ -1,0 +1,166 @@
+"""Where bursts come from and go to when there is no DPDK: rings of mbuf offsets in numpy arrays.
+
+The same five functions as `dpdk_device`. A worker runs them while another thread feeds and empties the rings
+(`pipeline.io.memory_port`), so every ring has one producer and one consumer, and its two counters are read
+with acquire and written with release. Each mbuf is at home on one of the two sides, the worker's or the
+feeder's; both have a `Device`. A side that frees an mbuf of the other's sends it home through a ring, so neither
+ever touches the free mbufs of the other.
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+from . import native
+from .headers import HEADROOM
+from .jit import kernel
+
+COUNTER_STRIDE = 8
+"""Counters lie 8 int64 (64 octets) apart, so that two threads do not write to one cache line."""
+NO_PORT = 0xFFFF
+"""Port of an mbuf that was not received (RTE_MBUF_PORT_INVALID)."""
+
+
+class Rings(NamedTuple):
+    """Single-producer, single-consumer rings, one a row.
+
+    `slots` int64[rings, size], size a power of two; `written`, `read` int64[rings, COUNTER_STRIDE]: how many
+    values went in and came out since the start, in column 0.
+    """
+
+    slots: np.ndarray
+    written: np.ndarray
+    read: np.ndarray
+
+
+class Device(NamedTuple):
+    """One side of a memory network: that of its one worker, or that of the thread that feeds it.
+
+    `base` int64[1]: address of the arena's first byte; `home` int64[2]: mbufs from the first of these offsets to
+    below the second are this side's own; `mbuf`: the arena's mbuf overlay; `received`, `sent`: a ring for each
+    port; `returned`, `foreign`: one ring each, this side's mbufs coming home and the other's going home;
+    `free` int64[n], `free_count` int64[1]: a stack of this side's free mbufs.
+    """
+
+    base: np.ndarray
+    home: np.ndarray
+    mbuf: np.ndarray
+    received: Rings
+    sent: Rings
+    returned: Rings
+    foreign: Rings
+    free: np.ndarray
+    free_count: np.ndarray
+
+
+@kernel
+def enqueue(rings, ring, values, first, count):
+    """Puts `values[first:first + count]` into a ring; returns how many had room."""
+    slots, counter = rings.slots, 8 * COUNTER_STRIDE * ring
+    written = rings.written[ring, 0]
+    used = written - native.load_acquire(native.address_of(rings.read) + counter)
+    size = slots.shape[1]
+    stored = min(count, size - used)
+    for place in range(stored):
+        slots[ring, (written + place) & (size - 1)] = values[first + place]
+    native.store_release(native.address_of(rings.written) + counter, written + stored)
+    return stored
+
+
+@kernel
+def dequeue(rings, ring, values, first, limit):
+    """Takes at most `limit` values out of a ring into `values[first:]`; returns how many."""
+    slots, counter = rings.slots, 8 * COUNTER_STRIDE * ring
+    read = rings.read[ring, 0]
+    count = min(limit, native.load_acquire(native.address_of(rings.written) + counter) - read)
+    mask = slots.shape[1] - 1
+    for place in range(count):
+        values[first + place] = slots[ring, (read + place) & mask]
+    native.store_release(native.address_of(rings.read) + counter, read + count)
+    return count
+
+
+@kernel
+def receive(device, port, queue, mbufs, limit):
+    """Stores the offsets of at most `limit` received mbufs in `mbufs` (int64[:]); returns how many."""
+    return dequeue(device.received, port, mbufs, 0, min(limit, mbufs.size))
+
+
+@kernel
+def transmit(device, port, queue, mbufs, first, count):
+    """Sends `mbufs[first:first + count]`; returns how many the ring took: the rest stays the caller's."""
+    return enqueue(device.sent, port, mbufs, first, count)
+
+
+@kernel
+def reset(mbuf):
+    """Makes one mbuf (a record) fresh and empty, as rte_pktmbuf_reset does."""
+    mbuf.data_off = HEADROOM
+    mbuf.refcnt = 1
+    mbuf.segments = 1
+    mbuf.port = NO_PORT
+    mbuf.offload = 0
+    mbuf.packet_type = 0
+    mbuf.packet_length = 0
+    mbuf.data_length = 0
+    mbuf.next = 0
+    mbuf.tx_offload = 0
+
+
+@kernel
+def allocate(device, mbufs, count):
+    """Stores the offsets of `count` fresh, empty mbufs in `mbufs`; returns `count`, or 0 if there are too few."""
+    free, available = device.free, device.free_count[0]
+    if available < count:
+        available += dequeue(device.returned, 0, free, available, free.size - available)
+        device.free_count[0] = available
+    if available < count:
+        return 0
+    for place in range(count):
+        offset = free[available - 1 - place]
+        reset(device.mbuf[offset])
+        mbufs[place] = offset
+    device.free_count[0] = available - count
+    return count
+
+
+@kernel
+def _send_home(rings, offset):
+    """Puts one mbuf into ring 0, which has room for every mbuf there is."""
+    written = rings.written[0, 0]
+    rings.slots[0, written & (rings.slots.shape[1] - 1)] = offset
+    native.store_release(native.address_of(rings.written), written + 1)
+
+
+@kernel
+def _release_segment(device, offset):
+    """Frees one segment, unless others hold it too."""
+    record = device.mbuf[offset]
+    holders = np.int64(record.refcnt) - 1
+    if holders > 0:
+        record.refcnt = holders
+        return
+    record.next = 0
+    record.segments = 1
+    if device.home[0] <= offset < device.home[1]:
+        device.free[device.free_count[0]] = offset
+        device.free_count[0] += 1
+    else:
+        _send_home(device.foreign, offset)
+
+
+@kernel
+def release(device, mbufs, count):
+    """Frees `mbufs[:count]`, each with all its segments."""
+    base = device.base[0]
+    for place in range(count):
+        offset = mbufs[place]
+        while offset >= 0:
+            following = np.int64(device.mbuf[offset].next)
+            _release_segment(device, offset)
+            offset = following - base if following != 0 else -1
+
+
+@kernel
+def pause(device, microseconds):
+    """Gives the core away for about `microseconds`."""
+    native.usleep(np.uint32(microseconds))
