@@ -13,7 +13,6 @@ import ipaddress
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
 import time
 
@@ -117,12 +116,13 @@ class Bed:
     def run_in(self, host: str, arguments, **options) -> subprocess.Popen:
         """Start a program in a host's namespace (or, by its name, in the engine's). Options are Popen's.
 
-        The kernel ends the program when the calling thread ends, and `remove` ends it at the latest.
+        The kernel ends the program when the calling thread ends, and `remove` ends it at the latest. It is in a
+        session of its own, so that Ctrl-C at a terminal reaches it through us, in the order of our own clearing up.
         """
         command = ["nsenter", f"--net={network_namespace.path(self.namespace_of(host))}",
                    "setpriv", "--pdeathsig", "TERM", "--", *map(str, arguments)]
         self._started = [process for process in self._started if process.poll() is None]
-        process = subprocess.Popen(command, **options)
+        process = subprocess.Popen(command, **{"start_new_session": True, **options})
         self._started.append(process)
         return process
 
@@ -185,15 +185,11 @@ class Bed:
         return pathlib.Path(self._entry.folder) / host
 
     def _wait_for_web_server(self, host):
-        process = self._processes[host.name]
+        process, folder = self._processes[host.name], self._web_folder(host.name)
         deadline = time.monotonic() + READY_WITHIN
-        while True:
+        while not web_server.is_listening(folder):
             if process.poll() is not None or time.monotonic() > deadline:
-                words = web_server.last_words(self._web_folder(host.name))
-                raise BedError(f"the web server of host {host.name!r} did not start: {words}")
-            with self.inside(host.name), contextlib.suppress(ConnectionError, TimeoutError):
-                socket.create_connection((address_of(host), host.web_port), timeout=1).close()
-                return
+                raise BedError(f"the web server of host {host.name!r} did not start: {web_server.complaint(folder)}")
             time.sleep(0.02)
 
     @contextlib.contextmanager
@@ -209,7 +205,7 @@ def address_of(host) -> str:
 
 
 def _settle(namespace):
-    """No IPv6 (its chatter would only fill captures), no packet filter on bridges, loopback up, all ports for clients."""
+    """No IPv6 (its chatter only fills captures), no packet filter on bridges, loopback up, all ports for clients."""
     with entered(namespace), pyroute2.IPRoute() as netlink:
         for setting, value in (("ipv6/conf/all/disable_ipv6", "1"), ("ipv6/conf/default/disable_ipv6", "1"),
                                ("bridge/bridge-nf-call-iptables", "0"), ("ipv4/ip_local_port_range", "1024 65535")):

@@ -19,6 +19,7 @@ http {{
     access_log off;
     default_type text/plain;
     sendfile on;
+    client_max_body_size 0;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
@@ -56,9 +57,13 @@ def prepare(folder: pathlib.Path, name: str, address: str, port: int) -> list[st
     return [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(configuration)]
 
 
-def last_words(folder: pathlib.Path) -> str:
-    """The last line of the server's error log, shortened to one line; for a message about a server that ended."""
+def is_listening(folder: pathlib.Path) -> bool:
+    """Whether the server of that folder takes connections: nginx writes its process number once its sockets listen."""
+    return (folder / "nginx.pid").exists()
+
+
+def complaint(folder: pathlib.Path) -> str:
+    """What the server said against starting, in one line: its first complaint is the cause of those that follow."""
     log = folder / "error.log"
-    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
-    spoken = [line for line in lines if line.strip()]
-    return textwrap.shorten(spoken[-1], 200) if spoken else "it left no message"
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return next((textwrap.shorten(line, 200) for line in lines if "[emerg]" in line), "it left no message")
