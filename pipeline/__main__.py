@@ -1,0 +1,4 @@
+"""`python -m pipeline`."""
+from pipeline.command_line import main
+
+main()

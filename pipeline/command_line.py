@@ -1,0 +1,212 @@
+"""The command line, whose contract is stable: exit status 0 success, 1 failed run, 2 bad input; `--json` prints
+exactly one JSON document on stdout, everything else goes to stderr. What is heavy is imported where it is needed.
+"""
+import contextlib
+import json
+import os
+import sys
+import time
+import traceback
+
+import click
+
+import pipeline
+from pipeline.errors import ConfigurationError, PipelineError, RunError
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+
+class _Sentences(click.Group):
+    """A group of commands whose errors come out as sentences on stderr instead of tracebacks."""
+
+    def invoke(self, context):
+        """Runs the command and turns its errors into sentences and an exit status."""
+        try:
+            return super().invoke(context)
+        except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
+            raise
+        except PipelineError as error:
+            self._complain(str(error))
+            context.exit(error.exit_status)
+        except KeyboardInterrupt:
+            self._complain("interrupted")
+            context.exit(1)
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            self._complain(f"{type(error).__name__}: {error}")
+            context.exit(1)
+        except Exception as error:
+            self._complain(f"an error of the program itself, {type(error).__name__}: {error} "
+                           "(PIPELINE_TRACEBACK=1 shows where)")
+            context.exit(1)
+
+    @staticmethod
+    def _complain(text):
+        if os.environ.get("PIPELINE_TRACEBACK") == "1":
+            traceback.print_exc()
+        click.echo(text, err=True)
+
+
+@click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(pipeline.__version__, prog_name="proxy-pipeline")
+def commands():
+    """A TCP proxy with delayed binding: DPDK bursts through Numba kernels.
+
+    Exit status: 0 success, 1 failed run, 2 bad input. PIPELINE_TRACEBACK=1 shows where an error comes from.
+    """
+
+
+def _print_json(document):
+    click.echo(json.dumps(document, indent=2))
+
+
+@commands.command()
+@click.argument("config", required=False, type=click.Path())
+@click.option("--duration", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
+              help="Stop by itself after that time, counted from when the engine is up.")
+@_JSON
+@click.option("--records", metavar="FILE", type=click.Path(), help="Write a record of each connection into FILE.")
+@click.option("--record-format", type=click.Choice(["json", "csv", "text"]),
+              help="JSON lines, CSV or text; by default as the suffix of FILE says (.csv, .txt, else JSON lines).")
+def run(config, duration, as_json, records, record_format):
+    """Run the engine that the file CONFIG describes, or the self-contained demonstration.
+
+    The first Ctrl-C (or SIGTERM) lets open connections drain, the second ends it at once. In a terminal a live table
+    is shown. At the end comes a summary; with --json the last snapshot of all counters, with the summary in it.
+    """
+    from pipeline import configuration, running
+    if record_format and not records:
+        raise click.UsageError("--record-format says how to write what --records FILE asks for, which is missing.")
+    settings = configuration.load(config or running.DEMONSTRATION)
+    writer = running.records_writer(records, record_format, settings)
+    performance = running.Run(settings, duration, demonstrate=config is None, records=writer,
+                              live=not as_json and sys.stdout.isatty())
+    with running.nothing_on_stdout() if as_json else contextlib.nullcontext():
+        snapshot = performance.perform()
+    if as_json:
+        _print_json(snapshot)
+    else:
+        click.echo(running.summary_text(snapshot))
+    faults = running.faults_of(snapshot["summary"])
+    if faults:
+        raise RunError("\n".join(faults))
+
+
+@commands.command()
+@click.argument("config", type=click.Path())
+@_JSON
+def check(config, as_json):
+    """Validate the file CONFIG and explain what `run` would set up. Nothing is touched."""
+    from pipeline import configuration, explain
+    try:
+        settings = configuration.load(config)
+        _check_kernels(config, settings)
+    except ConfigurationError as error:
+        if as_json:
+            _print_json({"valid": False, "faults": error.faults})
+        raise
+    if as_json:
+        _print_json(explain.facts(settings))
+    else:
+        click.echo(explain.explanation(settings, config))
+
+
+def _check_kernels(config, settings):
+    """Refuses short names of kernels that their slot does not have."""
+    if not settings.kernels:
+        return
+    from pipeline.configuration.values import suggestion
+    slots = _slots()
+    faults = []
+    for slot, kernel in settings.kernels.items():
+        names = [name for name, *_ in slots.get(slot, ())]
+        if ":" not in kernel and kernel not in names:
+            faults.append(f'{config}: kernels.{slot} = "{kernel}" is none of our kernels for this slot'
+                          + suggestion(kernel, names))
+    if faults:
+        raise ConfigurationError(*faults)
+
+
+def _slots():
+    from pipeline.compose import SLOTS
+    return SLOTS
+
+
+@commands.command()
+@_JSON
+def kernels(as_json):
+    """List the slots of the loop and the kernels that can fill them."""
+    slots = {slot: [dict(zip(("name", "function", "about"), kernel, strict=False)) for kernel in choices]
+             for slot, choices in _slots().items()}
+    if as_json:
+        _print_json(slots)
+        return
+    for slot, choices in slots.items():
+        click.echo(slot)
+        for kernel in choices:
+            click.echo(f"  {kernel['name']:<16} {kernel['function']}")
+            click.echo(f"  {'':<16} {kernel['about']}")
+
+
+def _of_which_engine(command):
+    """Adds the options that choose the running engine to ask."""
+    command = click.option("--socket", metavar="PATH", type=click.Path(),
+                           help="The statistics socket of the engine (engine.stats_socket).")(command)
+    return click.option("--name", metavar="NAME", help="The name of the engine (engine.name), where several run.")(command)
+
+
+def _socket_of(socket, name):
+    from pipeline import stats_socket
+    if socket and name:
+        raise click.UsageError("--socket and --name exclude each other.")
+    return socket or stats_socket.find(name)
+
+
+@commands.command()
+@_of_which_engine
+@_JSON
+def stats(socket, name, as_json):
+    """Print the counters of a running engine once."""
+    from pipeline import stats_socket
+    snapshot = stats_socket.request(_socket_of(socket, name))
+    if as_json:
+        _print_json(snapshot)
+        return
+    from rich.console import Console
+
+    from pipeline.live_table import render, totals
+    events = [f"{side} {event}: {count:,}" for side in ("client", "target")
+              for event, count in totals(snapshot, "sides", side).items() if count]
+    Console().print(render(snapshot, footer=events))
+
+
+@commands.command()
+@_of_which_engine
+@click.option("--interval", metavar="SECONDS", type=click.FloatRange(min=0.05), default=0.5, show_default=True,
+              help="Time between two looks at the engine.")
+def top(socket, name, interval):
+    """Show a running engine live, until it ends or Ctrl-C. Where stdout is no terminal, show it once."""
+    from rich.console import Console
+
+    from pipeline import stats_socket
+    from pipeline.live_table import LiveTable, render
+    path = _socket_of(socket, name)
+    console, snapshot = Console(), stats_socket.request(path)
+    if not console.is_terminal:
+        console.print(render(snapshot))
+        return
+    with contextlib.suppress(KeyboardInterrupt), LiveTable(console) as table:
+        while True:
+            table.update(snapshot, ["Ctrl-C ends this view; the engine goes on"])
+            time.sleep(interval)
+            try:
+                snapshot = stats_socket.request(path)
+            except RunError:
+                console.print("the engine has ended")
+                return
+
+
+def main():
+    """Runs the command line; does not return."""
+    commands.main(prog_name="python -m pipeline")

@@ -1,0 +1,122 @@
+"""What `check` says: what a configuration would set up, as facts for programs and as text for people."""
+from pipeline.configuration import warnings
+
+
+def facts(configuration):
+    """Returns what would be set up as a JSON-able dict; `configuration` in it has every default filled in."""
+    return {
+        "valid": True,
+        "stats_socket": configuration.engine.stats_socket_path,
+        "held_memory": configuration.engine.held_connections * configuration.engine.held_bytes,
+        "ports": [_port(configuration, index) for index in range(len(configuration.ports))],
+        "targets": [_target(configuration, target) for target in configuration.targets],
+        "services": [_service(configuration, service) for service in configuration.services],
+        "warnings": warnings(configuration),
+        "configuration": configuration.model_dump(mode="json"),
+    }
+
+
+def _port(configuration, index):
+    port = configuration.ports[index]
+    return {"name": port.name, "device": port.device, "mac": port.mac,
+            "addresses": [str(interface) for interface in port.addresses],
+            "answers_arp_for": [str(address) for address in configuration.answered_addresses(index)]}
+
+
+def _target(configuration, target):
+    hop = configuration.next_hop(target.ip)
+    return {"id": target.id, "ip": str(target.ip), "port": target.port, "through": configuration.ports[hop.port].name,
+            "gateway": None if hop.address == target.ip else str(hop.address), "mac": target.mac,
+            "linux_if": target.linux_if, "used_by": [service.name for service in configuration.services
+                                                     if target.id in service.targets]}
+
+
+def _service(configuration, service):
+    addresses = sorted({address for identifier in service.targets
+                        for address in configuration.source_addresses(service, configuration.target(identifier))})
+    left_out = {str(address): configuration.left_out_ports(service, address) for address in addresses}
+    return {"name": service.name, "listen": str(service.listen), "binding": service.binding, "select": service.select,
+            "targets": list(service.targets), "default": service.default, "stray": service.stray,
+            "rules": [{"match": rule.match, "target": rule.target} for rule in service.rules],
+            "source_addresses": [str(address) for address in addresses], "source_ports": list(service.source_ports),
+            "left_out_source_ports": {address: ports for address, ports in left_out.items() if ports}}
+
+
+def explanation(configuration, name):
+    """Returns the text that explains the configuration in the file `name` (str)."""
+    known = facts(configuration)
+    lines = [f"{name} is valid. `run` would set up:", ""]
+    lines += _engine_lines(configuration, known)
+    for port in known["ports"]:
+        lines += _port_lines(port)
+    lines += [f"route {route.network} through {route.gateway} (port {_port_of(configuration, route.gateway)})"
+              for route in configuration.routes]
+    lines.append("")
+    for service in known["services"]:
+        lines += _service_lines(service)
+    lines += [_target_line(target) for target in known["targets"]]
+    lines += ["", "timeouts in seconds: " + ", ".join(f"{key} {value:g}" for key, value in configuration.timeouts)]
+    if configuration.kernels:
+        lines.append("kernels: " + ", ".join(f"{slot} = {kernel}" for slot, kernel in configuration.kernels.items()))
+    lines += _bed_lines(configuration)
+    lines += [f"warning: {warning}" for warning in known["warnings"]]
+    return "\n".join(lines)
+
+
+def _port_of(configuration, address):
+    return configuration.ports[configuration.next_hop(address).port].name
+
+
+def _engine_lines(configuration, known):
+    engine = configuration.engine
+    place = f" in network namespace {engine.network_namespace}" if engine.network_namespace else ""
+    idle = "spins when idle" if engine.idle == "spin" else f"sleeps up to {engine.idle_sleep_us} us when idle"
+    records = f"the last {engine.records:,} session records" if engine.detailed_records else "no session records"
+    return [
+        f"engine {engine.name}{place}: a worker on core {engine.cores[0]} ({idle}), Python on core {engine.main_core}",
+        f"  {engine.connections:,} connections, {engine.mbufs:,} mbufs, bursts of {engine.burst}, {records}",
+        f"  first payloads held: {engine.held_connections:,} of {engine.held_bytes:,} bytes "
+        f"({known['held_memory'] / 2**20:,.0f} MiB)",
+        f"  on a signal up to {engine.drain_timeout:g} s to drain; at most {engine.reset_rate:,} RSTs a second to strays",
+        f"  huge pages: {engine.huge_pages}; statistics at {known['stats_socket']}",
+    ]
+
+
+def _port_lines(port):
+    lines = [f"port {port['name']}: {port['device']}" + (f", MAC {port['mac']}" if port["mac"] else ""),
+             f"  addresses {', '.join(port['addresses'])}"]
+    own = {address.partition("/")[0] for address in port["addresses"]}
+    virtual = [address for address in port["answers_arp_for"] if address not in own]
+    return lines + ([f"  answers ARP for {', '.join(virtual)} as well"] if virtual else [])
+
+
+def _service_lines(service):
+    unmatched = "is refused with a RST" if service["default"] == "refuse" else f"goes to {service['default']}"
+    bound = ("is bound to a target at its SYN" if service["binding"] == "immediate"
+             else "is bound to a target by its first payload")
+    stray = "answered with a RST" if service["stray"] == "reset" else "dropped"
+    low, high = service["source_ports"]
+    lines = [f"service {service['name']} on {service['listen']}: a connection {bound}, by {service['select']} "
+             f"among {', '.join(service['targets'])}"]
+    lines += [f"  {rule['match']} goes to {rule['target']}" for rule in service["rules"]]
+    lines.append(f"  what matches nothing {unmatched}; segments of no connection are {stray}")
+    lines.append(f"  connects from {', '.join(service['source_addresses'])}, ports {low} to {high}")
+    for address, ports in service["left_out_source_ports"].items():
+        lines.append(f"  except on {address} port {', '.join(map(str, ports))}, where services listen")
+    return lines
+
+
+def _target_line(target):
+    way = f"through {target['gateway']} on port {target['through']}" if target["gateway"] else f"on port {target['through']}"
+    fixed = target["mac"] or (f"that of {target['linux_if']}" if target["linux_if"] else None)
+    return f"target {target['id']}: {target['ip']}:{target['port']} {way}" + (f", MAC {fixed}" if fixed else "")
+
+
+def _bed_lines(configuration):
+    if configuration.bed is None:
+        return []
+    lines = ["", f"bed of {configuration.bed.device} around it, in network namespaces that are removed at the end:"]
+    for host in configuration.bed.hosts:
+        web = f", web server on port {host.web_port}" if host.web else ""
+        lines.append(f"  {host.role} {host.name}: {host.address} on the network of port {host.port}{web}")
+    return lines
