@@ -68,7 +68,7 @@ class Held(NamedTuple):
 class Segments(NamedTuple):
     """Segments that the engine sends of its own, to be built at the end of a burst. int64 columns."""
 
-    count: np.ndarray       # [1]
+    filled: np.ndarray      # [1]
     connection: np.ndarray
     side: np.ndarray        # toward which side
     control: np.ndarray
@@ -83,7 +83,7 @@ class Segments(NamedTuple):
 class Listed(NamedTuple):
     """Connections waiting for a later stage, in order. int64."""
 
-    count: np.ndarray       # [1]
+    filled: np.ndarray      # [1]
     connection: np.ndarray
     detail: np.ndarray      # what the stage wants to know of it
 
@@ -125,18 +125,18 @@ def allocate_held(slots, limit):
 @kernel
 def note(listed, connection, detail):
     """Appends a connection to a list. A full list forgets it: lists hold more rows than a burst can add."""
-    row = listed.count[0]
+    row = listed.filled[0]
     if row < listed.connection.shape[0]:
         listed.connection[row] = connection
         listed.detail[row] = detail
-        listed.count[0] = row + 1
+        listed.filled[0] = row + 1
 
 
 @kernel
 def emit(connections, connection, side, control, seq, ack, window, mss, held, length):
     """Orders a segment of the engine's own toward `side`; counted as dropped where the burst has too many."""
     segments = connections.segments
-    row = segments.count[0]
+    row = segments.filled[0]
     if row >= segments.seq.shape[0]:
         connections.counters.drops[DROP_SEGMENTS_FULL] += 1
         return
@@ -149,7 +149,7 @@ def emit(connections, connection, side, control, seq, ack, window, mss, held, le
     segments.mss[row] = mss
     segments.held[row] = held
     segments.length[row] = length
-    segments.count[0] = row + 1
+    segments.filled[0] = row + 1
 
 
 @kernel

@@ -1,0 +1,156 @@
+"""Expire: retransmissions and time-outs, by the timers that the wheel hands out.
+
+Idle timers are lazy: packets only stamp their connection, and a timer that comes early is set anew.
+"""
+from numpy import int64
+
+from .connection import (
+    CLIENT,
+    CONNECTING,
+    ESTABLISHED,
+    FIN_WAIT,
+    FREE,
+    HOLDS,
+    NO_TARGET,
+    RST_SEEN,
+    SYN_RECEIVED,
+    TARGET,
+    TARGET_FIRST,
+    TIME_WAIT,
+    emit,
+    end,
+    note,
+)
+from .counters import (
+    NOTICE_HELD_RETRANSMITTED,
+    NOTICE_SYN_ACK_RETRANSMITTED,
+    NOTICE_SYN_RETRANSMITTED,
+    SENT_RST,
+    TOTAL_EXPIRED,
+)
+from .connect import send_syn
+from .handshake import HELD_RETRY, answer_fin, send_held
+from .headers import ACK, RST
+from .jit import kernel
+from .open import SYN_RETRY, send_syn_ack
+from .records import ACTIVE_CLOSE, PASSIVE_CLOSE, STOPPED, TCP_CLOSED, TIMEOUT, step
+from .sequence import distance, wrap
+from .wheel import TICK_MICROSECONDS, schedule
+
+MOST_TRIES = 6
+"""After this many retransmissions only the state's time-out is left."""
+
+
+@kernel
+def state_deadline(connections, connection):
+    """Returns the tick at which a connection's state times out, as a 32-bit number."""
+    hot, cold = connections.hot[connection], connections.cold[connection]
+    if hot.closing & RST_SEEN:
+        return wrap(int64(hot.stamp) + connections.timeouts[TIME_WAIT])
+    handshake = hot.state < ESTABLISHED or hot.target == NO_TARGET
+    return wrap((int64(cold.since) if handshake else int64(hot.stamp)) + connections.timeouts[hot.state])
+
+
+@kernel
+def deadline(connections, connection, tick):
+    """Returns the tick at which something is next to be done for a connection: a retransmission or its time-out."""
+    last, retry = state_deadline(connections, connection), int64(connections.cold[connection].retry)
+    if retry != 0 and distance(retry, last) < 0:
+        last = retry
+    return tick + distance(last, wrap(tick))
+
+
+@kernel
+def reset_both(connections, connection):
+    """Orders a RST to the client and, where there is one, to the target, each with what it acknowledged last."""
+    hot = connections.hot[connection]
+    events = connections.counters.events
+    emit(connections, connection, CLIENT, RST | ACK, int64(hot.acked[CLIENT]),
+         wrap(int64(hot.acked[TARGET]) - int64(hot.shift[CLIENT])) if hot.state >= ESTABLISHED
+         and hot.target != NO_TARGET else int64(hot.next[CLIENT]), 0, 0, 0, 0)
+    events[CLIENT, SENT_RST] += 1
+    if hot.target != NO_TARGET:
+        seq = int64(hot.acked[TARGET]) if hot.state >= ESTABLISHED else wrap(
+            int64(connections.cold[connection].client_isn) + 1 + int64(hot.shift[CLIENT]))
+        ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET])) if hot.state >= ESTABLISHED else 0
+        emit(connections, connection, TARGET, RST | (ACK if hot.state >= ESTABLISHED else 0), seq, ack, 0, 0, 0, 0)
+        events[TARGET, SENT_RST] += 1
+
+
+@kernel
+def time_out(connections, connection, records, now):
+    """Ends a connection whose state has lasted too long: a live one with RST to both sides, TIME_WAIT silently."""
+    hot = connections.hot[connection]
+    if hot.state == TIME_WAIT:
+        target_first = hot.closing & TARGET_FIRST != 0
+        end(connections, connection, ACTIVE_CLOSE if target_first else PASSIVE_CLOSE,
+            PASSIVE_CLOSE if target_first else ACTIVE_CLOSE)
+        return
+    if hot.state != SYN_RECEIVED:
+        reset_both(connections, connection)
+    step(records, connection, CLIENT, TCP_CLOSED, now)
+    step(records, connection, TARGET, TCP_CLOSED, now)
+    end(connections, connection, TIMEOUT, TIMEOUT)
+
+
+@kernel
+def retransmit(connections, connection, network, tick):
+    """Sends again what the engine owns in this state, and sets the next time, twice as far away."""
+    hot, cold = connections.hot[connection], connections.cold[connection]
+    notices, first = connections.counters.notices, SYN_RETRY
+    if hot.state == SYN_RECEIVED:
+        send_syn_ack(connections, connection, network)
+        notices[NOTICE_SYN_ACK_RETRANSMITTED] += 1
+    elif hot.state == CONNECTING:
+        send_syn(connections, connection, network)
+        notices[NOTICE_SYN_RETRANSMITTED] += 1
+    elif hot.state == FIN_WAIT and hot.target == NO_TARGET:
+        answer_fin(connections, connection)
+    elif hot.options & HOLDS:
+        first = HELD_RETRY
+        send_held(connections, connection)
+        notices[NOTICE_HELD_RETRANSMITTED] += 1
+    tries = int64(cold.tries) + 1
+    cold.tries = tries
+    cold.retry = wrap(tick + (first << tries)) if tries < MOST_TRIES else 0
+
+
+@kernel
+def expire(connections, expired, count, network, records, now):
+    """Deals with the timers expired[:count]; each connection that lives on is listed to have its timer set anew."""
+    tick = now // TICK_MICROSECONDS
+    connections.counters.totals[TOTAL_EXPIRED] += count
+    for number in range(count):
+        connection = expired[number]
+        hot, cold = connections.hot[connection], connections.cold[connection]
+        if hot.state == FREE:
+            continue
+        if distance(wrap(tick), state_deadline(connections, connection)) >= 0:
+            time_out(connections, connection, records, now)
+            continue
+        if cold.retry != 0 and distance(wrap(tick), int64(cold.retry)) >= 0:
+            retransmit(connections, connection, network, tick)
+        note(connections.touched, connection, 0)
+
+
+@kernel
+def set_timers(connections, wheel, now):
+    """Sets the timer of every connection in `touched`, and empties it."""
+    tick = now // TICK_MICROSECONDS
+    touched = connections.touched
+    for number in range(touched.filled[0]):
+        connection = touched.connection[number]
+        if connections.hot[connection].state != FREE:
+            schedule(wheel, connection, deadline(connections, connection, tick))
+    touched.filled[0] = 0
+
+
+@kernel
+def stop_all(connections, first, count, records, now):
+    """Ends the live ones among `count` connections from `first` on with RST to both sides (SPLICE 9)."""
+    for connection in range(first, min(first + count, connections.hot.shape[0])):
+        if connections.hot[connection].state != FREE:
+            reset_both(connections, connection)
+            step(records, connection, CLIENT, TCP_CLOSED, now)
+            step(records, connection, TARGET, TCP_CLOSED, now)
+            end(connections, connection, STOPPED, STOPPED)

@@ -1,0 +1,218 @@
+"""Handshakes: what a packet does to a connection that is not yet bound to its target."""
+from numpy import int64
+
+from .batch import ABSORB, DROP, HOLD, REFUSE
+from .connection import (
+    CLIENT,
+    CONNECTING,
+    ESTABLISHED,
+    FIN_SEEN,
+    FIN_WAIT,
+    FIRST_DATA,
+    HALF_CLOSED,
+    HOLDS,
+    NO_TARGET,
+    SYN_RECEIVED,
+    TARGET,
+    emit,
+    end,
+    enter,
+    note,
+)
+from .counters import (
+    DROP_UNEXPECTED_SEGMENT,
+    NOTICE_SYN_ACK_RETRANSMITTED,
+    OF_TARGET_REFUSED,
+    RECEIVED_ACK_OF_SYN_ACK,
+    RECEIVED_RST,
+    RECEIVED_SYN_ACK,
+    SENT_ACK_OF_SYN_ACK,
+    SENT_FIN_ACTIVE,
+    SENT_PAYLOAD,
+    SENT_RST,
+    UNEXPECTED,
+)
+from .headers import ACK, FIN, PSH, RST, SYN
+from .jit import kernel
+from .open import LEAST_MSS, send_syn_ack
+from .records import (
+    ACTIVE_CLOSE,
+    ACTIVE_RST,
+    PASSIVE_CLOSE,
+    PASSIVE_RST,
+    TCP_ESTABLISHED,
+    TCP_FIN_WAIT_1,
+    step,
+)
+from .sequence import wrap
+from .services import IMMEDIATE
+
+HELD_RETRY = 30
+"""Ticks until held payload is sent again: 300 ms, doubled each time."""
+
+
+@kernel
+def unexpected(batch, row, connections, side):
+    """Drops a segment that the state of its connection has no use for, and counts it on its side."""
+    batch.verdict[row] = DROP
+    connections.counters.drops[DROP_UNEXPECTED_SEGMENT] += 1
+    connections.counters.events[side, UNEXPECTED] += 1
+
+
+@kernel
+def reset_from_client(batch, row, connections, connection):
+    """A RST before binding ends the connection if it has just the number that comes next; the target gets one too."""
+    hot = connections.hot[connection]
+    if batch.seq[row] != int64(hot.next[CLIENT]):
+        unexpected(batch, row, connections, CLIENT)
+        return
+    connections.counters.events[CLIENT, RECEIVED_RST] += 1
+    if hot.state == CONNECTING:
+        seq = wrap(int64(connections.cold[connection].client_isn) + 1 + int64(hot.shift[CLIENT]))
+        emit(connections, connection, TARGET, RST, seq, 0, 0, 0, 0, 0)
+        connections.counters.events[TARGET, SENT_RST] += 1
+    end(connections, connection, PASSIVE_RST, ACTIVE_RST)
+    batch.verdict[row] = ABSORB
+
+
+@kernel
+def syn_again(batch, row, connections, connection, network):
+    """The client's SYN once more: our SYN-ACK was lost, so it goes out again."""
+    hot, cold = connections.hot[connection], connections.cold[connection]
+    if hot.state != SYN_RECEIVED or batch.seq[row] != int64(cold.client_isn):
+        unexpected(batch, row, connections, CLIENT)
+        return
+    send_syn_ack(connections, connection, network)
+    connections.counters.notices[NOTICE_SYN_ACK_RETRANSMITTED] += 1
+    batch.verdict[row] = ABSORB
+
+
+@kernel
+def client_is_there(connections, connection, services, records, now, tick):
+    """The client's handshake is complete: wait for its first data, or ask for a target at once."""
+    cold = connections.cold[connection]
+    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, 0, 0
+    enter(connections, connection, FIRST_DATA)
+    step(records, connection, CLIENT, TCP_ESTABLISHED, now)
+    connections.counters.events[CLIENT, RECEIVED_ACK_OF_SYN_ACK] += 1
+    if services[connections.hot[connection].service].binding == IMMEDIATE:
+        note(connections.choices, connection, 0)
+
+
+@kernel
+def from_client(batch, row, connections, connection, services, network, records, now, tick):
+    """A client's segment before its connection is bound (SYN_RECEIVED, FIRST_DATA, CONNECTING, FIN_WAIT)."""
+    hot, cold = connections.hot[connection], connections.cold[connection]
+    control = batch.control[row]
+    if control & RST:
+        reset_from_client(batch, row, connections, connection)
+        return
+    if control & SYN:
+        syn_again(batch, row, connections, connection, network)
+        return
+    gone = int64(hot.state == FIN_WAIT)
+    if control & ACK == 0:
+        unexpected(batch, row, connections, CLIENT)
+        return
+    if batch.ack[row] == wrap(int64(cold.proxy_isn) + 2) and gone:
+        end(connections, connection, PASSIVE_CLOSE, ACTIVE_CLOSE)
+        batch.verdict[row] = ABSORB
+        return
+    if batch.ack[row] != wrap(int64(cold.proxy_isn) + 1):
+        batch.verdict[row] = REFUSE
+        return
+    if hot.state == SYN_RECEIVED:
+        client_is_there(connections, connection, services, records, now, tick)
+    hot.stamp = tick & 0xFFFFFFFF
+    cold.window = batch.window[row]
+    if gone and control & FIN:
+        answer_fin(connections, connection)
+    batch.verdict[row] = HOLD if not gone and (batch.payload_length[row] > 0 or control & FIN) else ABSORB
+
+
+@kernel
+def answer_fin(connections, connection):
+    """Closes toward a client that closed before it was bound: its FIN is acknowledged, and ours sent."""
+    hot, cold = connections.hot[connection], connections.cold[connection]
+    emit(connections, connection, CLIENT, FIN | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]),
+         connections.held.limit[0], 0, 0, 0)
+
+
+@kernel
+def leave_unbound(connections, connection, records, now, tick):
+    """The client has closed without a word: answer its FIN and wait for its last acknowledgement."""
+    cold = connections.cold[connection]
+    answer_fin(connections, connection)
+    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + HELD_RETRY) & 0xFFFFFFFF, 0
+    enter(connections, connection, FIN_WAIT)
+    step(records, connection, CLIENT, TCP_FIN_WAIT_1, now)
+    connections.counters.events[CLIENT, SENT_FIN_ACTIVE] += 1
+
+
+@kernel
+def send_held(connections, connection):
+    """Orders the held bytes toward the target, cut to its MSS, the client's held FIN behind the last.
+
+    Always from the held copy: what was inspected is what is sent (SPLICE 1.4).
+    """
+    hot, cold = connections.hot[connection], connections.cold[connection]
+    ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET]))
+    first = wrap(int64(cold.client_isn) + 1 + int64(hot.shift[CLIENT]))
+    slot, most = int64(cold.held), max(int64(cold.mss[TARGET]), 64)
+    length = connections.held.length[slot]
+    closes = int64(hot.closing) & (FIN_SEEN << CLIENT)
+    at = 0
+    while True:
+        part = min(length - at, most)
+        last = at + part >= length
+        control = ACK | (PSH if last and length > 0 else 0) | (FIN if last and closes else 0)
+        emit(connections, connection, TARGET, control, wrap(first + at), ack, int64(cold.window), 0,
+             slot * connections.held.limit[0] + at, part)
+        at += part
+        if last:
+            break
+    connections.counters.events[TARGET, SENT_PAYLOAD] += int64(length > 0)
+
+
+@kernel
+def target_is_there(batch, row, connections, connection, network, records, now, tick):
+    """The target's SYN-ACK: the shift is known from here on. Acknowledge it, hand the held payload over, splice."""
+    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot.shift[TARGET] = wrap(int64(cold.proxy_isn) - batch.seq[row])
+    hot.next[TARGET] = wrap(batch.seq[row] + 1)
+    hot.acked[TARGET] = batch.ack[row]
+    hot.stamp = tick & 0xFFFFFFFF
+    cold.mss[TARGET] = min(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, network.mss[0])
+    cold.retry, cold.tries = 0, 0
+    if hot.options & HOLDS:
+        cold.retry = (tick + HELD_RETRY) & 0xFFFFFFFF
+        send_held(connections, connection)
+    else:
+        ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET]))
+        emit(connections, connection, TARGET, ACK, batch.ack[row], ack, int64(cold.window), 0, 0, 0)
+    enter(connections, connection, HALF_CLOSED if hot.closing & (FIN_SEEN << CLIENT) else ESTABLISHED)
+    step(records, connection, TARGET, TCP_ESTABLISHED, now)
+    connections.counters.events[TARGET, RECEIVED_SYN_ACK] += 1
+    connections.counters.events[TARGET, SENT_ACK_OF_SYN_ACK] += 1
+    batch.verdict[row] = ABSORB
+
+
+@kernel
+def from_target(batch, row, connections, connection, network, records, now, tick):
+    """A target's segment while we connect to it: its SYN-ACK, its refusal, or nothing that we expect."""
+    hot, cold = connections.hot[connection], connections.cold[connection]
+    control = batch.control[row]
+    ours = wrap(int64(cold.client_isn) + 1 + int64(hot.shift[CLIENT]))
+    if control & ACK == 0 or batch.ack[row] != ours or hot.state != CONNECTING or hot.target == NO_TARGET:
+        unexpected(batch, row, connections, TARGET)
+    elif control & RST:
+        connections.counters.events[TARGET, RECEIVED_RST] += 1
+        connections.counters.targets[hot.target, OF_TARGET_REFUSED] += 1
+        emit(connections, connection, CLIENT, RST | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]), 0, 0, 0, 0)
+        connections.counters.events[CLIENT, SENT_RST] += 1
+        end(connections, connection, ACTIVE_RST, PASSIVE_RST)
+        batch.verdict[row] = ABSORB
+    elif control & SYN:
+        target_is_there(batch, row, connections, connection, network, records, now, tick)
+    else:
+        unexpected(batch, row, connections, TARGET)

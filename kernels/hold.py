@@ -1,0 +1,139 @@
+"""Hold: keeps the client's payload until a target is there to take it (SPLICE 1.2 to 1.4)."""
+from numpy import int64
+
+from .batch import ABSORB, DROP, FORWARD, HOLD
+from .checksum import data_start
+from .connection import (
+    CLIENT,
+    ESTABLISHED,
+    FIN_SEEN,
+    FIRST_DATA,
+    HOLDS,
+    note,
+)
+from .counters import (
+    DROP_FIRST_DATA_TOO_LONG,
+    DROP_HELD_ALREADY,
+    DROP_HELD_POOL_EMPTY,
+    DROP_OUT_OF_ORDER_FIRST_DATA,
+    NOTICE_FIRST_DATA_ANSWERED_FIN,
+    RECEIVED_FIN_ACTIVE,
+    RECEIVED_PAYLOAD,
+)
+from .handshake import leave_unbound
+from .headers import FIN
+from .jit import kernel
+from .sequence import distance, wrap
+from .wheel import TICK_MICROSECONDS
+
+
+@kernel
+def copy_payload(packets, base, mbuf, start, skip, length, destination, at):
+    """Copies `length` bytes that begin `skip` bytes behind arena offset `start`, through chained mbufs, to `destination`."""
+    done, offset = 0, start + skip
+    stop = data_start(packets, base, mbuf) + int64(packets.mbuf[mbuf].data_length)
+    while done < length:
+        if offset >= stop:
+            if packets.mbuf[mbuf].next == 0:
+                return
+            beyond = offset - stop
+            mbuf = int64(packets.mbuf[mbuf].next) - base
+            offset = data_start(packets, base, mbuf) + beyond
+            stop = offset - beyond + int64(packets.mbuf[mbuf].data_length)
+            continue
+        part = min(length - done, stop - offset)
+        for number in range(part):
+            destination[at + done + number] = packets.octets[offset + number]
+        done += part
+        offset += part
+
+
+@kernel
+def slot_for(connections, connection):
+    """Returns the connection's slot of held bytes, a fresh one if it has none; -1 where all are taken."""
+    hot, cold, held = connections.hot[connection], connections.cold[connection], connections.held
+    if hot.options & HOLDS:
+        return int64(cold.held)
+    if held.free_count[0] == 0:
+        return -1
+    held.free_count[0] -= 1
+    slot = held.free[held.free_count[0]]
+    held.length[slot] = 0
+    cold.held = slot
+    hot.options |= HOLDS
+    return slot
+
+
+@kernel
+def append(packets, base, batch, row, connections, connection, slot):
+    """Appends what is new in a segment to the held bytes; returns -1, or why nothing of it could be used.
+
+    The first copy of a byte wins (SPLICE 1.4). What the slot has no room for is left to the client's retransmission.
+    """
+    cold, held = connections.cold[connection], connections.held
+    have, limit = held.length[slot], held.limit[0]
+    offset = distance(batch.seq[row], wrap(int64(cold.client_isn) + 1))
+    length = batch.payload_length[row]
+    if offset > have:
+        return DROP_OUT_OF_ORDER_FIRST_DATA
+    skip = have - offset
+    if skip > length or (skip == length and length > 0 and batch.control[row] & FIN == 0):
+        return DROP_HELD_ALREADY
+    part = min(length - skip, limit - have)
+    if part < length - skip and part <= 0:
+        return DROP_FIRST_DATA_TOO_LONG
+    copy_payload(packets, base, batch.mbuf[row], batch.payload[row], skip, part, held.octets, slot * limit + have)
+    held.length[slot] = have + part
+    return -1
+
+
+@kernel
+def hold_one(packets, base, batch, row, connections, records, now):
+    """Holds the payload and FIN of one row; returns -1, or why it is dropped."""
+    connection = batch.flow[row] >> 1
+    hot, cold, held = connections.hot[connection], connections.cold[connection], connections.held
+    slot = slot_for(connections, connection)
+    if slot < 0:
+        return DROP_HELD_POOL_EMPTY
+    if hot.closing & (FIN_SEEN << CLIENT):
+        return DROP_HELD_ALREADY
+    reason = append(packets, base, batch, row, connections, connection, slot)
+    if reason >= 0:
+        return reason
+    connections.counters.events[CLIENT, RECEIVED_PAYLOAD] += int64(batch.payload_length[row] > 0)
+    behind = wrap(int64(cold.client_isn) + 1 + held.length[slot])
+    finishes = batch.control[row] & FIN != 0 and wrap(batch.seq[row] + batch.payload_length[row]) == behind
+    if finishes:
+        hot.closing |= FIN_SEEN << CLIENT
+        connections.counters.events[CLIENT, RECEIVED_FIN_ACTIVE] += 1
+    hot.next[CLIENT] = wrap(behind + int64(finishes))
+    if hot.state != FIRST_DATA:
+        return -1
+    if held.length[slot] > 0:
+        note(connections.choices, connection, 0)
+    elif finishes:
+        connections.counters.notices[NOTICE_FIRST_DATA_ANSWERED_FIN] += 1
+        leave_unbound(connections, connection, records, now, now // TICK_MICROSECONDS)
+    return -1
+
+
+@kernel
+def hold(packets, base, batch, count, connections, records, now):
+    """Takes the payload of every HOLD row into its connection's slot and lists connections that can be given a target.
+
+    Where the target's SYN-ACK came in the same burst behind the payload, the row is spliced instead.
+    """
+    for row in range(count):
+        if batch.verdict[row] != HOLD:
+            continue
+        hot = connections.hot[batch.flow[row] >> 1]
+        if hot.state >= ESTABLISHED:
+            stop = wrap(batch.seq[row] + batch.payload_length[row])
+            if distance(stop, int64(hot.next[CLIENT])) > 0:
+                hot.next[CLIENT] = stop
+            batch.verdict[row] = FORWARD
+            continue
+        reason = hold_one(packets, base, batch, row, connections, records, now)
+        batch.verdict[row] = ABSORB if reason < 0 else DROP
+        if reason >= 0:
+            connections.counters.drops[reason] += 1

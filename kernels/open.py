@@ -1,0 +1,190 @@
+"""Open: SYNs that belong to no connection make one, and the client gets its SYN-ACK (delayed binding, first half)."""
+from numpy import int64
+
+from .batch import ABSORB, DROP, KIND_TCP, NO_FLOW, PENDING, REFUSE
+from .connection import (
+    CLIENT,
+    FREE,
+    NO_HELD,
+    NO_NEIGHBOUR,
+    NO_TARGET,
+    SYN_RECEIVED,
+    TARGET,
+    TIME_WAIT,
+    emit,
+    end,
+    enter,
+)
+from .counters import (
+    DROP_BAD_SOURCE,
+    DROP_CONNECTIONS_EXHAUSTED,
+    DROP_DRAINING,
+    DROP_FLOW_TABLE_FULL,
+    DROP_NEIGHBOURS_EXHAUSTED,
+    DROP_NO_ROUTE,
+    OF_SERVICE_CONNECTIONS,
+    OF_SERVICE_OPEN,
+    RECEIVED_SYN,
+    SENT_SYN_ACK,
+    TOTAL_OPEN,
+    TOTAL_OPENED,
+)
+from .flow_table import find, insert
+from .headers import ACK, FIN, RST, SYN
+from .initial_number import initial_number
+from .jit import kernel
+from .native import swap16, swap32
+from .neighbours import INCOMPLETE, add_neighbour, hear, owns, route_to
+from .records import ACTIVE_CLOSE, PASSIVE_CLOSE, TCP_SYN_RECEIVED, begin, step
+from .sequence import distance, wrap
+from .services import find_service
+from .wheel import TICK_MICROSECONDS
+
+SYN_RETRY = 100
+"""Ticks until a SYN or SYN-ACK of ours is sent again: one second (RFC 6298, section 2.1), doubled each time."""
+LEAST_MSS = 536
+"""MSS of a peer that names none (RFC 9293, section 3.7.1)."""
+
+
+@kernel
+def retire(batch, count, connections):
+    """Ends connections in TIME_WAIT whose client opens anew beyond the old numbers (RFC 9293, section 3.6.1).
+
+    Rows whose connection has ended, here or before, lose their flow.
+    """
+    for row in range(count):
+        flow = batch.flow[row]
+        if flow < 0:
+            continue
+        hot = connections.hot[flow >> 1]
+        opens = batch.control[row] & (SYN | ACK | RST | FIN) == SYN and flow & 1 == CLIENT
+        if opens and hot.state == TIME_WAIT and distance(batch.seq[row], int64(hot.next[CLIENT])) > 0:
+            end(connections, flow >> 1, PASSIVE_CLOSE, ACTIVE_CLOSE)
+        if hot.state == FREE:
+            batch.flow[row] = NO_FLOW
+
+
+@kernel
+def client_neighbour(packets, batch, row, network, tick):
+    """Returns the next hop toward the sender of a row: learnt from its frame where the sender is on-link.
+
+    NO_NEIGHBOUR where there is no route, -1 where the neighbour table is full.
+    """
+    address = batch.source[row]
+    route = route_to(network, address)
+    if route < 0:
+        return NO_NEIGHBOUR
+    gateway = network.route_gateway[route]
+    number = add_neighbour(network, gateway if gateway != 0 else address, network.route_port[route])
+    if number == NO_NEIGHBOUR:
+        return -1
+    entry = network.neighbours[number]
+    entry.used = tick
+    if gateway == 0 and entry.state == INCOMPLETE:
+        ethernet = packets.ethernet[batch.frame[row]]
+        hear(network, number, swap16(int64(ethernet.source_high)), swap32(int64(ethernet.source_low)), tick)
+    return number
+
+
+@kernel
+def source_is_bad(network, address):
+    """Says whether an address cannot be a client's: none, loopback, multicast, broadcast, or one of our own."""
+    first = address >> 24
+    return first == 0 or first == 127 or first >= 224 or owns(network, address, -1)
+
+
+@kernel
+def fill(batch, row, connections, connection, service, neighbour, now):
+    """Writes the state of a new connection from its SYN."""
+    hot, cold = connections.hot[connection], connections.cold[connection]
+    tick = now // TICK_MICROSECONDS
+    remote, local = batch.source[row], batch.destination[row]
+    ports = (batch.source_port[row] << 16) | batch.destination_port[row]
+    hot.remote_address[CLIENT], hot.local_address[CLIENT] = remote, local
+    hot.remote_port[CLIENT], hot.local_port[CLIENT] = ports >> 16, ports & 0xFFFF
+    hot.remote_address[TARGET], hot.local_address[TARGET] = 0, 0
+    hot.remote_port[TARGET], hot.local_port[TARGET] = 0, 0
+    hot.shift[CLIENT], hot.shift[TARGET] = 0, 0
+    hot.neighbour[CLIENT], hot.neighbour[TARGET] = neighbour, NO_NEIGHBOUR
+    hot.target, hot.service, hot.stamp = NO_TARGET, service, tick & 0xFFFFFFFF
+    hot.closing, hot.options, hot.window_shift = 0, 0, 0
+    proxy_isn = initial_number(connections.secret, remote, local, ports, now)
+    cold.client_isn, cold.proxy_isn = batch.seq[row], proxy_isn
+    hot.next[CLIENT], hot.next[TARGET] = wrap(batch.seq[row] + 1), 0
+    hot.acked[CLIENT], hot.acked[TARGET] = wrap(proxy_isn + 1), 0
+    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + SYN_RETRY) & 0xFFFFFFFF, 0
+    cold.held, cold.timestamp_shift, cold.source, cold.agreed = NO_HELD, 0, 0, 0
+    cold.mss[CLIENT] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
+    cold.mss[TARGET], cold.window = 0, batch.window[row]
+    cold.wraps[CLIENT], cold.wraps[TARGET] = 0, 0
+
+
+@kernel
+def send_syn_ack(connections, connection, network):
+    """Orders the SYN-ACK toward the client: the MSS that fits every port, a window of what we can hold (SPLICE 1.3)."""
+    hot, cold = connections.hot[connection], connections.cold[connection]
+    window = min(connections.held.limit[0], 0xFFFF)
+    emit(connections, connection, CLIENT, SYN | ACK, int64(cold.proxy_isn), int64(hot.next[CLIENT]), window,
+         network.mss[0], 0, 0)
+    connections.counters.events[CLIENT, SENT_SYN_ACK] += 1
+
+
+@kernel
+def open_one(packets, batch, row, connections, services, network, records, now):
+    """Opens a connection for the SYN of one row; returns -1, or why the SYN is dropped."""
+    number = find_service(services, batch.destination[row], batch.destination_port[row])
+    if source_is_bad(network, batch.source[row]):
+        return DROP_BAD_SOURCE
+    if connections.free_count[0] == 0:
+        return DROP_CONNECTIONS_EXHAUSTED
+    neighbour = client_neighbour(packets, batch, row, network, now // TICK_MICROSECONDS)
+    if neighbour == NO_NEIGHBOUR:
+        return DROP_NO_ROUTE
+    if neighbour < 0:
+        return DROP_NEIGHBOURS_EXHAUSTED
+    connection = connections.free[connections.free_count[0] - 1]
+    fill(batch, row, connections, connection, number, neighbour, now)
+    if not insert(connections.buckets, batch.hash[row], connection * 2 + CLIENT):
+        return DROP_FLOW_TABLE_FULL
+    connections.free_count[0] -= 1
+    batch.flow[row] = connection * 2 + CLIENT
+    enter(connections, connection, SYN_RECEIVED)
+    begin(records, connection, now)
+    step(records, connection, CLIENT, TCP_SYN_RECEIVED, now)
+    send_syn_ack(connections, connection, network)
+    counters = connections.counters
+    counters.events[CLIENT, RECEIVED_SYN] += 1
+    counters.totals[TOTAL_OPENED] += 1
+    counters.totals[TOTAL_OPEN] += 1
+    counters.services[number, OF_SERVICE_CONNECTIONS] += 1
+    counters.services[number, OF_SERVICE_OPEN] += 1
+    return -1
+
+
+@kernel
+def open_connections(packets, batch, count, connections, services, network, records, draining, now):
+    """Opens a connection for each SYN of a burst that has none; then finds the flows of what followed it at once.
+
+    A SYN to no service is left to `refuse`; `draining` refuses new connections (SPLICE 9).
+    """
+    opened = 0
+    for row in range(count):
+        if batch.kind[row] != KIND_TCP or batch.verdict[row] != PENDING or batch.flow[row] >= 0:
+            continue
+        if opened > 0:
+            batch.flow[row] = find(connections.buckets, connections.hot, batch.hash[row], batch.source[row],
+                                   batch.destination[row], batch.source_port[row], batch.destination_port[row])
+            if batch.flow[row] >= 0:
+                continue
+        if batch.control[row] & (SYN | ACK | RST | FIN) != SYN:
+            continue
+        if find_service(services, batch.destination[row], batch.destination_port[row]) < 0:
+            batch.verdict[row] = REFUSE
+            continue
+        reason = DROP_DRAINING
+        if draining == 0:
+            reason = open_one(packets, batch, row, connections, services, network, records, now)
+        opened += int64(reason < 0)
+        batch.verdict[row] = ABSORB if reason < 0 else DROP
+        if reason >= 0:
+            connections.counters.drops[reason] += 1

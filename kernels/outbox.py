@@ -1,0 +1,62 @@
+"""Outbox: what leaves at the end of a burst, by port, and what becomes of every mbuf that came in."""
+from typing import NamedTuple
+
+import numpy as np
+
+from .batch import ANSWER, FORWARD
+from .counters import DROP_TRANSMIT_FULL, TOTAL_TRANSMITTED
+from .jit import kernel
+
+
+class Outbox(NamedTuple):
+    """mbufs to be sent, and those to be freed. int64."""
+
+    mbuf: np.ndarray         # [ports, capacity]
+    filled: np.ndarray       # [ports]
+    released: np.ndarray     # [capacity]
+    to_release: np.ndarray   # [1]
+
+
+def allocate_outbox(ports, capacity):
+    """Returns an empty `Outbox`; `capacity` must hold all that one burst can make."""
+    return Outbox(np.zeros((ports, capacity), np.int64), np.zeros(ports, np.int64), np.zeros(capacity, np.int64),
+                  np.zeros(1, np.int64))
+
+
+@kernel
+def discard(outbox, mbuf):
+    """Puts an mbuf among those to be freed."""
+    outbox.released[outbox.to_release[0]] = mbuf
+    outbox.to_release[0] += 1
+
+
+@kernel
+def post(outbox, port, mbuf, counters):
+    """Puts an mbuf among those to be sent by a port; counted and freed where there is no room."""
+    filled = outbox.filled[port]
+    if filled < outbox.mbuf.shape[1]:
+        outbox.mbuf[port, filled] = mbuf
+        outbox.filled[port] = filled + 1
+    else:
+        counters.drops[DROP_TRANSMIT_FULL] += 1
+        discard(outbox, mbuf)
+
+
+@kernel
+def dispose(batch, count, outbox, counters):
+    """Posts every FORWARD and ANSWER row, and discards the mbufs of all others."""
+    for row in range(count):
+        if batch.verdict[row] == FORWARD or batch.verdict[row] == ANSWER:
+            post(outbox, batch.out_port[row], batch.mbuf[row], counters)
+        else:
+            discard(outbox, batch.mbuf[row])
+
+
+@kernel
+def unsent(outbox, port, sent, counters):
+    """Empties a port's list after `sent` of its mbufs went out: what the device had no room for is counted and freed."""
+    for number in range(sent, outbox.filled[port]):
+        counters.drops[DROP_TRANSMIT_FULL] += 1
+        discard(outbox, outbox.mbuf[port, number])
+    counters.totals[TOTAL_TRANSMITTED] += sent
+    outbox.filled[port] = 0

@@ -1,0 +1,234 @@
+"""Parse: finds the headers of every packet of a burst by offset, never by assumption, and fills the columns.
+
+Whatever is malformed is marked DROP and counted under its reason. Nothing after this stage reads a length from the
+wire again.
+"""
+from numpy import int64
+
+from .batch import DROP, KIND_ARP, KIND_ICMP, KIND_NONE, KIND_TCP, NO_FLOW, PENDING
+from .checksum import data_start, fold, sum_octets
+from .counters import (
+    DROP_ARP_INVALID,
+    DROP_FRAGMENT,
+    DROP_ICMP_INVALID,
+    DROP_IPV4_CHECKSUM,
+    DROP_IPV4_HEADER,
+    DROP_IPV4_LENGTH,
+    DROP_MBUF_CHAIN,
+    DROP_OTHER_ETHERTYPE,
+    DROP_OTHER_MAC,
+    DROP_OTHER_PROTOCOL,
+    DROP_OTHER_VLAN,
+    DROP_RUNT_FRAME,
+    DROP_TCP_HEADER,
+    NOTICE_IPV4_OPTIONS,
+    NOTICE_SEVERAL_SEGMENTS,
+    NOTICE_VLAN_PRIORITY,
+)
+from .headers import (
+    ARP_LENGTH,
+    ETHERNET_LENGTH,
+    ETHERTYPE_ARP,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_QINQ,
+    ETHERTYPE_VLAN,
+    ICMP_LENGTH,
+    IPV4_LENGTH,
+    PROTOCOL_ICMP,
+    PROTOCOL_TCP,
+    SYN,
+    TCP_LENGTH,
+    TCP_OPTION_END,
+    TCP_OPTION_MSS,
+    TCP_OPTION_NOP,
+    VLAN_LENGTH,
+)
+from .jit import kernel
+from .native import swap16, swap32
+
+OK = -1
+MOST_SEGMENTS = 64
+
+
+@kernel
+def _chain_is_whole(packets, base, mbuf):
+    """Says whether the chained mbufs lie in the arena and hold just what the first one says."""
+    total, parts = 0, 0
+    current = mbuf
+    last = packets.mbuf.shape[0] - 1
+    while parts < MOST_SEGMENTS:
+        start = data_start(packets, base, current)
+        length = int64(packets.mbuf[current].data_length)
+        if start < 0 or start + length > packets.octets.shape[0]:
+            return False
+        total += length
+        parts += 1
+        if packets.mbuf[current].next == 0:
+            break
+        current = int64(packets.mbuf[current].next) - base
+        if current < 0 or current > last:
+            return False
+    return parts == int64(packets.mbuf[mbuf].segments) and total == int64(packets.mbuf[mbuf].packet_length)
+
+
+@kernel
+def parse_frame(packets, base, batch, row, mac_high, mac_low, notices):
+    """Reads mbuf, Ethernet header and VLAN tag; stores `frame`, `network` and, for now, the ethertype in `kind`."""
+    mbuf = batch.mbuf[row]
+    head = packets.mbuf[mbuf]
+    frame = data_start(packets, base, mbuf)
+    length = int64(head.data_length)
+    batch.frame[row] = frame
+    if head.segments != 1:
+        if not _chain_is_whole(packets, base, mbuf):
+            return DROP_MBUF_CHAIN
+        notices[NOTICE_SEVERAL_SEGMENTS] += 1
+    elif frame < 0 or frame + length > packets.octets.shape[0] or int64(head.packet_length) != length:
+        return DROP_MBUF_CHAIN
+    if length < ETHERNET_LENGTH:
+        return DROP_RUNT_FRAME
+    ethernet = packets.ethernet[frame]
+    high, low = swap16(int64(ethernet.destination_high)), swap32(int64(ethernet.destination_low))
+    ethertype = swap16(int64(ethernet.ethertype))
+    network = frame + ETHERNET_LENGTH
+    if ethertype == ETHERTYPE_VLAN or ethertype == ETHERTYPE_QINQ:
+        if length < ETHERNET_LENGTH + VLAN_LENGTH:
+            return DROP_RUNT_FRAME
+        if swap16(int64(packets.vlan[network].tag)) & 0x0FFF != 0:
+            return DROP_OTHER_VLAN
+        notices[NOTICE_VLAN_PRIORITY] += 1
+        ethertype = swap16(int64(packets.vlan[network].ethertype))
+        network += VLAN_LENGTH
+    if high != mac_high or low != mac_low:
+        if ethertype != ETHERTYPE_ARP or high != 0xFFFF or low != 0xFFFFFFFF:
+            return DROP_OTHER_MAC
+    batch.network[row] = network
+    batch.kind[row] = ethertype
+    return OK
+
+
+@kernel
+def parse_ipv4(packets, batch, row, held, frame_length, notices):
+    """Checks the IPv4 header; `held` bytes of the frame lie in the first mbuf, `frame_length` in all.
+
+    Stores addresses, `transport`, the protocol in `kind` and, for now, the length behind the header in
+    `payload_length`. Ethernet padding is left out; fragments are refused, since they name no ports.
+    """
+    network = batch.network[row]
+    before = network - batch.frame[row]
+    if held - before < IPV4_LENGTH:
+        return DROP_IPV4_HEADER
+    ip = packets.ipv4[network]
+    header = (int64(ip.version_length) & 0xF) * 4
+    if int64(ip.version_length) >> 4 != 4 or header < IPV4_LENGTH or held - before < header:
+        return DROP_IPV4_HEADER
+    total = swap16(int64(ip.total_length))
+    if total < header or total > frame_length - before:
+        return DROP_IPV4_LENGTH
+    if fold(sum_octets(packets, network, header)) != 0xFFFF:
+        return DROP_IPV4_CHECKSUM
+    if swap16(int64(ip.fragment)) & 0x3FFF != 0:
+        return DROP_FRAGMENT
+    if header != IPV4_LENGTH:
+        notices[NOTICE_IPV4_OPTIONS] += 1
+    batch.source[row] = swap32(int64(ip.source))
+    batch.destination[row] = swap32(int64(ip.destination))
+    batch.transport[row] = network + header
+    batch.payload_length[row] = total - header
+    batch.kind[row] = int64(ip.protocol)
+    return OK
+
+
+@kernel
+def read_mss(packets, start, end):
+    """Returns the MSS option between two byte offsets (RFC 9293, section 3.7.1), 0 where there is none."""
+    at = start
+    while at < end:
+        option = packets.octets[at]
+        if option == TCP_OPTION_END:
+            break
+        if option == TCP_OPTION_NOP:
+            at += 1
+            continue
+        if at + 1 >= end:
+            break
+        length = int64(packets.octets[at + 1])
+        if length < 2 or at + length > end:
+            break
+        if option == TCP_OPTION_MSS and length == 4:
+            return swap16(int64(packets.word16[at + 2].value))
+        at += length
+    return 0
+
+
+@kernel
+def parse_tcp(packets, batch, row, held):
+    """Reads the TCP header; `held` bytes of the frame lie in the first mbuf, header and options among them."""
+    transport = batch.transport[row]
+    available = min(batch.payload_length[row], held - (transport - batch.frame[row]))
+    if available < TCP_LENGTH:
+        return DROP_TCP_HEADER
+    tcp = packets.tcp[transport]
+    header = (int64(tcp.data_offset) >> 4) * 4
+    if header < TCP_LENGTH or header > available:
+        return DROP_TCP_HEADER
+    control = int64(tcp.control)
+    batch.source_port[row] = swap16(int64(tcp.source_port))
+    batch.destination_port[row] = swap16(int64(tcp.destination_port))
+    batch.seq[row] = swap32(int64(tcp.seq))
+    batch.ack[row] = swap32(int64(tcp.ack))
+    batch.control[row] = control
+    batch.window[row] = swap16(int64(tcp.window))
+    batch.payload[row] = transport + header
+    batch.payload_length[row] -= header
+    batch.mss[row] = read_mss(packets, transport + TCP_LENGTH, transport + header) if control & SYN else 0
+    batch.kind[row] = KIND_TCP
+    return OK
+
+
+@kernel
+def parse_row(packets, base, batch, row, mac_high, mac_low, notices):
+    """Parses one packet up to its transport header; returns OK or a drop reason."""
+    reason = parse_frame(packets, base, batch, row, mac_high, mac_low, notices)
+    if reason != OK:
+        return reason
+    head = packets.mbuf[batch.mbuf[row]]
+    held = int64(head.data_length)
+    ethertype = batch.kind[row]
+    batch.kind[row] = KIND_NONE
+    if ethertype == ETHERTYPE_ARP:
+        batch.kind[row] = KIND_ARP
+        return OK if held >= batch.network[row] - batch.frame[row] + ARP_LENGTH else DROP_ARP_INVALID
+    if ethertype != ETHERTYPE_IPV4:
+        return DROP_OTHER_ETHERTYPE
+    reason = parse_ipv4(packets, batch, row, held, int64(head.packet_length), notices)
+    if reason != OK:
+        return reason
+    protocol = batch.kind[row]
+    batch.kind[row] = KIND_NONE
+    if protocol == PROTOCOL_TCP:
+        return parse_tcp(packets, batch, row, held)
+    if protocol != PROTOCOL_ICMP:
+        return DROP_OTHER_PROTOCOL
+    batch.kind[row] = KIND_ICMP
+    return OK if batch.payload_length[row] >= ICMP_LENGTH and head.segments == 1 else DROP_ICMP_INVALID
+
+
+@kernel
+def parse(packets, base, batch, count, port, network, counters):
+    """Fills the columns of rows 0 .. count - 1 from the mbufs that came in by `port`.
+
+    `base` is the address of the arena. Rows get verdict PENDING, or DROP with the reason counted.
+    """
+    mac_high, mac_low = network.mac_high[port], network.mac_low[port]
+    for row in range(count):
+        batch.port[row] = port
+        batch.out_port[row] = port
+        batch.flow[row] = NO_FLOW
+        batch.kind[row] = KIND_NONE
+        batch.verdict[row] = PENDING
+        reason = parse_row(packets, base, batch, row, mac_high, mac_low, counters.notices)
+        if reason != OK:
+            batch.kind[row] = KIND_NONE
+            batch.verdict[row] = DROP
+            counters.drops[reason] += 1

@@ -1,0 +1,106 @@
+"""Refuse: answers segments of no connection with a RST, in their own mbuf (RFC 9293, section 3.10.7.1; SPLICE 4.6)."""
+from numpy import int64
+
+from .batch import ANSWER, DROP, REFUSE
+from .checksum import fold, pseudo_header, sum_octets
+from .counters import (
+    DROP_NO_SERVICE,
+    DROP_NOT_OURS,
+    DROP_RESET_RATE_LIMIT,
+    DROP_STRAY_SEGMENT,
+    NOTICE_RESETS_SENT,
+)
+from .headers import ACK, FIN, IPV4_LENGTH, PROTOCOL_TCP, RST, SYN, TCP_LENGTH
+from .jit import kernel
+from .native import swap16, swap32
+from .neighbours import owns
+from .sequence import wrap
+from .services import STRAY_DROP, find_service
+
+
+@kernel
+def swap_macs(packets, frame):
+    """Sends a frame back to where it came from."""
+    ethernet = packets.ethernet[frame]
+    high, low = int64(ethernet.destination_high), int64(ethernet.destination_low)
+    ethernet.destination_high, ethernet.destination_low = int64(ethernet.source_high), int64(ethernet.source_low)
+    ethernet.source_high, ethernet.source_low = high, low
+
+
+@kernel
+def write_ipv4_header(packets, at, total_length, source, destination):
+    """Writes a fresh IPv4 header of 20 bytes for TCP: do not fragment, TTL 64, addresses in host order."""
+    ip = packets.ipv4[at]
+    ip.version_length, ip.service = 0x45, 0
+    ip.total_length = swap16(total_length)
+    ip.identification, ip.fragment = 0, swap16(0x4000)
+    ip.ttl, ip.protocol, ip.checksum = 64, PROTOCOL_TCP, 0
+    ip.source, ip.destination = swap32(source), swap32(destination)
+    ip.checksum = 0xFFFF - fold(sum_octets(packets, at, IPV4_LENGTH))
+
+
+@kernel
+def finish_tcp(packets, network, length):
+    """Fills in the checksum of a TCP segment of `length` bytes behind a 20-byte IPv4 header."""
+    tcp = network + IPV4_LENGTH
+    packets.tcp[tcp].checksum = 0
+    total = sum_octets(packets, tcp, length) + pseudo_header(packets, network, length)
+    packets.tcp[tcp].checksum = 0xFFFF - fold(total)
+
+
+@kernel
+def reset_in_place(packets, batch, row):
+    """Turns the segment of a row into the RST that answers it; its mbuf is cut to one plain frame."""
+    frame, network = batch.frame[row], batch.network[row]
+    control, length = batch.control[row], batch.payload_length[row]
+    occupied = length + int64(control & SYN != 0) + int64(control & FIN != 0)
+    swap_macs(packets, frame)
+    write_ipv4_header(packets, network, IPV4_LENGTH + TCP_LENGTH, batch.destination[row], batch.source[row])
+    tcp = packets.tcp[network + IPV4_LENGTH]
+    tcp.source_port, tcp.destination_port = swap16(batch.destination_port[row]), swap16(batch.source_port[row])
+    if control & ACK:
+        tcp.seq, tcp.ack, tcp.control = swap32(batch.ack[row]), 0, RST
+    else:
+        tcp.seq, tcp.ack, tcp.control = 0, swap32(wrap(batch.seq[row] + occupied)), RST | ACK
+    tcp.data_offset, tcp.window, tcp.urgent = 5 << 4, 0, 0
+    finish_tcp(packets, network, TCP_LENGTH)
+    mbuf = packets.mbuf[batch.mbuf[row]]
+    mbuf.data_length = network - frame + IPV4_LENGTH + TCP_LENGTH
+    mbuf.packet_length = network - frame + IPV4_LENGTH + TCP_LENGTH
+    mbuf.offload = 0
+
+
+@kernel
+def reason_not_to_answer(batch, row, services, network, budget):
+    """Returns why a segment of no connection gets no RST, or -1; takes one from `budget` where it gets one."""
+    if not owns(network, batch.destination[row], -1):
+        return DROP_NOT_OURS
+    number = find_service(services, batch.destination[row], batch.destination_port[row])
+    if batch.control[row] & RST:
+        return DROP_STRAY_SEGMENT
+    if number >= 0 and services[number].stray == STRAY_DROP:
+        return DROP_STRAY_SEGMENT
+    if budget[0] <= 0:
+        return DROP_RESET_RATE_LIMIT
+    budget[0] -= 1
+    return -1
+
+
+@kernel
+def refuse(packets, batch, count, services, network, budget, counters):
+    """Answers all REFUSE rows with a RST, or drops them: by the service's `stray`, within `budget` (int64 [1])."""
+    for row in range(count):
+        if batch.verdict[row] != REFUSE:
+            continue
+        reason = reason_not_to_answer(batch, row, services, network, budget)
+        several = packets.mbuf[batch.mbuf[row]].segments != 1
+        if reason < 0 and several:
+            reason = DROP_NO_SERVICE
+        if reason >= 0:
+            batch.verdict[row] = DROP
+            counters.drops[reason] += 1
+            continue
+        reset_in_place(packets, batch, row)
+        batch.verdict[row] = ANSWER
+        batch.out_port[row] = batch.port[row]
+        counters.notices[NOTICE_RESETS_SENT] += 1

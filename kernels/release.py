@@ -1,0 +1,56 @@
+"""Release: gives back all that ended connections hold, one place for every way in which a connection ends."""
+from numpy import int64
+
+from .connection import CLIENT, HOLDS, NO_HELD, NO_TARGET, TARGET
+from .counters import OF_SERVICE_OPEN, OF_TARGET_OPEN, OF_TARGET_TIMEOUTS, TOTAL_CLOSED, TOTAL_OPEN
+from .flow_table import hash_key, remove
+from .jit import kernel
+from .records import TIMEOUT, finish
+from .services import give_source
+from .wheel import cancel
+
+
+@kernel
+def forget_key(connections, hot, connection, side):
+    """Takes the key of one side out of the flow table."""
+    hashed = hash_key(int64(hot.remote_address[side]), int64(hot.local_address[side]),
+                      int64(hot.remote_port[side]), int64(hot.local_port[side]))
+    remove(connections.buckets, hashed, connection * 2 + side)
+
+
+@kernel
+def give_back(connections, connection, targets, sources):
+    """Frees the keys, the held slot and the source port of a connection."""
+    hot, cold, held = connections.hot[connection], connections.cold[connection], connections.held
+    forget_key(connections, hot, connection, CLIENT)
+    if hot.options & HOLDS:
+        held.free[held.free_count[0]] = int64(cold.held)
+        held.free_count[0] += 1
+        cold.held = NO_HELD
+        hot.options &= 0xFF ^ HOLDS
+    if hot.target != NO_TARGET:
+        forget_key(connections, hot, connection, TARGET)
+        give_source(sources, targets.rows[hot.target].pool, int64(cold.source))
+
+
+@kernel
+def release(connections, targets, sources, wheel, records, now):
+    """Goes through `releases` and empties it: records are finished, counters kept, everything is given back."""
+    releases, counters = connections.releases, connections.counters
+    for number in range(releases.filled[0]):
+        connection, causes = releases.connection[number], releases.detail[number]
+        hot = connections.hot[connection]
+        finish(records, counters, hot, connections.cold[connection], connection, causes, now)
+        give_back(connections, connection, targets, sources)
+        cancel(wheel, connection)
+        counters.totals[TOTAL_OPEN] -= 1
+        counters.totals[TOTAL_CLOSED] += 1
+        counters.causes[CLIENT, causes & 0xFF] += 1
+        counters.causes[TARGET, causes >> 8] += 1
+        counters.services[hot.service, OF_SERVICE_OPEN] -= 1
+        if hot.target != NO_TARGET:
+            counters.targets[hot.target, OF_TARGET_OPEN] -= 1
+            counters.targets[hot.target, OF_TARGET_TIMEOUTS] += int64(causes >> 8 == TIMEOUT)
+        connections.free[connections.free_count[0]] = connection
+        connections.free_count[0] += 1
+    releases.filled[0] = 0

@@ -1,0 +1,86 @@
+"""Rewrite: translates the headers of every packet that passes, with checksums updated incrementally (RFC 1624)."""
+from numpy import int64
+
+from .batch import DROP, FORWARD
+from .checksum import difference, update
+from .counters import DROP_LARGER_THAN_MTU, DROP_TTL_EXCEEDED, DROP_UNRESOLVED_NEIGHBOUR
+from .jit import kernel
+from .native import swap16, swap32
+from .neighbours import REACHABLE
+from .sequence import wrap
+
+
+@kernel
+def write_ethernet(packets, frame, neighbour, network):
+    """Addresses a frame to a neighbour, from the port through which that is reached."""
+    ethernet, port = packets.ethernet[frame], neighbour.port
+    ethernet.destination_high = swap16(int64(neighbour.mac_high))
+    ethernet.destination_low = swap32(int64(neighbour.mac_low))
+    ethernet.source_high = swap16(network.mac_high[port])
+    ethernet.source_low = swap32(network.mac_low[port])
+
+
+@kernel
+def write_ipv4(packets, at, source, destination):
+    """Translates addresses (as they stand in the packet) and takes one hop off the TTL; returns the sum's difference
+    by the addresses, which TCP's pseudo header covers as well."""
+    ip = packets.ipv4[at]
+    addresses = difference(int64(ip.source), source) + difference(int64(ip.destination), destination)
+    ttl = int64(ip.ttl)
+    before = ttl | (int64(ip.protocol) << 8)
+    ip.ttl = ttl - 1
+    ip.source = source
+    ip.destination = destination
+    ip.checksum = update(int64(ip.checksum), addresses + difference(before, before - 1))
+    return addresses
+
+
+@kernel
+def write_tcp(packets, at, ports, seq, ack, addresses):
+    """Translates ports (both in one word, as they stand in the packet), sequence number and acknowledgement."""
+    tcp = packets.tcp[at]
+    total = addresses + difference(int64(packets.word32[at].value), ports)
+    if int64(tcp.seq) != seq:
+        total += difference(int64(tcp.seq), seq)
+    if int64(tcp.ack) != ack:
+        total += difference(int64(tcp.ack), ack)
+    packets.word32[at].value = ports
+    tcp.seq = seq
+    tcp.ack = ack
+    tcp.checksum = update(int64(tcp.checksum), total)
+
+
+@kernel
+def refuse_to_forward(packets, batch, row, neighbour, network):
+    """Returns why a packet cannot go to this neighbour, or -1."""
+    if neighbour.state < REACHABLE:
+        return DROP_UNRESOLVED_NEIGHBOUR
+    if packets.ipv4[batch.network[row]].ttl <= 1:
+        return DROP_TTL_EXCEEDED
+    length = int64(packets.mbuf[batch.mbuf[row]].packet_length) - (batch.network[row] - batch.frame[row])
+    return DROP_LARGER_THAN_MTU if length > network.mtu[neighbour.port] else -1
+
+
+@kernel
+def rewrite(packets, batch, count, connections, network):
+    """Translates all FORWARD rows toward the other side of their connection. The slot `rewrite`."""
+    for row in range(count):
+        if batch.verdict[row] != FORWARD:
+            continue
+        flow = batch.flow[row]
+        hot, side = connections.hot[flow >> 1], flow & 1
+        other = 1 - side
+        neighbour = network.neighbours[hot.neighbour[other]]
+        reason = refuse_to_forward(packets, batch, row, neighbour, network)
+        if reason >= 0:
+            batch.verdict[row] = DROP
+            connections.counters.drops[reason] += 1
+            continue
+        write_ethernet(packets, batch.frame[row], neighbour, network)
+        addresses = write_ipv4(packets, batch.network[row], swap32(int64(hot.local_address[other])),
+                               swap32(int64(hot.remote_address[other])))
+        ports = swap16(int64(hot.local_port[other])) | (swap16(int64(hot.remote_port[other])) << 16)
+        write_tcp(packets, batch.transport[row], ports, swap32(wrap(batch.seq[row] + int64(hot.shift[side]))),
+                  swap32(wrap(batch.ack[row] - int64(hot.shift[other]))), addresses)
+        packets.mbuf[batch.mbuf[row]].offload = 0
+        batch.out_port[row] = int64(neighbour.port)

@@ -1,0 +1,108 @@
+"""Select kernels that choose a target by what the client says first. The slot `select`.
+
+`select(payload, service, selection) -> int64`: `payload` is a view (uint8, 1-D) of the bytes held so far, `service` the
+number of the service, `selection` a `services.Selection` with its rules. The answer is the number of a target among
+the service's own, counted from 0; NO_MATCH; or NEED_MORE, to be asked again when more bytes have come. Payload is
+hostile: nothing outside the view is read.
+"""
+from numpy import int64
+
+from .jit import kernel
+from .services import NEED_MORE, NO_MATCH
+
+LF, CR, SPACE, COLON = 10, 13, 32, 58
+LONGEST_NUMBER = 18
+
+
+@kernel
+def number_modulo(payload, service, selection):
+    """ProxyEngine's test rule: the decimal number that starts the payload, modulo the number of targets."""
+    number, digits = 0, 0
+    for octet in payload[:LONGEST_NUMBER]:
+        if octet < 48 or octet > 57:
+            break
+        number = number * 10 + (int64(octet) - 48)
+        digits += 1
+    if digits == 0:
+        return NO_MATCH if payload.shape[0] > 0 else NEED_MORE
+    return number % selection.services[service].members
+
+
+@kernel
+def find_octet(payload, octet, start):
+    """Returns where `octet` next stands in the payload from `start` on, or -1."""
+    for at in range(start, payload.shape[0]):
+        if payload[at] == octet:
+            return at
+    return -1
+
+
+@kernel
+def lower(octet):
+    """Returns an ASCII letter in lower case, anything else as it is."""
+    return int64(octet) + 32 if 65 <= octet <= 90 else int64(octet)
+
+
+@kernel
+def http_path(payload, service, selection):
+    """The first rule whose pattern begins the path of an HTTP/1 request line (RFC 9112, section 3)."""
+    start = find_octet(payload, SPACE, 0)
+    stop = find_octet(payload, SPACE, start + 1) if start >= 0 else -1
+    if stop < 0:
+        return NEED_MORE if find_octet(payload, LF, 0) < 0 else NO_MATCH
+    row = selection.services[service]
+    for number in range(row.first_rule, row.first_rule + row.rules):
+        rule = selection.rules[number]
+        if rule.length > stop - start - 1:
+            continue
+        same = True
+        for at in range(rule.length):
+            if selection.patterns[rule.pattern + at] != payload[start + 1 + at]:
+                same = False
+                break
+        if same:
+            return rule.member
+    return NO_MATCH
+
+
+@kernel
+def host_value(payload):
+    """Returns where the value of the Host field starts and stops (RFC 9110, 7.2), start -1 without one, -2 not yet."""
+    line = find_octet(payload, LF, 0) + 1
+    while line > 0:
+        stop = find_octet(payload, LF, line)
+        if stop < 0:
+            return NEED_MORE, 0
+        if stop - line <= 1:
+            return NO_MATCH, 0
+        if (stop - line > 5 and lower(payload[line]) == 104 and lower(payload[line + 1]) == 111
+                and lower(payload[line + 2]) == 115 and lower(payload[line + 3]) == 116 and payload[line + 4] == COLON):
+            start = line + 5
+            while start < stop and payload[start] == SPACE:
+                start += 1
+            while stop > start and (payload[stop - 1] == CR or payload[stop - 1] == SPACE):
+                stop -= 1
+            return start, stop
+        line = stop + 1
+    return NEED_MORE, 0
+
+
+@kernel
+def http_host(payload, service, selection):
+    """The rule whose pattern is the Host of an HTTP/1 request, in any case, its port left out."""
+    start, stop = host_value(payload)
+    if start < 0:
+        return start
+    colon = find_octet(payload[:stop], COLON, start)
+    length = (colon if colon >= 0 else stop) - start
+    row = selection.services[service]
+    for number in range(row.first_rule, row.first_rule + row.rules):
+        rule = selection.rules[number]
+        same = rule.length == length
+        for at in range(rule.length if same else 0):
+            if lower(selection.patterns[rule.pattern + at]) != lower(payload[start + at]):
+                same = False
+                break
+        if same:
+            return rule.member
+    return NO_MATCH

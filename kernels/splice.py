@@ -1,0 +1,211 @@
+"""The splice: what a packet does to a connection that is bound, from either side (SPLICE 1, 4).
+
+The proxy acknowledges nothing here and owns no data: it follows the numbers of both ends and passes segments on.
+"""
+from numpy import int64
+
+from .batch import ABSORB, DROP, FORWARD
+from .connection import (
+    CLIENT,
+    ESTABLISHED,
+    FIN_ACKED,
+    FIN_SEEN,
+    FIN_WAIT,
+    HALF_CLOSED,
+    HOLDS,
+    NO_HELD,
+    RST_SEEN,
+    TARGET,
+    TARGET_FIRST,
+    TIME_WAIT,
+    emit,
+    end,
+    enter,
+    note,
+)
+from .counters import (
+    DROP_HELD_ALREADY,
+    NOTICE_CHALLENGE_ACKS,
+    RECEIVED_ACK_OF_FIN,
+    RECEIVED_FIN_ACTIVE,
+    RECEIVED_FIN_PASSIVE,
+    RECEIVED_PAYLOAD,
+    RECEIVED_RST,
+    SENT_ACK_OF_FIN,
+    SENT_FIN_ACTIVE,
+    SENT_FIN_PASSIVE,
+    SENT_PAYLOAD,
+    SENT_RST,
+)
+from .handshake import unexpected
+from .headers import ACK, FIN, RST, SYN
+from .jit import kernel
+from .records import (
+    ACTIVE_RST,
+    PASSIVE_RST,
+    TCP_CLOSE_WAIT,
+    TCP_CLOSED,
+    TCP_CLOSING,
+    TCP_FIN_WAIT_1,
+    TCP_FIN_WAIT_2,
+    TCP_LAST_ACK,
+    TCP_TIME_WAIT,
+    step,
+)
+from .sequence import distance, wrap
+
+WIDEST_WINDOW = 1 << 30
+"""The widest window there can be (RFC 7323, section 2.3): what lies further away moves no number of ours."""
+RESET_WINDOW = 1 << 16
+"""How far from the receiver's last acknowledgement a RST may lie and still be passed on."""
+
+
+@kernel
+def reset(batch, row, connections, connection, side, records, now):
+    """A RST near the receiver's last acknowledgement passes; only the exact one ends the connection (RFC 5961, 3.2)."""
+    hot, other = connections.hot[connection], 1 - side
+    exact = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
+    away = distance(batch.seq[row], exact)
+    if away < -RESET_WINDOW or away > RESET_WINDOW:
+        unexpected(batch, row, connections, side)
+        return
+    connections.counters.events[side, RECEIVED_RST] += 1
+    connections.counters.events[other, SENT_RST] += 1
+    batch.verdict[row] = FORWARD
+    if away != 0:
+        hot.closing |= RST_SEEN
+        note(connections.touched, connection, 0)
+        return
+    step(records, connection, CLIENT, TCP_CLOSED, now)
+    step(records, connection, TARGET, TCP_CLOSED, now)
+    end(connections, connection, PASSIVE_RST if side == CLIENT else ACTIVE_RST,
+        PASSIVE_RST if side == TARGET else ACTIVE_RST)
+
+
+@kernel
+def challenge(batch, row, connections, connection, side):
+    """A SYN into a live connection is answered with the last numbers relayed (RFC 5961, section 4.2)."""
+    hot, other = connections.hot[connection], 1 - side
+    ack = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
+    emit(connections, connection, side, ACK, int64(hot.acked[side]), ack, int64(connections.cold[connection].window),
+         0, 0, 0)
+    connections.counters.notices[NOTICE_CHALLENGE_ACKS] += 1
+    batch.verdict[row] = ABSORB
+
+
+@kernel
+def held_is_acknowledged(connections, connection):
+    """The target has all the bytes that we held: their slot is free again, nothing is left to retransmit."""
+    hot, cold, held = connections.hot[connection], connections.cold[connection], connections.held
+    held.free[held.free_count[0]] = int64(cold.held)
+    held.free_count[0] += 1
+    cold.held = NO_HELD
+    cold.retry, cold.tries = 0, 0
+    hot.options &= 0xFF ^ HOLDS
+    note(connections.touched, connection, 0)
+
+
+@kernel
+def held_end(connections, connection):
+    """Returns the number behind the last held byte, as the target sees it."""
+    hot, cold = connections.hot[connection], connections.cold[connection]
+    length = connections.held.length[int64(cold.held)]
+    return wrap(int64(cold.client_isn) + 1 + length + int64(hot.shift[CLIENT]))
+
+
+@kernel
+def covered_by_held(batch, row, connections, connection):
+    """Says whether a client's payload begins inside what we hold: then our own copy is what the target gets."""
+    seq = wrap(batch.seq[row] + int64(connections.hot[connection].shift[CLIENT]))
+    return batch.payload_length[row] > 0 and distance(seq, held_end(connections, connection)) < 0
+
+
+@kernel
+def follow(batch, row, connections, connection, side, finishes):
+    """Moves the side's highest number and acknowledgement on by what the segment shows."""
+    hot, other = connections.hot[connection], 1 - side
+    stop = wrap(batch.seq[row] + batch.payload_length[row] + finishes)
+    ahead = distance(stop, int64(hot.next[side]))
+    if 0 < ahead < WIDEST_WINDOW:
+        if stop < int64(hot.next[side]):
+            connections.cold[connection].wraps[side] += 1
+        hot.next[side] = stop
+    gain = distance(batch.ack[row], int64(hot.acked[side]))
+    sent = wrap(int64(hot.next[other]) + int64(hot.shift[other]))
+    if gain > 0 and distance(sent, batch.ack[row]) >= 0:
+        hot.acked[side] = batch.ack[row]
+        if side == TARGET and hot.options & HOLDS and distance(batch.ack[row], held_end(connections, connection)) >= 0:
+            held_is_acknowledged(connections, connection)
+
+
+@kernel
+def fin_comes(connections, connection, side, records, now):
+    """The first FIN of a side: who closes first is active, and each end of ours changes its state."""
+    hot, other = connections.hot[connection], 1 - side
+    events = connections.counters.events
+    first = hot.closing & (FIN_SEEN << other) == 0
+    hot.closing |= FIN_SEEN << side
+    if first and side == TARGET:
+        hot.closing |= TARGET_FIRST
+    events[side, RECEIVED_FIN_ACTIVE if first else RECEIVED_FIN_PASSIVE] += 1
+    events[other, SENT_FIN_ACTIVE if first else SENT_FIN_PASSIVE] += 1
+    acked = hot.closing & (FIN_ACKED << other) != 0
+    step(records, connection, side, TCP_CLOSE_WAIT if first else TCP_TIME_WAIT if acked else TCP_CLOSING, now)
+    step(records, connection, other, TCP_FIN_WAIT_1 if first else TCP_LAST_ACK, now)
+
+
+@kernel
+def fin_is_acknowledged(connections, connection, side, records, now):
+    """Notes that `side` has acknowledged the other's FIN."""
+    hot, other = connections.hot[connection], 1 - side
+    hot.closing |= FIN_ACKED << other
+    connections.counters.events[side, RECEIVED_ACK_OF_FIN] += 1
+    connections.counters.events[other, SENT_ACK_OF_FIN] += 1
+    both = hot.closing & (FIN_SEEN << side) != 0
+    step(records, connection, side, TCP_TIME_WAIT if both else TCP_FIN_WAIT_2, now)
+
+
+@kernel
+def close(connections, connection, side, finishes, records, now):
+    """Follows the two FINs and their acknowledgements through HALF_CLOSED, FIN_WAIT and TIME_WAIT."""
+    hot, other = connections.hot[connection], 1 - side
+    if finishes and hot.closing & (FIN_SEEN << side) == 0:
+        fin_comes(connections, connection, side, records, now)
+    sent = wrap(int64(hot.next[other]) + int64(hot.shift[other]))
+    theirs = hot.closing & ((FIN_SEEN | FIN_ACKED) << other)
+    if theirs == FIN_SEEN << other and distance(int64(hot.acked[side]), sent) >= 0:
+        fin_is_acknowledged(connections, connection, side, records, now)
+    fins, acks = hot.closing & 3, (hot.closing >> 2) & 3
+    state = TIME_WAIT if fins == 3 and acks == 3 else FIN_WAIT if fins == 3 else HALF_CLOSED if fins else ESTABLISHED
+    if state != hot.state:
+        enter(connections, connection, state)
+
+
+@kernel
+def splice(batch, row, connections, connection, side, records, now, tick):
+    """One segment of a bound connection: decides its verdict and moves the connection's numbers and state."""
+    hot = connections.hot[connection]
+    control = batch.control[row]
+    if control & RST:
+        reset(batch, row, connections, connection, side, records, now)
+        return
+    if control & SYN:
+        challenge(batch, row, connections, connection, side)
+        return
+    if control & ACK == 0:
+        unexpected(batch, row, connections, side)
+        return
+    if side == CLIENT and hot.options & HOLDS and covered_by_held(batch, row, connections, connection):
+        batch.verdict[row] = DROP
+        connections.counters.drops[DROP_HELD_ALREADY] += 1
+        return
+    finishes = int64(control & FIN)
+    hot.stamp = tick & 0xFFFFFFFF
+    hot.closing &= 0xFF ^ RST_SEEN
+    follow(batch, row, connections, connection, side, finishes)
+    if finishes or hot.closing:
+        close(connections, connection, side, finishes, records, now)
+    sent = int64(batch.payload_length[row] > 0)
+    connections.counters.events[side, RECEIVED_PAYLOAD] += sent
+    connections.counters.events[1 - side, SENT_PAYLOAD] += sent
+    batch.verdict[row] = FORWARD

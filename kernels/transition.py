@@ -1,0 +1,31 @@
+"""Transition: what the TCP packets of a burst do to their connections, in order of arrival."""
+from .batch import KIND_TCP, PENDING, REFUSE
+from .connection import CLIENT, ESTABLISHED, FREE, NO_TARGET
+from .handshake import from_client, from_target
+from .jit import kernel
+from .splice import splice
+from .wheel import TICK_MICROSECONDS
+
+
+@kernel
+def transition(batch, count, connections, services, network, records, now):
+    """Gives every pending TCP row its verdict, by the state of its connection. The slot `transition`.
+
+    Rows of no connection are left to `refuse`. Segments of the engine's own are ordered with `emit`.
+    """
+    tick = now // TICK_MICROSECONDS
+    for row in range(count):
+        if batch.kind[row] != KIND_TCP or batch.verdict[row] != PENDING:
+            continue
+        flow = batch.flow[row]
+        if flow < 0 or connections.hot[flow >> 1].state == FREE:
+            batch.verdict[row] = REFUSE
+            continue
+        connection, side = flow >> 1, flow & 1
+        hot = connections.hot[connection]
+        if hot.state >= ESTABLISHED and hot.target != NO_TARGET:
+            splice(batch, row, connections, connection, side, records, now, tick)
+        elif side == CLIENT:
+            from_client(batch, row, connections, connection, services, network, records, now, tick)
+        else:
+            from_target(batch, row, connections, connection, network, records, now, tick)

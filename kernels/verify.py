@@ -1,0 +1,43 @@
+"""Verify: full checksums where a packet is about to change a connection's state (SPLICE 1.5).
+
+Pure data and acknowledgements inside the splice are not verified: their checksum is updated incrementally, so that a
+corrupt one stays corrupt and the end point finds it.
+"""
+from numpy import int64
+
+from .batch import DROP, KIND_TCP, PENDING
+from .checksum import fold, pseudo_header, sum_chain
+from .connection import ESTABLISHED
+from .counters import DROP_TCP_CHECKSUM
+from .headers import FIN, RST, SYN
+from .jit import kernel
+
+OFFLOAD_BAD, OFFLOAD_GOOD = 1 << 3, 1 << 8
+"""RTE_MBUF_F_RX_L4_CKSUM_BAD and _GOOD; both or neither mean that the NIC does not know."""
+
+
+@kernel
+def tcp_checksum_is_right(packets, base, batch, row):
+    """Says whether a TCP segment's checksum is right: the NIC's word where it has one, else our own sum."""
+    word = int64(packets.mbuf[batch.mbuf[row]].offload) & (OFFLOAD_BAD | OFFLOAD_GOOD)
+    if word == OFFLOAD_GOOD or word == OFFLOAD_BAD:
+        return word == OFFLOAD_GOOD
+    transport = batch.transport[row]
+    length = batch.payload[row] - transport + batch.payload_length[row]
+    total = sum_chain(packets, base, batch.mbuf[row], transport, length)
+    return fold(total + pseudo_header(packets, batch.network[row], length)) == 0xFFFF
+
+
+@kernel
+def verify(packets, base, batch, count, connections):
+    """Drops segments with a wrong checksum that carry SYN, FIN or RST, or that come before a target is bound."""
+    for row in range(count):
+        if batch.kind[row] != KIND_TCP or batch.verdict[row] != PENDING:
+            continue
+        flow = batch.flow[row]
+        bound = flow >= 0 and int64(connections.hot[flow >> 1].state) >= ESTABLISHED
+        if bound and batch.control[row] & (SYN | FIN | RST) == 0:
+            continue
+        if not tcp_checksum_is_right(packets, base, batch, row):
+            batch.verdict[row] = DROP
+            connections.counters.drops[DROP_TCP_CHECKSUM] += 1
