@@ -153,7 +153,8 @@ def _of_which_engine(command):
     """Adds the options that choose the running engine to ask."""
     command = click.option("--socket", metavar="PATH", type=click.Path(),
                            help="The statistics socket of the engine (engine.stats_socket).")(command)
-    return click.option("--name", metavar="NAME", help="The name of the engine (engine.name), where several run.")(command)
+    return click.option("--name", metavar="NAME",
+                        help="The name of the engine (engine.name), where several run.")(command)
 
 
 def _socket_of(socket, name):

@@ -77,7 +77,8 @@ def _engine_lines(configuration, known):
         f"  {engine.connections:,} connections, {engine.mbufs:,} mbufs, bursts of {engine.burst}, {records}",
         f"  first payloads held: {engine.held_connections:,} of {engine.held_bytes:,} bytes "
         f"({known['held_memory'] / 2**20:,.0f} MiB)",
-        f"  on a signal up to {engine.drain_timeout:g} s to drain; at most {engine.reset_rate:,} RSTs a second to strays",
+        f"  on a signal up to {engine.drain_timeout:g} s to drain; "
+        f"at most {engine.reset_rate:,} RSTs a second to strays",
         f"  huge pages: {engine.huge_pages}; statistics at {known['stats_socket']}",
     ]
 
@@ -107,7 +108,7 @@ def _service_lines(service):
 
 
 def _target_line(target):
-    way = f"through {target['gateway']} on port {target['through']}" if target["gateway"] else f"on port {target['through']}"
+    way = (f"through {target['gateway']} " if target["gateway"] else "") + f"on port {target['through']}"
     fixed = target["mac"] or (f"that of {target['linux_if']}" if target["linux_if"] else None)
     return f"target {target['id']}: {target['ip']}:{target['port']} {way}" + (f", MAC {fixed}" if fixed else "")
 

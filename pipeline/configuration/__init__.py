@@ -6,7 +6,19 @@ from pydantic import ValidationError
 
 from pipeline.configuration import checks, faults
 from pipeline.configuration.models import (  # noqa: F401
-    SLOTS, Bed, Configuration, Engine, Host, NextHop, Port, Route, Rule, Service, Target, Timeouts)
+    SLOTS,
+    Bed,
+    Configuration,
+    Engine,
+    Host,
+    NextHop,
+    Port,
+    Route,
+    Rule,
+    Service,
+    Target,
+    Timeouts,
+)
 from pipeline.configuration.values import REFUSE, SELECTS, Endpoint, PortRange  # noqa: F401
 from pipeline.errors import ConfigurationError
 

@@ -120,7 +120,8 @@ def _wrong_place(configuration, address):
 
 def _ours(configuration):
     """Returns a dict of address -> whose it is (str), for the ports' and the services' addresses."""
-    ours = {service.listen.address: f"services[{index}] listens" for index, service in enumerate(configuration.services)}
+    ours = {service.listen.address: f"services[{index}] listens"
+            for index, service in enumerate(configuration.services)}
     ours.update({interface.ip: f"ports[{port}] has it" for port, _, interface in _own_addresses(configuration)})
     return ours
 
@@ -189,8 +190,8 @@ def _service_targets(configuration):
 def _selects(configuration):
     for index, service in enumerate(configuration.services):
         if service.binding == "immediate" and service.select in PAYLOAD_SELECTS:
-            yield Fault(("services", index, "select"), 'looks at the payload, which binding = "immediate" does not wait '
-                        'for; it must be "round_robin" or a kernel of your own, or binding must be "delayed"')
+            yield Fault(("services", index, "select"), 'looks at the payload, which binding = "immediate" does not '
+                        'wait for; it must be "round_robin" or a kernel of your own, or binding must be "delayed"')
         if service.select in RULE_SELECTS and not service.rules:
             example = "/a" if service.select == "http_path" else "a.example.org"
             yield Fault(("services", index, "rules"), f'must have a rule for select = "{service.select}", such as '
@@ -207,8 +208,8 @@ def _rules(configuration):
         hosts = service.select == "http_host"
         for place, rule in enumerate(service.rules):
             location = ("services", index, "rules", place)
-            if hosts and "/" in rule.match:
-                yield Fault((*location, "match"), 'must be a host name, such as "a.example.org"')
+            if hosts and set("/:") & set(rule.match):
+                yield Fault((*location, "match"), 'must be a host name without a port, such as "a.example.org"')
             if not hosts and not rule.match.startswith("/"):
                 yield Fault((*location, "match"), 'must be a path that begins with "/", such as "/a"')
             if rule.target not in service.targets:

@@ -1,7 +1,7 @@
 """The shape of a configuration: one frozen model a table, with ProxyEngine's words where it has them."""
 import ipaddress
 import os
-from typing import Literal, NamedTuple, Optional
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,9 +41,9 @@ class Engine(_Section):
     drain_timeout: float = seconds(5.0, 0, 3600)
     detailed_records: bool = switch(True)
     records: int = whole(65536, 1, 1 << 24)
-    stats_socket: Optional[values.SocketPath] = None
+    stats_socket: values.SocketPath | None = None
     huge_pages: Literal["auto", "always", "never"] = choice("auto", "auto", "always", "never")
-    network_namespace: Optional[values.Name] = None
+    network_namespace: values.Name | None = None
     held_connections: int = whole(4096, 1, 1 << 20)
     held_bytes: int = whole(16384, 64, 65472, ", a multiple of 64")
     reset_rate: int = whole(1000, 0, 10_000_000)
@@ -61,7 +61,7 @@ class Port(_Section):
     device: values.Device
     addresses: tuple[values.InterfaceAddress, ...] = Field(
         min_length=1, description='a list of one or more addresses such as "10.1.0.1/24"')
-    mac: Optional[values.Mac] = None
+    mac: values.Mac | None = None
     rxd: int = whole(1024, 32, 32768)
     txd: int = whole(1024, 32, 32768)
     mtu: int = whole(1500, 576, 2026, " (a frame has to fit in one mbuf)")
@@ -113,8 +113,8 @@ class Target(_Section):
     id: values.TargetId
     ip: values.Address
     port: int = whole(..., 1, 65535)
-    mac: Optional[values.Mac] = None
-    linux_if: Optional[values.LinuxInterface] = None
+    mac: values.Mac | None = None
+    linux_if: values.LinuxInterface | None = None
 
 
 class Rule(_Section):
@@ -156,7 +156,7 @@ class Host(_Section):
     role: Literal["client", "server"] = choice(..., "client", "server")
     port: values.Name
     address: values.InterfaceAddress
-    gateway: Optional[values.Address] = None
+    gateway: values.Address | None = None
     web: bool = switch(False)
     web_port: int = whole(8080, 1, 65535)
 
@@ -186,7 +186,7 @@ class Configuration(_Section):
     timeouts: Timeouts = Field(default_factory=Timeouts, description="a table [timeouts]")
     targets: tuple[Target, ...] = Field(min_length=1, description="one or more [[targets]] tables")
     services: tuple[Service, ...] = Field(min_length=1, description="one or more [[services]] tables")
-    bed: Optional[Bed] = Field(None, description="a table [bed]")
+    bed: Bed | None = Field(None, description="a table [bed]")
 
     def target(self, identifier):
         """Returns the Target with that id; raises KeyError where there is none."""

@@ -254,7 +254,8 @@ Kernel = _kind(str, _kernel, _KERNEL_IS)
 Select = _kind(str, _select, _SELECT_IS)
 Match = _kind(str, _match, "a path prefix or a host name")
 SocketPath = _kind(str, _socket_path, _SOCKET_IS)
-SourcePorts = Annotated[PortRange, PlainValidator(_source_ports), PlainSerializer(list), Field(description=_SOURCE_PORTS_IS)]
+SourcePorts = Annotated[PortRange, PlainValidator(_source_ports), PlainSerializer(list),
+                        Field(description=_SOURCE_PORTS_IS)]
 
 Core = Annotated[int, Field(strict=True, ge=0, description="the number of a core, such as 1")]
 
