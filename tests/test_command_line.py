@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import pipeline
-from pipeline import running, stats_socket
+from pipeline import configuration, running, stats_socket
 from pipeline.command_line import commands
 from pipeline.live_table import Rates, render, span, totals
 from pipeline.stats_socket import StatsServer
@@ -126,6 +126,23 @@ def test_check_json_is_one_document_for_good_and_for_bad_input(broken):
     result = invoke("check", broken, "--json")
     faults = json.loads(result.stdout)["faults"]
     assert result.exit_code == 2 and "\n".join(faults) + "\n" == result.stderr
+
+
+def test_kernels_lists_every_slot_that_a_configuration_can_name():
+    slots = json.loads(invoke("kernels", "--json").stdout)
+    assert set(slots) == {*configuration.SLOTS, "select"}
+    assert [kernel["name"] for kernel in slots["select"]] == list(configuration.SELECTS)
+    text = invoke("kernels").stdout
+    assert all(kernel["function"] in text for choices in slots.values() for kernel in choices)
+
+
+def test_check_knows_the_names_of_the_kernels(tmp_path):
+    path = tmp_path / "x.toml"
+    text = pathlib.Path(TWO_PORT).read_text()
+    path.write_text(text + '\n[kernels]\nlookup = "bucketted"\n')
+    result = invoke("check", str(path))
+    assert (result.exit_code, result.stderr) == (2, f'{path}: kernels.lookup = "bucketted" is none of our kernels for '
+                                                    'this slot; did you mean "bucketed"?\n')
 
 
 def test_stats_without_an_engine_is_exit_status_1(tmp_path, monkeypatch):

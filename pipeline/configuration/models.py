@@ -9,7 +9,7 @@ from pipeline.configuration import values
 from pipeline.configuration.values import REFUSE, PortRange, choice, seconds, switch, whole
 from pipeline.stats_socket import default_path
 
-SLOTS = ("parse", "lookup", "transition", "rewrite", "timers")
+SLOTS = ("parse", "lookup", "transition", "rewrite")
 """Slots that `[kernels]` can fill; the select kernel is chosen by each service."""
 PAYLOAD_SELECTS = ("http_path", "http_host", "number_modulo")
 """Our select kernels that need the client's first payload, and so delayed binding."""
