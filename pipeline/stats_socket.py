@@ -112,9 +112,9 @@ class StatsServer:
         os.eventfd_write(self._stop, 1)
         self._thread.join()
         os.close(self._stop)
-        with contextlib.suppress(FileNotFoundError), self._locked_folder():
+        # Without the folder there is nothing to remove.
+        with contextlib.suppress(FileNotFoundError), _locked(self.path.parent):
             self.path.unlink()
-            self._listener.close()
         self._listener.close()
         if self._made_folder:
             # Another engine may have a socket in it by now.
@@ -123,24 +123,19 @@ class StatsServer:
 
     @contextlib.contextmanager
     def _locked_folder(self):
-        """Holds a lock on the socket's folder, made if need be, so that of two engines one is first."""
+        """Holds a lock on the socket's folder, made if need be; raises RunError where it is not ours alone."""
         folder = self.path.parent
         while True:
             with contextlib.suppress(FileExistsError):
                 folder.mkdir(mode=0o700)
                 self._made_folder = True
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                facts = os.fstat(descriptor)
+            with _locked(folder) as facts:
                 if facts.st_uid != os.geteuid() or stat.S_IMODE(facts.st_mode) & 0o077:
                     raise RunError(f"the folder {folder} of the statistics socket must be yours alone "
                                    f"(chmod 700 {folder}), or engine.stats_socket must be elsewhere")
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if _is_at(facts, folder):
                     yield
                     return
-            finally:
-                os.close(descriptor)
 
     def _bound(self):
         """Returns the listening socket; removes what a dead engine has left at the path."""
@@ -186,6 +181,17 @@ class StatsServer:
         except Exception as error:
             # The engine goes on; whoever asked is told.
             return {"error": f"the engine could not answer: {type(error).__name__}: {error}"}
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Holds a lock on `folder`, so that of two engines one is first; yields its facts (os.stat_result)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _is_at(facts, folder):

@@ -101,12 +101,13 @@ def test_a_folder_that_others_may_enter_is_refused(path):
 def as_nobody(path):
     """Returns what a process of another user gets from the server, as it prints it."""
     program = textwrap.dedent(f"""
-        import os, socket
+        import contextlib, os, socket
         os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect({str(path)!r})
-                connection.sendall(b'{{"request": "snapshot"}}\\n')
+                with contextlib.suppress(BrokenPipeError):  # It may have been refused already.
+                    connection.sendall(b'{{"request": "snapshot"}}\\n')
                 print(connection.recv(4096).decode())
         except OSError as error:
             print(type(error).__name__)
@@ -128,6 +129,16 @@ def test_another_user_is_refused_by_the_folder_and_even_without_it_by_the_server
                 "error": f"only the owner of the engine (uid 0) may ask, not uid {NOBODY}"}
             path.parent.chmod(0o700)
             assert request(path) == {"secret": 1}
+
+
+def test_a_folder_changed_meanwhile_is_cleared_all_the_same(path):
+    with StatsServer(path, {}):
+        path.parent.chmod(0o755)
+    assert not path.parent.exists()
+    with StatsServer(path, {}):
+        path.unlink()
+        path.parent.rmdir()
+    assert not path.parent.exists()
 
 
 def test_finding_the_only_engine_or_naming_one(tmp_path, monkeypatch):
