@@ -1,0 +1,153 @@
+"""The acceptance tests' network: a client and three servers round an engine, in two layouts on three devices.
+
+    two_port   client ── 10.1.0.0/24 ── engine ── 10.2.0.0/24 ── s0, s1, s2
+    one_arm    client, s0, s1, s2 ── 10.1.0.0/24 ── engine
+"""
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+import time
+from typing import NamedTuple
+
+from pipeline import configuration
+from pipeline.bed import Bed
+from peers.engine_process import EngineProcess
+
+SERVERS = ("s0", "s1", "s2")
+SERVICE = "10.1.0.1"
+"""The address at which all services listen."""
+ANSWERS, LATE, ECHO, WEB, WEB_HOSTS, BULK, SHELL, SHUT, MISSING, SILENT, QUIET = (
+    7000, 7001, 7002, 80, 81, 5201, 22, 7003, 7004, 7005, 7006)
+"""Ports of the services; a target listens on the same one, except for the web's, on 8080.
+
+ANSWERS and LATE choose by number, ECHO and QUIET by turns (QUIET drops strays), SHELL binds at the SYN; SHUT's target
+refuses connections, MISSING's does not exist, SILENT's never answers a SYN. Who wants SILENT or the others served
+starts the servers."""
+
+DEVICES = {"af_packet": "net_af_packet{n},iface=px{n},qpairs=1,blocksz=65536,framesz=2048,framecnt=2048",
+           "tap": "net_tap{n},iface=pt{n}",
+           "af_xdp": "net_af_xdp{n},iface=px{n}"}
+TIMEOUTS = {"syn_received": 2.0, "first_data": 3.0, "connecting": 2.0, "established": 4.0, "half_closed": 4.0,
+            "fin_wait": 2.0, "time_wait": 0.5}
+
+
+class Layout(NamedTuple):
+    """Where the tests run: "two_port" or "one_arm", on "af_packet", "tap" or "af_xdp"."""
+
+    arms: str
+    device: str
+
+    def __str__(self):
+        return f"{self.arms}-{self.device}"
+
+
+LAYOUTS = [Layout(arms, device) for device in ("af_packet", "tap") for arms in ("two_port", "one_arm")]
+
+
+class Laboratory:
+    """A bed, an engine on it and their files; `open_laboratory` makes it and takes it away."""
+
+    def __init__(self, layout, folder, timeouts):
+        self.layout = layout
+        self.timeouts = timeouts
+        self.namespace = f"pt{os.getpid()}-{layout.arms.replace('_', '')}-{layout.device.replace('_', '')}"
+        self.text = configuration_text(layout, self.namespace, timeouts)
+        settings = configuration.parse(self.text, "the laboratory's configuration")
+        self.bed = Bed(settings.bed, self.namespace, settings.ports, say=lambda words: None)
+        self.engine = EngineProcess(self.text.split("[bed]")[0], folder)
+        self.folder = pathlib.Path(folder)
+
+    def counters_at_rest(self):
+        """The engine's counters once no connection is left in its table; fails if one outlives its time-outs."""
+        deadline = time.monotonic() + sum(self.timeouts.values())
+        while (stats := self.engine.stats())["workers"][0]["connections"]["open"]:
+            assert time.monotonic() < deadline, f"connections are left in the table: {stats['workers'][0]}"
+            time.sleep(0.05)
+        return stats
+
+    def counters_soon(self):
+        """The engine's counters a moment from now, what is on its way having arrived."""
+        time.sleep(0.2)
+        return self.engine.stats()
+
+
+@contextlib.contextmanager
+def open_laboratory(layout, wait=True, **timeouts):
+    """A Laboratory with its engine running, or without `wait` starting, removed in the end whatever happens."""
+    folder = tempfile.mkdtemp(prefix="laboratory-")
+    laboratory = Laboratory(layout, folder, {**TIMEOUTS, **timeouts})
+    try:
+        laboratory.bed.prepare()
+        laboratory.engine.start()
+        if wait:
+            laboratory.engine.wait_until_ready()
+            laboratory.bed.attach()
+            laboratory.bed.serve()
+        yield laboratory
+    finally:
+        laboratory.engine.kill()
+        laboratory.bed.remove()
+        shutil.rmtree(folder)
+
+
+def configuration_text(layout, namespace, timeouts):
+    """The configuration (TOML) of the engine and its bed."""
+    return "\n".join([f'[engine]\nname = "laboratory"\nnetwork_namespace = "{namespace}"\ndrain_timeout = 0.5\n',
+                      _ports(layout), "[timeouts]", *(f"{key} = {value}" for key, value in timeouts.items()),
+                      _targets(layout), _services(), _bed(layout)])
+
+
+def _ports(layout):
+    addresses = ["10.1.0.1/24"] if layout.arms == "one_arm" else ["10.1.0.1/24", "10.2.0.1/24"]
+    return "\n".join(f'[[ports]]\nname = "p{n}"\ndevice = "{DEVICES[layout.device].format(n=n)}"\n'
+                     f'addresses = ["{address}"]\n' for n, address in enumerate(addresses))
+
+
+def _targets(layout):
+    network = "10.1.0" if layout.arms == "one_arm" else "10.2.0"
+    rows = [(f"{name}-{port}", f"{network}.{11 + index}", port) for index, name in enumerate(SERVERS)
+            for port in (ANSWERS, LATE, ECHO, 8080)]
+    rows += [(f"s0-{port}", f"{network}.11", port) for port in (BULK, SHELL, SHUT, SILENT)]
+    rows += [(f"nobody-{MISSING}", f"{network}.99", MISSING)]
+    return "\n".join(f'[[targets]]\nid = "{name}"\nip = "{ip}"\nport = {port}\n' for name, ip, port in rows)
+
+
+def _services():
+    def everywhere(port):
+        return [f"{name}-{port}" for name in SERVERS]
+
+    def rules(pattern):
+        return "rules = [" + ", ".join(f'{{ match = "{pattern.format(name)}", target = "{name}-8080" }}'
+                                       for name in SERVERS) + "]"
+
+    return "\n".join([
+        _service("answers", ANSWERS, everywhere(ANSWERS), 'select = "number_modulo"'),
+        _service("late", LATE, everywhere(LATE), 'select = "number_modulo"'),
+        _service("echo", ECHO, everywhere(ECHO)),
+        _service("quiet", QUIET, everywhere(ECHO), 'stray = "drop"'),
+        _service("web", WEB, everywhere(8080), 'select = "http_path"', rules("/{}")),
+        _service("web-hosts", WEB_HOSTS, everywhere(8080), 'select = "http_host"', rules("{}.example.org"),
+                 'default = "s2-8080"'),
+        _service("bulk", BULK, [f"s0-{BULK}"]),
+        _service("shell", SHELL, [f"s0-{SHELL}"], 'binding = "immediate"'),
+        _service("shut", SHUT, [f"s0-{SHUT}"]),
+        _service("missing", MISSING, [f"nobody-{MISSING}"]),
+        _service("silent", SILENT, [f"s0-{SILENT}"]),
+    ])
+
+
+def _service(name, port, targets, *more):
+    listed = ", ".join(f'"{target}"' for target in targets)
+    return "\n".join(["[[services]]", f'name = "{name}"', f'listen = "{SERVICE}:{port}"', f"targets = [{listed}]",
+                      *more]) + "\n"
+
+
+def _bed(layout):
+    servers_port, network = ("p0", "10.1.0") if layout.arms == "one_arm" else ("p1", "10.2.0")
+    hosts = [("client", "client", "p0", "10.1.0.2/24", "false")]
+    hosts += [(name, "server", servers_port, f"{network}.{11 + index}/24", "true") for index, name in enumerate(SERVERS)]
+    return f'[bed]\ndevice = "{layout.device}"\n' + "\n".join(
+        f'[[bed.hosts]]\nname = "{name}"\nrole = "{role}"\nport = "{port}"\naddress = "{address}"\nweb = {web}\n'
+        for name, role, port, address, web in hosts)
