@@ -159,7 +159,8 @@ def test_a_web_server_that_cannot_start_is_named(namespace):
 def test_a_tap_that_never_appears_is_named(namespace, monkeypatch):
     text = (ROOT / "configs" / "one_arm.toml").read_text().replace('device = "af_packet"', 'device = "tap"')
     text = text.replace("net_af_packet0,iface=px0,qpairs=1,blocksz=65536,framesz=2048,framecnt=2048",
-                        "net_tap0,iface=pt0").replace('network_namespace = "one-arm"', f'network_namespace = "{namespace}"')
+                        "net_tap0,iface=pt0")
+    text = text.replace('network_namespace = "one-arm"', f'network_namespace = "{namespace}"')
     monkeypatch.setattr("pipeline.bed.READY_WITHIN", 0.1)
     bed = bed_of(configuration.parse(text, "one_arm.toml"))
     bed.prepare()
@@ -174,7 +175,8 @@ HOLD_A_BED = """
 import sys, time
 from pipeline import configuration
 from pipeline.bed import Bed
-text = open("configs/one_arm.toml").read().replace('network_namespace = "one-arm"', f'network_namespace = "{sys.argv[1]}"')
+text = open("configs/one_arm.toml").read()
+text = text.replace('network_namespace = "one-arm"', f'network_namespace = "{sys.argv[1]}"')
 settings = configuration.parse(text, "one_arm.toml")
 bed = Bed(settings.bed, sys.argv[1], settings.ports, say=lambda words: None)
 bed.prepare(); bed.serve()

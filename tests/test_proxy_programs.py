@@ -18,9 +18,10 @@ DOWNLOAD = 200_000_000
 
 def output_of(laboratory, host, *arguments, given=None, seconds=60):
     """What a program on a host prints; it has to end well."""
-    process = laboratory.bed.run_in(host, arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = laboratory.bed.run_in(host, arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                    stderr=subprocess.PIPE)
     out, errors = process.communicate(given, timeout=seconds)
-    assert process.returncode == 0, f"{arguments[0]} ended with {process.returncode}: {(errors or out).decode()[-2000:]}"
+    assert process.returncode == 0, f"{arguments[0]} ended with {process.returncode}: {(errors or out)[-2000:]}"
     return out
 
 
@@ -145,8 +146,8 @@ def test_openssh_whose_server_speaks_first_works_with_immediate_binding(laborato
     octets = random.Random(3).randbytes(3_000_000)
     answer = output_of(laboratory, "client", "ssh", "-i", shell_server / "client_key", "-o", "BatchMode=yes",
                        "-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={shell_server}/known_hosts",
-                       "-o", "LogLevel=ERROR", "-p", lab.SHELL, f"root@{lab.SERVICE}", "sha256sum; ip -br -4 addr show eth0",
-                       given=octets).decode()
+                       "-o", "LogLevel=ERROR", "-p", lab.SHELL, f"root@{lab.SERVICE}",
+                       "sha256sum; ip -br -4 addr show eth0", given=octets).decode()
     digest, interface = answer.splitlines()
     assert digest.split()[0] == hashlib.sha256(octets).hexdigest()
     target = "10.1.0.11" if laboratory.layout.arms == "one_arm" else "10.2.0.11"

@@ -43,7 +43,9 @@ class Layout(NamedTuple):
         return f"{self.arms}-{self.device}"
 
 
-LAYOUTS = [Layout(arms, device) for device in ("af_packet", "tap") for arms in ("two_port", "one_arm")]
+LAYOUTS = [Layout(arms, device) for device in os.environ.get("BED_DEVICES", "af_packet tap").split()
+           for arms in ("two_port", "one_arm")]
+"""Every test runs in each of them; BED_DEVICES="af_xdp" puts them on another device."""
 
 
 class Laboratory:
@@ -147,7 +149,8 @@ def _service(name, port, targets, *more):
 def _bed(layout):
     servers_port, network = ("p0", "10.1.0") if layout.arms == "one_arm" else ("p1", "10.2.0")
     hosts = [("client", "client", "p0", "10.1.0.2/24", "false")]
-    hosts += [(name, "server", servers_port, f"{network}.{11 + index}/24", "true") for index, name in enumerate(SERVERS)]
+    hosts += [(name, "server", servers_port, f"{network}.{11 + index}/24", "true")
+              for index, name in enumerate(SERVERS)]
     return f'[bed]\ndevice = "{layout.device}"\n' + "\n".join(
         f'[[bed.hosts]]\nname = "{name}"\nrole = "{role}"\nport = "{port}"\naddress = "{address}"\nweb = {web}\n'
         for name, role, port, address, web in hosts)
