@@ -2,6 +2,7 @@
 import select
 import socket
 import struct
+import subprocess
 import time
 
 import dpkt
@@ -9,8 +10,8 @@ import pytest
 
 from peers import laboratory as lab
 from peers.capture import Capture
-from peers.clients import connect
-from peers.requirements import needs_bed, needs_nginx
+from peers.clients import connect, exchange_all
+from peers.requirements import needs_bed, needs_nginx, needs_program
 from peers.servers import Servers, echo
 
 pytestmark = [needs_bed, needs_nginx, pytest.mark.parametrize("laboratory", lab.LAYOUTS, indirect=True, ids=str)]
@@ -255,3 +256,49 @@ def test_a_stray_reset_is_never_answered(laboratory):
 def test_the_engine_answers_a_ping(laboratory):
     process = laboratory.bed.run_in("client", ["ping", "-c", "3", "-i", "0.2", "-W", "2", lab.SERVICE])
     assert process.wait(10) == 0
+
+
+LOSE_THE_FIRST = """
+table ip loss {{
+    set seen {{ typeof ip saddr . tcp sport . tcp dport; flags dynamic; size 65535; }}
+    chain lose {{
+        type filter hook {hook} priority 0;
+        {matching} ip saddr . tcp sport . tcp dport != @seen \\
+            add @seen {{ ip saddr . tcp sport . tcp dport }} counter drop
+    }}
+}}
+"""
+"""Rules for nft that drop, of each connection, the first segment that matches."""
+
+
+def nft(laboratory, host, *arguments, rules=None):
+    """What nft prints on a host."""
+    process = laboratory.bed.run_in(host, ["nft", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    out, _ = process.communicate(rules)
+    assert process.returncode == 0
+    return out
+
+
+@needs_program("nft", "nftables")
+def test_what_is_lost_on_its_way_is_sent_again(laboratory, echoing):
+    lost = {"client": ("input", f"tcp sport {lab.ECHO} tcp flags & (syn | ack) == syn | ack"),
+            "s0": ("input", f"tcp dport {lab.ECHO} tcp flags & (syn | ack) == syn"),
+            "s1": ("output", f"tcp sport {lab.ECHO} tcp flags & (syn | ack) == syn | ack"),
+            "s2": ("input", f"tcp dport {lab.ECHO} tcp flags & psh == psh")}
+    before = laboratory.counters_at_rest()
+    for host, (hook, matching) in lost.items():
+        nft(laboratory, host, "-f", "-", rules=LOSE_THE_FIRST.format(hook=hook, matching=matching))
+    try:
+        exchanges = exchange_all(laboratory.bed, "client", (lab.SERVICE, lab.ECHO), [b"one", b"two", b"three"],
+                                 close_when=lambda request, received: received == request)
+        dropped = {host: nft(laboratory, host, "list", "chain", "ip", "loss", "lose") for host in lost}
+    finally:
+        for host in lost:
+            nft(laboratory, host, "delete", "table", "ip", "loss")
+    assert [(exchange.received, exchange.ended) for exchange in exchanges] == [
+        (b"one", "closed"), (b"two", "closed"), (b"three", "closed")]
+    assert "packets 3 " in dropped["client"], "the SYN-ACK of each connection was lost once"
+    assert all("packets 1 " in dropped[server] for server in lab.SERVERS), "each target has lost something else"
+    after = laboratory.counters_soon()
+    assert grown(before, after, "events", "client", "sent_syn_ack") >= 6
+    assert grown(before, after, "events", "target", "sent_syn") >= 4
