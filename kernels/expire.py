@@ -78,13 +78,19 @@ def reset_both(connections, connection):
 
 
 @kernel
+def closed(connections, connection):
+    """Ends a connection that both sides have closed: who sent the first FIN was active, seen from its peer."""
+    target_first = connections.hot[connection].closing & TARGET_FIRST != 0
+    end(connections, connection, ACTIVE_CLOSE if target_first else PASSIVE_CLOSE,
+        PASSIVE_CLOSE if target_first else ACTIVE_CLOSE)
+
+
+@kernel
 def time_out(connections, connection, records, now):
     """Ends a connection whose state has lasted too long: a live one with RST to both sides, TIME_WAIT silently."""
     hot = connections.hot[connection]
     if hot.state == TIME_WAIT:
-        target_first = hot.closing & TARGET_FIRST != 0
-        end(connections, connection, ACTIVE_CLOSE if target_first else PASSIVE_CLOSE,
-            PASSIVE_CLOSE if target_first else ACTIVE_CLOSE)
+        closed(connections, connection)
         return
     if hot.state != SYN_RECEIVED:
         reset_both(connections, connection)
@@ -147,9 +153,11 @@ def set_timers(connections, wheel, now):
 
 @kernel
 def stop_all(connections, first, count, records, now):
-    """Ends the live ones among `count` connections from `first` on with RST to both sides (SPLICE 9)."""
+    """Ends `count` connections from `first` on, the live ones with RST to both sides (SPLICE 9)."""
     for connection in range(first, min(first + count, connections.hot.shape[0])):
-        if connections.hot[connection].state != FREE:
+        if connections.hot[connection].state == TIME_WAIT:
+            closed(connections, connection)
+        elif connections.hot[connection].state != FREE:
             reset_both(connections, connection)
             step(records, connection, CLIENT, TCP_CLOSED, now)
             step(records, connection, TARGET, TCP_CLOSED, now)

@@ -11,13 +11,16 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import types
 
 import llvmlite.binding
 import numba
 from numba.core import caching, config
+from numba.core.registry import CPUDispatcher
 
-OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": False}
-"""Options of every njit function of the engine."""
+OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "_nrt": False}
+"""Options of every njit function of the engine. Without Numba's run-time (`_nrt`) a kernel cannot allocate, and no array
+is reference-counted: with it, the cold start of a loop took 135 s instead of 81."""
 
 
 def cache_folder():
@@ -148,9 +151,33 @@ class SourcesLocator(caching._CacheLocator):
 config.CACHE_LOCATOR_CLASSES = f"{__name__}.SourcesLocator"
 
 
+class Kernel(CPUDispatcher):
+    """A kernel. Loops call it, inlined; Python can too, and compiles a second copy with a wrapper at the first call."""
+
+    def __call__(self, *arguments):
+        """Runs the kernel from Python."""
+        return _callable_from_python(self.py_func)(*arguments)
+
+
+@functools.lru_cache(maxsize=None)
+def _callable_from_python(function):
+    # Numba's cache does not tell a function with a wrapper from one without: a copy has a name, so a file, of its own.
+    copy = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    copy.__qualname__ = f"{function.__qualname__}_from_python"
+    copy.__module__ = function.__module__
+    return numba.njit(**OPTIONS)(copy)
+
+
 def kernel(function):
-    """Compiles a kernel or a function that kernels call: inlined by LLVM into the loop that calls it."""
-    return numba.njit(forceinline=True, **OPTIONS)(function)
+    """Compiles a kernel or a function that kernels call: inlined by LLVM into the loop that calls it.
+
+    Wrappers for calls from Python and C took more than half of the cold start (81 s with, 30 s without): each one
+    unpacks all the arrays of its NamedTuples. So they are made for what Python really calls.
+    """
+    compiled = numba.njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)(function)
+    if not config.DISABLE_JIT:
+        compiled.__class__ = Kernel
+    return compiled
 
 
 def loop(function):

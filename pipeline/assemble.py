@@ -1,0 +1,212 @@
+"""Makes a worker's `State` from a configuration: plain Python, validated before anything is compiled."""
+import ipaddress
+import pathlib
+import secrets
+
+import numpy as np
+
+from pipeline.errors import ConfigurationError
+from pipeline.kernels import (
+    batch,
+    connection,
+    counters,
+    flow_table,
+    neighbours,
+    outbox,
+    records,
+    services,
+    wheel,
+)
+from pipeline.state import ORDERS, TIMERS_A_PASS, State
+
+NEIGHBOURS = 16384
+"""Hosts on-link that one worker can know."""
+EMPTY_PASSES = 2000
+"""Passes without a packet before a worker that backs off sleeps for the first time: some 50 microseconds of spinning."""
+
+
+def split_mac(mac):
+    """Returns a MAC address (int) as its upper 16 and lower 32 bits."""
+    return mac >> 32, mac & 0xFFFFFFFF
+
+
+def _column(values):
+    return np.array(list(values), np.int64)
+
+
+def static_mac(target):
+    """Returns the MAC (int) that a target is configured to have, or None; raises ConfigurationError."""
+    text = target.mac
+    if target.linux_if is not None:
+        path = pathlib.Path("/sys/class/net") / target.linux_if / "address"
+        try:
+            text = path.read_text().strip()
+        except OSError as error:
+            raise ConfigurationError(f'targets: "{target.id}" has linux_if = "{target.linux_if}", '
+                                     "which is no network interface here") from error
+    return None if text is None else int(text.replace(":", ""), 16)
+
+
+def make_network(configuration, macs):
+    """Returns the `Network` of a configuration; `macs` (ints) are the addresses of its ports, in order."""
+    ports = configuration.ports
+    mtus = _column(port.mtu for port in ports)
+    own = {(int(address), number) for number in range(len(ports)) for address in configuration.answered_addresses(number)}
+    near = {address for address, _ in own}
+    own |= {(int(service.listen.address), -1) for service in configuration.services
+            if int(service.listen.address) not in near}
+    routes = [(interface.network, 0, number, int(interface.ip)) for number, port in enumerate(ports)
+              for interface in port.addresses]
+    for route in configuration.routes:
+        number, interface = configuration.on_link(route.gateway)
+        routes.append((route.network, int(route.gateway), number, int(interface.ip)))
+    routes.sort(key=lambda route: -route[0].prefixlen)
+    return neighbours.Network(
+        mac_high=_column(split_mac(mac)[0] for mac in macs), mac_low=_column(split_mac(mac)[1] for mac in macs),
+        mtu=mtus, mss=_column([int(mtus.min()) - 40]),
+        own_address=_column(address for address, _ in sorted(own)), own_port=_column(port for _, port in sorted(own)),
+        route_network=_column(int(route[0].network_address) for route in routes),
+        route_mask=_column(int(route[0].netmask) for route in routes),
+        route_gateway=_column(route[1] for route in routes), route_port=_column(route[2] for route in routes),
+        route_source=_column(route[3] for route in routes),
+        neighbours=np.zeros(NEIGHBOURS, neighbours.NEIGHBOUR).view(np.recarray),
+        slots=np.full(4 * NEIGHBOURS, -1, np.int64), known=np.zeros(1, np.int64), duplicate=np.zeros(3, np.int64))
+
+
+def want_neighbours(configuration, network):
+    """Puts gateways and the next hops of targets into the neighbour table, to be kept fresh from the start.
+
+    Returns the neighbour's number for each target, in order.
+    """
+    numbers = []
+    for target in configuration.targets:
+        hop = configuration.next_hop(target.ip)
+        number = neighbours.add_neighbour(network, int(hop.address), hop.port)
+        network.neighbours[number].wanted = 1
+        mac = static_mac(target)
+        if mac is not None:
+            entry = network.neighbours[number]
+            entry.mac_high, entry.mac_low = split_mac(mac)
+            entry.state = neighbours.STATIC
+        numbers.append(number)
+    for route in configuration.routes:
+        port, _ = configuration.on_link(route.gateway)
+        network.neighbours[neighbours.add_neighbour(network, int(route.gateway), port)].wanted = 1
+    return numbers
+
+
+def source_entries(configuration, target):
+    """Returns the source addresses (ints) toward a target and its pool's entries: index << 16 | port.
+
+    A target that several services share has one pool, of all the addresses and ports that they allow.
+    """
+    allowed = {}
+    for service in configuration.services:
+        if target.id not in service.targets and service.default_target != target.id:
+            continue
+        for address in configuration.source_addresses(service, target):
+            left_out = set(configuration.left_out_ports(service, address))
+            low, high = service.source_ports
+            allowed.setdefault(int(address), set()).update(set(range(low, high + 1)) - left_out)
+    addresses = sorted(allowed)
+    return addresses, [(number << 16) | port for number, address in enumerate(addresses)
+                       for port in sorted(allowed[address])]
+
+
+def make_targets(configuration, numbers):
+    """Returns `Targets` and `SourcePorts`; targets with the same address and port share a pool of source ports.
+
+    Entries are handed out in random order at first (ProxyEngine's row 8), then the oldest first.
+    """
+    rows = np.zeros(len(configuration.targets), services.TARGET).view(np.recarray)
+    pools, members = {}, []
+    for number, target in enumerate(configuration.targets):
+        pool = pools.setdefault((target.ip, target.port), (len(pools), target))[0]
+        rows[number] = (int(target.ip), target.port, numbers[number], pool, 0)
+    entries = [source_entries(configuration, target) for _, target in pools.values()]
+    size = max(max((len(free) for _, free in entries), default=1), 1)
+    sources = services.SourcePorts(
+        ring=np.zeros((len(pools), size), np.uint32), head=np.zeros(len(pools), np.int64),
+        free=_column(len(free) for _, free in entries),
+        address=np.zeros((len(pools), max(len(addresses) for addresses, _ in entries) or 1), np.int64))
+    shuffled = np.random.default_rng(secrets.randbits(64))
+    for pool, (addresses, free) in enumerate(entries):
+        sources.ring[pool, :len(free)] = shuffled.permutation(np.array(free, np.uint32))
+        sources.address[pool, :len(addresses)] = addresses
+    number_of = {target.id: number for number, target in enumerate(configuration.targets)}
+    for service in configuration.services:
+        members += [number_of[identifier] for identifier in service.targets]
+    return services.Targets(rows, _column(members)), sources
+
+
+def make_selection(configuration):
+    """Returns the `Selection` of a configuration and the names of its select kernels, in the order of their numbers."""
+    kernels = list(dict.fromkeys(service.select for service in configuration.services))
+    number_of = {target.id: number for number, target in enumerate(configuration.targets)}
+    rows = np.zeros(len(configuration.services), services.SERVICE).view(np.recarray)
+    rules, patterns, first_member = [], b"", 0
+    for number, service in enumerate(configuration.services):
+        fallback = -1 if service.default_target is None else number_of[service.default_target]
+        rows[number] = (int(service.listen.address), service.listen.port,
+                        services.IMMEDIATE if service.binding == "immediate" else services.DELAYED,
+                        services.STRAY_DROP if service.stray == "drop" else services.STRAY_RESET,
+                        kernels.index(service.select), first_member, len(service.targets), fallback,
+                        len(rules), len(service.rules))
+        first_member += len(service.targets)
+        for rule in service.ordered_rules:
+            pattern = rule.match.encode()
+            rules.append((len(patterns), len(pattern), service.targets.index(rule.target)))
+            patterns += pattern
+    selection = services.Selection(
+        rows, np.array(rules or [(0, 0, 0)], services.RULE).view(np.recarray),
+        np.frombuffer(patterns or b"\0", np.uint8).copy(), np.zeros((len(rows), services.MEMORY), np.int64))
+    return selection, kernels
+
+
+def make_connections(configuration):
+    """Returns the `Connections` of a configuration, all free."""
+    engine, capacity = configuration.engine, configuration.engine.connections
+    ticks = {name: max(round(seconds * 1_000_000 / wheel.TICK_MICROSECONDS), 1)
+             for name, seconds in configuration.timeouts}
+    counted = counters.allocate_counters(len(configuration.targets), len(configuration.services), len(records.CAUSES),
+                                         len(connection.STATES))
+    counted.states[connection.FREE] = capacity
+    return connection.Connections(
+        hot=np.zeros(capacity, connection.HOT).view(np.recarray),
+        cold=np.zeros(capacity, connection.COLD).view(np.recarray),
+        free=np.arange(capacity, dtype=np.int64)[::-1].copy(), free_count=_column([capacity]),
+        buckets=flow_table.allocate_buckets(capacity),
+        held=connection.allocate_held(engine.held_connections, engine.held_bytes),
+        segments=connection.allocate_segments(ORDERS), choices=connection.allocate_listed(ORDERS),
+        touched=connection.allocate_listed(ORDERS), releases=connection.allocate_listed(ORDERS),
+        timeouts=_column([0] + [ticks[name] for name in connection.STATES[1:]]),
+        secret=_column(secrets.randbits(32) for _ in range(2)), counters=counted)
+
+
+def make_state(configuration, device, arena, macs, ticks_now, hertz):
+    """Returns a worker's `State` and the names of its select kernels.
+
+    `device` and `arena` are those of its ports, `macs` the ports' addresses (ints); `ticks_now` and `hertz` say what the
+    clock that `native.ticks` reads shows now, and how fast it runs.
+    """
+    network = make_network(configuration, macs)
+    targets, sources = make_targets(configuration, want_neighbours(configuration, network))
+    selection, kernels = make_selection(configuration)
+    engine = configuration.engine
+    connections = make_connections(configuration)
+    state = State(
+        control=np.zeros(8, np.int64), clock=_column([ticks_now, 0, round((1 << 32) * 1_000_000 / hertz)]),
+        idle=_column([engine.idle_sleep_us if engine.idle == "backoff" else 0, EMPTY_PASSES]),
+        budget=_column([engine.reset_rate, engine.reset_rate, 0, -1]), device=device, base=_column([arena.base]),
+        packets=arena.native, batch=batch.allocate_batch(64), connections=connections, selection=selection,
+        targets=targets, sources=sources, network=network, wheel=wheel.allocate_wheel(engine.connections),
+        records=records.allocate_records(engine.detailed_records, engine.connections, engine.records),
+        outbox=outbox.allocate_outbox(len(macs), 2 * ORDERS), requests=connection.allocate_listed(ORDERS // 4),
+        expired=np.zeros(TIMERS_A_PASS, np.int64), fresh=np.zeros(2 * ORDERS, np.int64),
+        burst=_column([engine.burst]))
+    return state, kernels
+
+
+def address_text(number):
+    """Returns an IPv4 address (int) as text."""
+    return str(ipaddress.IPv4Address(int(number)))

@@ -1,0 +1,167 @@
+"""Composes a worker's loop: `loop.py` with the kernels that the configuration names, written as source and compiled once.
+
+A loop that captured its kernels in a closure would miss Numba's cache in every new process. So the composition is a
+module of its own, which imports its kernels by name and is kept under the digest of its text; a second process loads it
+from the cache.
+"""
+import contextlib
+import fcntl
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import pathlib
+import sys
+
+import numba
+
+from pipeline.errors import ConfigurationError
+from pipeline.kernels import jit
+
+SLOTS = {
+    "parse": [("offset", "pipeline.kernels.parse:parse", "Finds all headers by offset; malformed packets are counted.")],
+    "lookup": [("bucketed", "pipeline.kernels.lookup:bucketed",
+                "Buckets of one cache line with 16-bit tags, looked up in prefetched passes.")],
+    "select": [
+        ("round_robin", "pipeline.kernels.select_balancing:round_robin", "Each target in turn."),
+        ("http_path", "pipeline.kernels.select_content:http_path", "Longest rule that begins the HTTP/1 path."),
+        ("http_host", "pipeline.kernels.select_content:http_host", "Rule that equals the HTTP/1 Host."),
+        ("number_modulo", "pipeline.kernels.select_content:number_modulo",
+         "ProxyEngine's test rule: the number that starts the payload, modulo the number of targets."),
+    ],
+    "transition": [("splice", "pipeline.kernels.transition:transition", "Handshakes, splice and closes, in order.")],
+    "rewrite": [("incremental", "pipeline.kernels.rewrite:rewrite", "Header translation, checksums by RFC 1624.")],
+}
+"""Every slot of the loop with our kernels for it: (short name, "module:function", what it does); the first is the
+default, but for `select`, which each service names."""
+
+SIGNATURES = {
+    "parse": ("packets", "base", "batch", "count", "port", "network", "counters"),
+    "lookup": ("batch", "count", "buckets", "hot"),
+    "select": ("payload", "service", "selection"),
+    "transition": ("batch", "count", "connections", "services", "network", "records", "now"),
+    "rewrite": ("packets", "batch", "count", "connections", "network"),
+}
+"""Parameters of a kernel in each slot; `loop.py` shows what is handed over."""
+
+BEGIN, END = "# composed from here\n", "# composed to here\n"
+KEPT = 20
+
+
+def place_of(slot, name):
+    """Returns "module:function" or "file.py:function" for a kernel given by short name or place."""
+    if ":" in name:
+        return name
+    for short, place, _ in SLOTS[slot]:
+        if short == name:
+            return place
+    known = ", ".join(short for short, _, _ in SLOTS[slot])
+    raise ConfigurationError(f'kernels.{slot} = "{name}" is no kernel of this slot; it must be one of {known}, '
+                             'or "package.module:function", or "file.py:function"')
+
+
+def _module_of(slot, place):
+    origin = place.rpartition(":")[0]
+    try:
+        if not origin.endswith(".py"):
+            return importlib.import_module(origin)
+        path = pathlib.Path(origin).resolve()
+        name = f"pipeline_kernel_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))
+        spec.loader.exec_module(module)
+        return module
+    except (ImportError, SyntaxError, OSError) as error:
+        raise ConfigurationError(f'kernels.{slot} = "{place}" cannot be loaded: {error}') from error
+
+
+def kernel_at(slot, place):
+    """Returns the njit function for a slot at "module:function" or "file.py:function"; plain functions are compiled.
+
+    Raises ConfigurationError where there is none, or where its signature is not the slot's.
+    """
+    module, function = _module_of(slot, place), place.rpartition(":")[2]
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise ConfigurationError(f'kernels.{slot} = "{place}": there is no function {function} there')
+    plain = getattr(found, "py_func", found)
+    given = tuple(inspect.signature(plain).parameters)
+    if len(given) != len(SIGNATURES[slot]):
+        raise ConfigurationError(f'kernels.{slot} = "{place}" has the wrong signature\n'
+                                 f"  the slot's: {slot}({', '.join(SIGNATURES[slot])})\n"
+                                 f"  this one's: {function}({', '.join(given)})")
+    compiled = isinstance(found, numba.core.dispatcher.Dispatcher) or numba.config.DISABLE_JIT
+    return found if compiled else jit.kernel(found)
+
+
+def _import_lines(slot, place, name):
+    """Returns the source that binds `name` to the kernel at `place`, checked against the slot's signature."""
+    module, _, function = place.rpartition(":")
+    kernel_at(slot, place)
+    if place.startswith("pipeline.kernels."):
+        return f"from {module} import {function} as {name}\n"
+    origin = str(pathlib.Path(module).resolve()) if module.endswith(".py") else importlib.import_module(module).__file__
+    located = f"{origin}:{function}" if module.endswith(".py") else place
+    return f"# {jit.stamp(origin)}\n{name} = kernel_at({slot!r}, {located!r})\n"
+
+
+def source(kernels, selects, device):
+    """Returns the source (str) of a loop.
+
+    `kernels`: slot to kernel where it is not the default; `selects`: the select kernels, in the order of their numbers;
+    `device`: "dpdk" or "memory".
+    """
+    text = (pathlib.Path(__file__).parent / "loop.py").read_text()
+    head, _, rest = text.partition(BEGIN)
+    tail = rest.partition(END)[2]
+    lines = ["from pipeline.compose import kernel_at\n",
+             f"from pipeline.kernels.{device}_device import allocate, pause, receive, release as free, transmit\n"]
+    for slot in ("lookup", "parse", "rewrite", "transition"):
+        lines.append(_import_lines(slot, place_of(slot, kernels.get(slot, SLOTS[slot][0][0])), slot))
+    for number, name in enumerate(selects):
+        lines.append(_import_lines("select", place_of("select", name), f"select_{number}"))
+    lines.append("\n\n@kernel\ndef select(number, payload, service, selection):\n")
+    for number in range(len(selects)):
+        lines.append(f"    if number == {number}:\n        return select_{number}(payload, service, selection)\n")
+    lines.append("    return NO_MATCH\n\n\n")
+    return head + "".join(lines) + tail
+
+
+@contextlib.contextmanager
+def compiling():
+    """Holds the lock under which loops are written and compiled: of many cold starts at once, one compiles."""
+    folder = jit.cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(text):
+    folder = jit.cache_folder() / "compositions"
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256((text + str(pathlib.Path(__file__).resolve().parent)).encode()).hexdigest()[:16]
+    path = folder / f"loop_{digest}.py"
+    if not path.exists():
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_text(text)
+        os.replace(draft, path)
+    os.utime(path)
+    by_age = sorted(folder.glob("loop_*.py"), key=lambda file: -file.stat().st_mtime)
+    for old in by_age[KEPT:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def compose(kernels, selects, device):
+    """Returns the `run` of a loop with these kernels (see `source`), not yet compiled. Call it within `compiling`."""
+    path = _write(source(kernels, selects, device))
+    spec = importlib.util.spec_from_file_location(f"pipeline_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.run

@@ -1,0 +1,191 @@
+"""The engine: opens the ports, assembles the state, composes the loop, and starts, watches and stops the worker."""
+import contextlib
+import datetime
+import threading
+import time
+
+from pipeline import assemble, compose, snapshot
+from pipeline.errors import RunError
+from pipeline.network_namespace import entered
+from pipeline.progress import compiling_aloud
+from pipeline.worker import Worker, read_ticks
+
+EXHAUSTED = {
+    "connections_exhausted": "engine.connections: all are in use, new connections are refused",
+    "flow_table_full": "the flow table is full, new connections are refused",
+    "source_ports_exhausted": "services.source_ports: none is free toward a target, its new connections are refused",
+    "held_pool_empty": "engine.held_connections: all are in use, first payload has to be sent again by the clients",
+    "no_mbuf": "engine.mbufs: the pool is empty, segments of the engine's own are left out",
+    "neighbours_exhausted": "the neighbour table is full, clients of new addresses on-link are refused",
+}
+"""What is said, once, when something runs out; service goes on for those already in."""
+MEMORY_BESIDE_POOL = 128
+"""MiB that DPDK gets beyond the mbufs: rings, queues, its own tables."""
+MBUF_BYTES = 2432
+
+
+class Engine:
+    """An engine for a validated `configuration` (pipeline.configuration.Configuration); `say` takes lines of text.
+
+    `start`, then `snapshot`, `finished_records` and `wait` as often as wanted, `request_stop`, `wait`, `close`.
+    """
+
+    def __init__(self, configuration, say=print):
+        self.configuration, self.say = configuration, say
+        self.worker = self.state = self.started = None
+        self.ports, self.pool = [], None
+        self._around = contextlib.ExitStack()
+        self._stops, self._said, self._timer = 0, set(), None
+        self._begun = time.monotonic()
+
+    def start(self):
+        """Opens the ports, compiles the loop and starts the worker; raises RunError, with everything closed again."""
+        try:
+            device, arena, surround = self._open()
+            settings = self.configuration
+            self.started = datetime.datetime.now(datetime.timezone.utc)
+            self.state, selects = assemble.make_state(settings, device, arena, [port.mac for port in self.ports],
+                                                      read_ticks(), self._hertz)
+            kind = type(device).__module__.rpartition(".")[2].removesuffix("_device")
+            with compose.compiling(), compiling_aloud(self.say):
+                run = compose.compose(settings.kernels, selects, kind)
+                run(self.state, 0, 0)
+            self.worker = Worker(run, self.state, settings.engine.cores[0], surround)
+            self._begun = time.monotonic()
+            self.worker.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self):
+        """Opens pool and ports; returns the worker's device, the arena, and what its thread has to run within."""
+        if all(port.driver == "pcap" for port in self.configuration.ports):
+            return self._open_recordings()
+        from pipeline.io.shim import DpdkError, DpdkMissing
+        try:
+            return self._open_dpdk()
+        except (DpdkError, DpdkMissing, MemoryError) as error:
+            raise RunError(str(error)) from error
+
+    def _open_recordings(self):
+        from pipeline.io.pcap_port import open_recordings
+        settings = self.configuration
+        network = open_recordings([port.device.partition(":")[2] for port in settings.ports], settings.engine.mbufs)
+        self.ports, self.pool, self._hertz = network.ports, network.pool, measured_hertz()
+        return network.device, network.arena, contextlib.nullcontext
+
+    def _open_dpdk(self):
+        from pipeline.io import dpdk
+        from pipeline.kernels import native
+        settings = self.configuration
+        engine = settings.engine
+        namespace = entered(engine.network_namespace) if engine.network_namespace else contextlib.nullcontext()
+        pages = {"auto": None, "always": True, "never": False}[engine.huge_pages]
+        with namespace:
+            memory = engine.mbufs * MBUF_BYTES // (1 << 20) + MEMORY_BESIDE_POOL
+            environment = self._around.enter_context(contextlib.closing(dpdk.Environment(
+                memory=memory, pci=[port.device for port in settings.ports if port.driver == "pci"], hugepages=pages)))
+            self.pool = dpdk.Pool("mbufs", engine.mbufs)
+            for port in settings.ports:
+                mac = None if port.mac is None else int(port.mac.replace(":", ""), 16)
+                self.ports.append(dpdk.Port(port.device, port.name, self.pool, rxd=port.rxd, txd=port.txd,
+                                            mtu=port.mtu, mac=mac))
+                self.say(f"port {port.name}: {port.device.partition(',')[0]}, MAC {self.ports[-1].mac:012x}")
+        native.use_shim(str(dpdk.PATH))
+        self._hertz = environment.hertz
+        return dpdk.device(self.pool, self.ports), self.pool.arena, dpdk.registered_thread
+
+    def snapshot(self):
+        """Returns all counters (dict, JSON-able); may be called at any time."""
+        settings = self.configuration
+        shown = {"name": settings.engine.name, "uptime": time.monotonic() - self._begun, "state": self.condition}
+        if self.state is None:
+            return shown
+        counted = self.state.counters
+        pool = self.pool
+        return {
+            **shown,
+            "workers": [snapshot.of_worker(settings.engine.cores[0], self.state)],
+            "ports": [{"name": configured.name, "device": configured.device, "mac": f"{port.mac:012x}",
+                       **_statistics(port)} for configured, port in zip(settings.ports, self.ports, strict=False)],
+            "pool": {"mbufs": pool.mbufs, "available": pool.available} if pool else {},
+            "targets": snapshot.of_targets(settings, counted),
+            "services": snapshot.of_services(settings, counted),
+            "neighbours": snapshot.of_neighbours(settings, self.state.network),
+        }
+
+    @property
+    def condition(self):
+        """`starting`, `running`, `draining` or `stopped`."""
+        if self.worker is None:
+            return "starting"
+        if not self.worker.thread.is_alive():
+            return "stopped"
+        return "draining" if self._stops else "running"
+
+    def finished_records(self):
+        """Returns the session records finished since the last call (list of dict), oldest first."""
+        if self.state is None or not self.configuration.engine.detailed_records:
+            return []
+        kept = self.state.records
+        head, tail = int(kept.head[0]), int(kept.tail[0])
+        found = [snapshot.record_dict(self.configuration, kept.ring[number % len(kept.ring)], self.started)
+                 for number in range(tail, head)]
+        kept.tail[0] = head
+        return found
+
+    def request_stop(self):
+        """First call: no new connections, the others may end within `drain_timeout`. Second call: at once."""
+        self._stops += 1
+        if self.worker is None:
+            return
+        if self._stops > 1 or self.configuration.engine.drain_timeout == 0:
+            self.worker.stop()
+            return
+        self.worker.drain()
+        self._timer = threading.Timer(self.configuration.engine.drain_timeout, self.worker.stop)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def wait(self, timeout):
+        """Waits at most `timeout` seconds; returns whether the worker has ended. Raises RunError if it died."""
+        ended = self.worker.ended(timeout)
+        self._warn()
+        if ended and self.worker.error is not None:
+            raise RunError(f"the worker on core {self.worker.core} died: {self.worker.error!r}") from self.worker.error
+        if ended and not self._stops:
+            raise RunError(f"the worker on core {self.worker.core} ended without being told to")
+        return ended
+
+    def _warn(self):
+        """Says once what has run out, and that another host has one of our addresses."""
+        seen = snapshot.of_worker(self.worker.core, self.state)
+        for reason in EXHAUSTED.keys() & seen["drops"].keys() - self._said:
+            self._said.add(reason)
+            self.say(f"{EXHAUSTED[reason]} (counted as {reason})")
+        if "duplicate_address" in seen["notices"] and "duplicate_address" not in self._said:
+            self._said.add("duplicate_address")
+            address, high, low = self.state.network.duplicate
+            self.say(f"another host, {snapshot.mac_text(high, low)}, uses our address {assemble.address_text(address)}")
+
+    def close(self):
+        """Stops the worker if it runs, closes ports and pool; safe to call at any time, also twice."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.worker is not None and self.worker.thread.is_alive():
+            self._stops += 1
+            self.worker.stop()
+            self.worker.thread.join(10)
+        self._around.close()
+
+
+def _statistics(port):
+    counted = port.statistics() if hasattr(port, "statistics") else {}
+    return {key: counted.get(key, 0) for key in counted}
+
+
+def measured_hertz():
+    """Returns how many ticks of the kernels' clock there are in a second, measured over 20 ms where no DPDK knows."""
+    first, start = read_ticks(), time.perf_counter_ns()
+    time.sleep(0.02)
+    return (read_ticks() - first) * 1e9 / (time.perf_counter_ns() - start)

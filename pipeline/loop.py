@@ -1,0 +1,187 @@
+"""A packet's way, top to bottom: the loop that every worker runs. Read this first.
+
+`pipeline.compose` writes a copy of this file for each composition, with the imports between the two marks replaced by
+the kernels that the configuration names; as it stands it runs our own kernels over memory ports.
+"""
+from pipeline.kernels.arp import answer_arp, build_requests, neighbours_to_ask
+from pipeline.kernels.build import build
+from pipeline.kernels.clock import read_clock, refill
+from pipeline.kernels.connect import connect
+from pipeline.kernels.connection import HOLDS, TIME_WAIT
+from pipeline.kernels.counters import DROP_NO_MBUF, TOTAL_BURSTS, TOTAL_LOOPS, TOTAL_OPEN, TOTAL_PACKETS, TOTAL_SLEEPS
+from pipeline.kernels.expire import expire, set_timers, stop_all
+from pipeline.kernels.hold import hold
+from pipeline.kernels.icmp import answer_icmp
+from pipeline.kernels.jit import kernel, loop
+from pipeline.kernels.native import address_of, load_acquire
+from pipeline.kernels.open import open_connections, retire
+from pipeline.kernels.outbox import dispose, unsent
+from pipeline.kernels.refuse import refuse
+from pipeline.kernels.release import release
+from pipeline.kernels.services import NO_MATCH
+from pipeline.kernels.verify import verify
+from pipeline.kernels.wheel import TICK_MICROSECONDS, advance
+
+# composed from here
+from pipeline.kernels.lookup import bucketed as lookup
+from pipeline.kernels.memory_device import allocate, pause, receive, release as free, transmit
+from pipeline.kernels.parse import parse
+from pipeline.kernels.rewrite import rewrite
+from pipeline.kernels.select_balancing import round_robin as select_0
+from pipeline.kernels.transition import transition
+
+
+@kernel
+def select(number, payload, service, selection):
+    """Asks the select kernel with that number."""
+    if number == 0:
+        return select_0(payload, service, selection)
+    return NO_MATCH
+# composed to here
+
+
+RUN, DRAIN, STOP = 0, 1, 2
+STOPPED_A_PASS = 64
+
+
+@kernel
+def choose(connections, selection):
+    """Has the select kernel of its service answer for every connection in `choices`: what was held so far is shown."""
+    choices, held = connections.choices, connections.held
+    for number in range(choices.filled[0]):
+        hot = connections.hot[choices.connection[number]]
+        service = hot.service
+        start, length = 0, 0
+        if hot.options & HOLDS:
+            slot = connections.cold[choices.connection[number]].held
+            start, length = slot * held.limit[0], held.length[slot]
+        choices.detail[number] = select(selection.services[service].select, held.octets[start:start + length], service,
+                                        selection)
+
+
+@kernel
+def timers(state, phase, stopped, now):
+    """Between bursts: what is due, ARP that has to be asked, and the end of all connections once told to stop.
+
+    Returns whether a pass of the loop is needed for what it ordered.
+    """
+    tick = now // TICK_MICROSECONDS
+    if phase == STOP:
+        stop_all(state.connections, stopped, STOPPED_A_PASS, state.records, now)
+        return True
+    if tick == state.budget[3] and state.wheel.now[0] >= tick:
+        return state.connections.releases.filled[0] > 0
+    if tick != state.budget[3]:
+        state.budget[3] = tick
+        refill(state.budget, now)
+        neighbours_to_ask(state.network, state.requests, now)
+    count = advance(state.wheel, tick, state.expired)
+    expire(state.connections, state.expired, count, state.network, state.records, now)
+    return True
+
+
+@kernel
+def own_frames(state):
+    """Makes frames of the segments and ARP requests that this pass has ordered, in fresh mbufs."""
+    segments, requests = state.connections.segments, state.requests
+    wanted = segments.filled[0] + requests.filled[0]
+    if wanted == 0:
+        return
+    got = allocate(state.device, state.fresh, wanted)
+    if got == 0:
+        state.connections.counters.drops[DROP_NO_MBUF] += wanted
+    ordered = segments.filled[0] if got != 0 else 0
+    asked = requests.filled[0] if got != 0 else 0
+    base = state.base[0]
+    build(state.packets, base, state.fresh, ordered, state.connections, state.network, state.outbox)
+    build_requests(state.packets, base, state.fresh[ordered:], asked, requests, state.network, state.outbox,
+                   state.connections.counters)
+
+
+@kernel
+def stages(state, port, count, draining, now):
+    """One burst of `count` packets (none, for what timers have ordered) through every stage."""
+    packets, base, batch, connections = state.packets, state.base[0], state.batch, state.connections
+    services, network, counters = state.selection.services, state.network, state.connections.counters
+    if count > 0:
+        parse(packets, base, batch, count, port, network, counters)
+        answer_arp(packets, batch, count, network, counters, now)
+        answer_icmp(packets, batch, count, network, counters)
+        lookup(batch, count, connections.buckets, connections.hot)
+        verify(packets, base, batch, count, connections)
+        retire(batch, count, connections)
+    release(connections, state.targets, state.sources, state.wheel, state.records, now)
+    if count > 0:
+        open_connections(packets, batch, count, connections, services, network, state.records, draining, now)
+        transition(batch, count, connections, services, network, state.records, now)
+        hold(packets, base, batch, count, connections, state.records, now)
+        choose(connections, state.selection)
+        connect(connections, state.selection, state.targets, state.sources, network, state.records, now)
+        rewrite(packets, batch, count, connections, network)
+        refuse(packets, batch, count, services, network, state.budget, counters)
+        dispose(batch, count, state.outbox, counters)
+    set_timers(connections, state.wheel, now)
+    own_frames(state)
+
+
+@kernel
+def send(state):
+    """Sends what lies in the outbox, port by port, and frees every mbuf that is done with."""
+    outbox = state.outbox
+    for port in range(outbox.filled.shape[0]):
+        if outbox.filled[port] > 0:
+            sent = transmit(state.device, port, 0, outbox.mbuf[port], 0, outbox.filled[port])
+            unsent(outbox, port, sent, state.connections.counters)
+    if outbox.to_release[0] > 0:
+        free(state.device, outbox.released, outbox.to_release[0])
+        outbox.to_release[0] = 0
+
+
+@kernel
+def rest(state, idle):
+    """Gives the core away after enough empty passes, for longer and longer up to the configured time."""
+    longest = state.idle[0]
+    if longest > 0 and idle > state.idle[1]:
+        state.connections.counters.totals[TOTAL_SLEEPS] += 1
+        pause(state.device, min(longest, 1 + ((idle - state.idle[1]) >> 3)))
+
+
+@loop
+def run(state, passes, given):
+    """Runs a worker until it is told to stop, or for `passes` passes (-1: no limit); returns how many it made.
+
+    `given` is the time in microseconds for a replay or a test, or -1 to read the clock.
+    """
+    done, idle, stopped = 0, 0, 0
+    counters, ports = state.connections.counters, state.outbox.filled.shape[0]
+    while done != passes:
+        phase = load_acquire(address_of(state.control))
+        if phase == DRAIN and counters.totals[TOTAL_OPEN] == counters.states[TIME_WAIT]:
+            phase = STOP
+        now = given if given >= 0 else read_clock(state.clock)
+        received = 0
+        for port in range(ports + 1):
+            count = 0
+            if port < ports:
+                count = receive(state.device, port, 0, state.batch.mbuf, state.burst[0])
+                if count == 0:
+                    continue
+                received += count
+                counters.totals[TOTAL_BURSTS] += 1
+                counters.totals[TOTAL_PACKETS] += count
+            elif not timers(state, phase, stopped, now):
+                continue
+            stages(state, port, count, phase, now)
+            send(state)
+        done += 1
+        counters.totals[TOTAL_LOOPS] += 1
+        if phase == STOP:
+            stopped += STOPPED_A_PASS
+            if stopped >= state.connections.hot.shape[0] + STOPPED_A_PASS:
+                break
+        elif received > 0:
+            idle = 0
+        else:
+            idle += 1
+            rest(state, idle)
+    return done

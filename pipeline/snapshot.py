@@ -1,0 +1,84 @@
+"""Counters of a running engine as plain Python: what `run --json`, `stats` and `top` show."""
+import numpy as np
+
+from pipeline.assemble import address_text
+from pipeline.kernels import connection, counters, neighbours, records
+
+SIDES = ("client", "target")
+
+
+def _named(names, values):
+    return {name: int(value) for name, value in zip(names, values, strict=True)}
+
+
+def of_worker(core, state):
+    """Returns the counters of a worker (dict); may be called while it runs."""
+    counted = state.counters
+    totals = _named(counters.TOTALS, counted.totals)
+    held = state.connections.held
+    return {
+        "core": core,
+        "bursts": totals["bursts"], "packets": totals["packets"], "transmitted": totals["transmitted"],
+        "passes": totals["loops"], "sleeps": totals["sleeps"], "expired_timers": totals["expired_timers"],
+        "connections": {"open": totals["open"], "opened": totals["opened"], "closed": totals["closed"],
+                        "table": int(np.count_nonzero(state.connections.buckets["tag"])),
+                        "held": len(held.length) - int(held.free_count[0])},
+        "states": _named(connection.STATES[1:], counted.states[1:]),
+        "sides": {side: _named(counters.EVENTS, counted.events[number]) for number, side in enumerate(SIDES)},
+        "release_causes": {side: {cause: count for cause, count in _named(records.CAUSES, counted.causes[number]).items()
+                                  if count} for number, side in enumerate(SIDES)},
+        "drops": {reason: count for reason, count in _named(counters.DROP_REASONS, counted.drops).items() if count},
+        "notices": {notice: count for notice, count in _named(counters.NOTICES, counted.notices).items() if count},
+    }
+
+
+def of_targets(configuration, counted):
+    """Returns what was counted for each target (list of dict)."""
+    return [{"id": target.id, "ip": str(target.ip), "port": target.port,
+             **_named(counters.OF_TARGET, counted.targets[number])}
+            for number, target in enumerate(configuration.targets)]
+
+
+def of_services(configuration, counted):
+    """Returns what was counted for each service (list of dict)."""
+    return [{"name": service.name, "listen": str(service.listen),
+             **_named(counters.OF_SERVICE, counted.services[number])}
+            for number, service in enumerate(configuration.services)]
+
+
+def mac_text(high, low):
+    """Returns a MAC address in two halves as text."""
+    return ":".join(f"{octet:02x}" for octet in (int(high) << 32 | int(low)).to_bytes(6, "big"))
+
+
+def of_neighbours(configuration, network):
+    """Returns the neighbours that are known (list of dict)."""
+    return [{"address": address_text(entry["address"]), "mac": mac_text(entry["mac_high"], entry["mac_low"]),
+             "state": neighbours.NEIGHBOUR_STATES[entry["state"]], "port": configuration.ports[entry["port"]].name}
+            for entry in network.neighbours[:int(network.known[0])]]
+
+
+def record_dict(configuration, record, started):
+    """Returns a finished session record as a dict; `started` is the time (datetime) of the engine's microsecond 0."""
+    import datetime
+
+    def endpoint(field, side):
+        return f"{address_text(record[f'{field}_address'][side])}:{record[f'{field}_port'][side]}"
+
+    def steps(side):
+        return [(records.TCP_STATES[record["state"][side][step]], int(record["at"][side][step] - record["opened"]))
+                for step in range(record["steps"][side])]
+
+    bound = record["target"] != connection.NO_TARGET
+    opened = started + datetime.timedelta(microseconds=int(record["opened"]))
+    return {
+        "opened": opened.isoformat(timespec="microseconds"),
+        "duration_us": int(record["closed"] - record["opened"]),
+        "service": configuration.services[record["service"]].name,
+        "client": endpoint("remote", 0), "listen": endpoint("local", 0),
+        "target": configuration.targets[record["target"]].id if bound else None,
+        "proxy": endpoint("local", 1) if bound else None,
+        "release": {side: records.CAUSES[record["cause"][number]] for number, side in enumerate(SIDES)},
+        "octets": {side: int(record["octets"][number]) for number, side in enumerate(SIDES)},
+        "states": {side: steps(number) for number, side in enumerate(SIDES)},
+    }
