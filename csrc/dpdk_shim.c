@@ -81,6 +81,11 @@ int64_t shim_log_start(int64_t level)
     return 0;
 }
 
+int64_t shim_log_level(void)
+{
+    return rte_log_get_global_level();
+}
+
 int64_t shim_log_record(int64_t on)
 {
     pthread_mutex_lock(&log_lock);

@@ -48,6 +48,7 @@ int64_t shim_thread_unregister(void);
 /* Errors and the log. While recording, DPDK's log goes to a buffer instead of standard error. */
 const char *shim_error_text(int64_t code);
 int64_t shim_log_start(int64_t level);
+int64_t shim_log_level(void);
 int64_t shim_log_record(int64_t on);
 int64_t shim_log_take(char *text, int64_t room);
 

@@ -7,12 +7,15 @@ import numpy as np
 
 from .burst import Burst
 from .environment import is_pci_address, running_environment
-from .shim import DpdkError, ask, ffi, lib
+from .shim import LOG_LEVELS, DpdkError, ask, ffi, lib
+from .xdp_program import XdpProgram, silence
 
 VIRTUAL_DEVICE = re.compile(r"net_[a-z_]*[a-z]\w*")
 NEEDS_INTERFACE = ("net_af_packet", "net_af_xdp")
 NEEDS_ROOT = ("net_af_packet", "net_af_xdp", "net_tap")
 MOST_QUEUES = 64
+QUEUES_ARGUMENT = {"net_af_packet": "qpairs", "net_af_xdp": "queue_count"}
+"""What a virtual device calls the number of its queues, where it has only one unless told."""
 
 
 def _whole(port, key, value, least, most):
@@ -41,9 +44,9 @@ class Port:
         if mac is not None:
             _whole(name, "mac", mac, 1, (1 << 48) - 1)
         self._title = f"port {name!r} ({device})"
-        self.number = self._probe()
-        self._started = False
+        self._started, self._xdp_program, self.number = False, None, None
         try:
+            self.number = self._probe()
             self._check_limits()
             self._set_up(mtu, mac, promiscuous)
         except DpdkError:
@@ -80,13 +83,21 @@ class Port:
         except OSError as error:
             raise DpdkError(f"port {self.name!r}: there is no interface {named[1]!r} in this network namespace"
                             ) from error
+        if driver == "net_af_xdp":
+            if os.geteuid():
+                raise DpdkError(f"{self._title} cannot be opened: it needs root")
+            self._xdp_program = XdpProgram(named[1])
+            if lib.shim_log_level() <= LOG_LEVELS["error"]:
+                silence()
 
     def _check_limits(self):
         """Compares what was asked for with what the device has."""
         has = self.capabilities
         most = min(has["receive_queues"], has["transmit_queues"])
         if self.queues > most:
-            raise DpdkError(f"{self._title}: queues = {self.queues}, this device has {most}")
+            argument = QUEUES_ARGUMENT.get(self.driver)
+            raise DpdkError(f"{self._title}: queues = {self.queues}, this device has {most}"
+                            + (f"; {argument}={self.queues} in its arguments gives it more" if argument else ""))
         for key, asked in (("rxd", self.rxd), ("txd", self.txd)):
             least, most, multiple = (has[f"{key}_{limit}"] for limit in ("least", "most", "multiple"))
             if not least <= asked <= most or asked % max(multiple, 1):
@@ -99,7 +110,9 @@ class Port:
         step, number = self._title, self.number
         ask(f"{step} cannot be configured for {self.queues} queues and an MTU of {wanted}",
             lib.shim_port_configure, number, self.queues, wanted)
-        ask(f"{step} refuses its queues", lib.shim_port_queues, number, self.pool.address, self.queues, self.rxd, self.txd)
+        once = "a process can open a queue of an interface only once in its life (DPDK 22.11)" if self.driver == "net_af_xdp" else ""
+        ask(f"{step} refuses its queues", lib.shim_port_queues, number, self.pool.address, self.queues, self.rxd,
+            self.txd, hint=once)
         if mtu is not None and mtu != present:
             ask(f"{step} refuses an MTU of {mtu}", lib.shim_port_set_mtu, number, mtu)
         if mac is not None and mac != self.mac:
@@ -162,7 +175,12 @@ class Port:
 
     def _remove(self):
         self.stop()
-        ask(f"{self._title} cannot be closed", lib.shim_port_close, self.number)
+        try:
+            if self.number is not None:
+                ask(f"{self._title} cannot be closed", lib.shim_port_close, self.number)
+        finally:
+            if self._xdp_program:
+                self._xdp_program.detach()
 
     def close(self):
         """Stops and removes the device; workers must have left it. Does nothing the second time."""

@@ -6,9 +6,8 @@ import pathlib
 import re
 import threading
 
-from .shim import DpdkError, ask, ffi, lib
+from .shim import LOG_LEVELS, DpdkError, ask, ffi, lib
 
-LOG_LEVELS = {"critical": 3, "error": 4, "warning": 5, "notice": 6, "info": 7, "debug": 8}
 PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
 _lock = threading.Lock()
 _state = {"environment": None, "used": False}
@@ -96,6 +95,8 @@ class Environment:
         lib.shim_environment_stop()
         with contextlib.suppress(OSError):  # another process's files in it, or never made
             os.rmdir(self._runtime_folder)
+            # An ordinary user's /tmp/dpdk, left behind, would keep all others from starting DPDK.
+            os.rmdir(os.path.dirname(self._runtime_folder))
         atexit.unregister(self.close)
 
 
