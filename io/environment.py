@@ -9,6 +9,8 @@ import threading
 from .shim import LOG_LEVELS, DpdkError, ask, ffi, lib
 
 PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
+LCORES = re.compile(r"(\d+)(?:@(\d+|\([\d,-]+\)))?(?:,(?!$)|$)")
+"""One lcore, or more with commas between: "0@1", "0@(0,1),1@3"; a part of what EAL's --lcores takes."""
 _lock = threading.Lock()
 _state = {"environment": None, "used": False}
 
@@ -23,6 +25,21 @@ def free_hugepages():
 def is_pci_address(device):
     """Returns whether a device's name (what stands before the first comma) is a PCI address."""
     return PCI_ADDRESS.fullmatch(device.split(",")[0]) is not None
+
+
+def check_lcores(lcores):
+    """Raises DpdkError unless `lcores` names lcores on CPUs that are there (EAL prints its usage on standard output)."""
+    place = 0
+    while place < len(lcores):
+        item = LCORES.match(lcores, place)
+        if item is None:
+            break
+        for cpu in map(int, re.findall(r"\d+", item[2] or item[1])):
+            if cpu not in os.sched_getaffinity(0):
+                raise DpdkError(f"lcores = {lcores!r}: CPU {cpu} is not one of those that this process may use")
+        place = item.end()
+    if not lcores or place < len(lcores):
+        raise DpdkError(f"lcores = {lcores!r}: lcores with their CPUs are expected, such as 0@1 or 0@(0,1),1@3")
 
 
 class Environment:
@@ -46,6 +63,10 @@ class Environment:
         if hugepages and free_hugepages() < memory:
             raise DpdkError(f"hugepages = true: {free_hugepages()} MiB of free hugepages are there, {memory} are "
                             f"needed; write a larger number to /proc/sys/vm/nr_hugepages")
+        if lcores is not None:
+            check_lcores(lcores)
+        if file_prefix is not None and not re.fullmatch(r"[\w.-]{1,64}", file_prefix):
+            raise DpdkError(f"file_prefix = {file_prefix!r}: letters, digits and _ . - are expected")
         self.memory = memory
         self.pci = tuple(pci)
         self.hugepages = free_hugepages() >= memory if hugepages is None else bool(hugepages)
@@ -77,7 +98,7 @@ class Environment:
             ask("DPDK's environment does not start", lib.shim_environment_start, len(words), ffi.new("char *[]", words))
         finally:
             os.sched_setaffinity(0, affinity)
-        self._runtime_folder = ffi.string(lib.shim_runtime_folder()).decode()
+        self.runtime_folder = ffi.string(lib.shim_runtime_folder()).decode()
 
     @property
     def hertz(self):
@@ -94,9 +115,9 @@ class Environment:
             held.close()
         lib.shim_environment_stop()
         with contextlib.suppress(OSError):  # another process's files in it, or never made
-            os.rmdir(self._runtime_folder)
+            os.rmdir(self.runtime_folder)
             # An ordinary user's /tmp/dpdk, left behind, would keep all others from starting DPDK.
-            os.rmdir(os.path.dirname(self._runtime_folder))
+            os.rmdir(os.path.dirname(self.runtime_folder))
         atexit.unregister(self.close)
 
 
