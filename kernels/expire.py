@@ -37,8 +37,9 @@ from .records import ACTIVE_CLOSE, PASSIVE_CLOSE, STOPPED, TCP_CLOSED, TIMEOUT, 
 from .sequence import distance, wrap
 from .wheel import TICK_MICROSECONDS, schedule
 
-MOST_TRIES = 6
-"""After this many retransmissions only the state's time-out is left."""
+MOST_TRIES = 8
+"""After this many retransmissions of a handshake only its state's time-out is left; held payload that has been sent as
+often in vain (over some 150 s) ends its connection."""
 
 
 @kernel
@@ -118,7 +119,7 @@ def retransmit(connections, connection, network, tick):
         notices[NOTICE_HELD_RETRANSMITTED] += 1
     tries = int64(cold.tries) + 1
     cold.tries = tries
-    cold.retry = wrap(tick + (first << tries)) if tries < MOST_TRIES else 0
+    cold.retry = wrap(tick + (first << tries)) if tries < MOST_TRIES or hot.state >= ESTABLISHED else 0
 
 
 @kernel
@@ -135,6 +136,9 @@ def expire(connections, expired, count, network, records, now):
             time_out(connections, connection, records, now)
             continue
         if cold.retry != 0 and distance(wrap(tick), int64(cold.retry)) >= 0:
+            if hot.state >= ESTABLISHED and cold.tries >= MOST_TRIES:
+                time_out(connections, connection, records, now)
+                continue
             retransmit(connections, connection, network, tick)
         note(connections.touched, connection, 0)
 

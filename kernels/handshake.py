@@ -28,6 +28,7 @@ from .counters import (
     RECEIVED_SYN_ACK,
     SENT_ACK_OF_SYN_ACK,
     SENT_FIN_ACTIVE,
+    SENT_FIN_PASSIVE,
     SENT_PAYLOAD,
     SENT_RST,
     UNEXPECTED,
@@ -42,6 +43,7 @@ from .records import (
     PASSIVE_RST,
     TCP_ESTABLISHED,
     TCP_FIN_WAIT_1,
+    TCP_LAST_ACK,
     step,
 )
 from .sequence import wrap
@@ -145,8 +147,8 @@ def leave_unbound(connections, connection, records, now, tick):
     answer_fin(connections, connection)
     cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + HELD_RETRY) & 0xFFFFFFFF, 0
     enter(connections, connection, FIN_WAIT)
-    step(records, connection, CLIENT, TCP_FIN_WAIT_1, now)
-    connections.counters.events[CLIENT, SENT_FIN_ACTIVE] += 1
+    step(records, connection, CLIENT, TCP_LAST_ACK, now)
+    connections.counters.events[CLIENT, SENT_FIN_PASSIVE] += 1
 
 
 @kernel
@@ -190,8 +192,12 @@ def target_is_there(batch, row, connections, connection, network, records, now, 
     else:
         ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET]))
         emit(connections, connection, TARGET, ACK, batch.ack[row], ack, int64(cold.window), 0, 0, 0)
-    enter(connections, connection, HALF_CLOSED if hot.closing & (FIN_SEEN << CLIENT) else ESTABLISHED)
+    closes = hot.closing & (FIN_SEEN << CLIENT) != 0
+    enter(connections, connection, HALF_CLOSED if closes else ESTABLISHED)
     step(records, connection, TARGET, TCP_ESTABLISHED, now)
+    if closes:
+        step(records, connection, TARGET, TCP_FIN_WAIT_1, now)
+        connections.counters.events[TARGET, SENT_FIN_ACTIVE] += 1
     connections.counters.events[TARGET, RECEIVED_SYN_ACK] += 1
     connections.counters.events[TARGET, SENT_ACK_OF_SYN_ACK] += 1
     batch.verdict[row] = ABSORB

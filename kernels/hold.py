@@ -23,6 +23,7 @@ from .counters import (
 from .handshake import leave_unbound
 from .headers import FIN
 from .jit import kernel
+from .records import TCP_CLOSE_WAIT, step
 from .sequence import distance, wrap
 from .wheel import TICK_MICROSECONDS
 
@@ -106,6 +107,7 @@ def hold_one(packets, base, batch, row, connections, records, now):
     if finishes:
         hot.closing |= FIN_SEEN << CLIENT
         connections.counters.events[CLIENT, RECEIVED_FIN_ACTIVE] += 1
+        step(records, connection, CLIENT, TCP_CLOSE_WAIT, now)
     hot.next[CLIENT] = wrap(behind + int64(finishes))
     if hot.state != FIRST_DATA:
         return -1

@@ -37,7 +37,7 @@ class Engine(_Section):
     connections: int = whole(65536, 1, 1 << 24)
     burst: int = whole(32, 1, 64)
     idle: Literal["backoff", "spin"] = choice("backoff", "backoff", "spin")
-    idle_sleep_us: int = whole(50, 1, 10_000)
+    idle_sleep_us: int = whole(500, 1, 10_000)
     drain_timeout: float = seconds(5.0, 0, 3600)
     detailed_records: bool = switch(True)
     records: int = whole(65536, 1, 1 << 24)
