@@ -1,0 +1,95 @@
+# make run     installs what is missing and runs the demonstration
+# make test    installs what is missing, for the tests too, and runs them all
+# make soak    the same with a million malformed frames of each kind
+# make install the virtual environment and the shim over DPDK alone
+# make clean   takes away all that these have made in this folder
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.PHONY: run test soak install clean FORCE
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+VENV := .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+INPUTS := pyproject.toml setup.py kernels/headers.py $(wildcard csrc/*.c csrc/*.h csrc/*.py)
+
+# What must be there, and the Debian package that has it.
+TO_RUN := gcc=gcc make=make pkg-config=pkg-config ip=iproute2 ethtool=ethtool curl=curl nginx=nginx-light \
+	dpdk-devbind.py=dpdk libdpdk=libdpdk-dev Python.h=python3-dev ensurepip=python3-venv
+TO_TEST := iperf3=iperf3 sshd=openssh-server ssh=openssh-client tshark=tshark tcpdump=tcpdump
+
+# Installs the packages of $(1) that are missing, as root on Debian; else says in a sentence what they are.
+# nginx-light and openssh-server would start services: policy-rc.d forbids it while they are installed.
+define install_packages
+has() {
+	case $$1 in
+	libdpdk) pkg-config --exists libdpdk 2>/dev/null ;;
+	Python.h) $(PYTHON) -c 'import os, sysconfig as s; os.stat(s.get_path("include") + "/Python.h")' 2>/dev/null ;;
+	ensurepip) $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null ;;
+	*) command -v $$1 >/dev/null ;;
+	esac
+}
+missing=()
+for need in $(1); do has $${need%=*} || missing+=($${need#*=}); done
+if [ $${#missing[@]} -eq 0 ]; then
+	:
+elif [ $$(id -u) -ne 0 ] || ! command -v apt-get >/dev/null; then
+	echo "==> Going on without some packages; as root on Debian: apt-get install $${missing[*]}" >&2
+else
+	echo "==> Installing Debian packages: $${missing[*]}"
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e $$policy ]; then
+		trap "rm -f $$policy" EXIT
+		printf '#!/bin/sh\nexit 101\n' > $$policy
+		chmod 755 $$policy
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -q
+	apt-get install -q -y --no-install-recommends libc6-dev "$${missing[@]}"
+	missing=()
+fi
+mkdir -p $(VENV)
+# Written only when it changes: what depends on it is then built again.
+[ "$$(cat $@ 2>/dev/null || echo new)" = "$${missing[*]}" ] || echo "$${missing[*]}" > $@
+endef
+
+run: $(VENV)/installed
+	@echo "==> Running the demonstration; Ctrl-C ends it"
+	exec $(VENV)/bin/python -m pipeline run
+
+test: $(VENV)/installed-for-tests
+	@echo "==> Running all tests"
+	exec $(VENV)/bin/python -m pytest -q tests
+
+soak: $(VENV)/installed-for-tests
+	@echo "==> Running all tests, with a million malformed frames of each kind"
+	PIPELINE_SOAK=1 exec $(VENV)/bin/python -m pytest -q tests
+
+install: $(VENV)/installed
+
+FORCE:
+
+$(VENV)/packages: FORCE
+	@$(call install_packages,$(TO_RUN))
+
+$(VENV)/packages-for-tests: FORCE | $(VENV)/packages
+	@$(call install_packages,$(TO_TEST))
+
+$(VENV)/bin/python:
+	@echo "==> Making a virtual environment in $(VENV) with $(PYTHON)"
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version) if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(INPUTS) $(VENV)/packages | $(VENV)/bin/python
+	@echo "==> Installing Python packages and building the shim over DPDK"
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/installed-for-tests: $(VENV)/installed | $(VENV)/packages-for-tests
+	@echo "==> Installing the Python packages of the tests"
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info pipeline/_dpdk*.so csrc/_*.c .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
