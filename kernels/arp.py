@@ -36,6 +36,8 @@ from .refuse import swap_macs
 from .wheel import TICK_MICROSECONDS
 
 REQUEST, REPLY = 1, 2
+ANNOUNCEMENTS, ANNOUNCE_EVERY = 2, 200
+"""Our addresses are announced twice, 2 s apart (RFC 5227, section 1.1, ANNOUNCE_NUM and ANNOUNCE_INTERVAL; ticks)."""
 
 
 @kernel
@@ -130,18 +132,32 @@ def has_to_be_asked(entry, tick):
 
 
 @kernel
+def announce(network, requests, tick):
+    """Lists our own addresses, as -1 - number, to be announced at the start and once more (RFC 5227, section 2.3).
+
+    A host that has one of them answers, and is warned of.
+    """
+    if network.announced[0] < ANNOUNCEMENTS and tick >= network.announced[0] * ANNOUNCE_EVERY:
+        network.announced[0] += 1
+        for number in range(network.own_address.shape[0]):
+            if network.own_port[number] >= 0:
+                note(requests, -1 - number, 0)
+
+
+@kernel
 def neighbours_to_ask(network, requests, now):
     """Lists (in `requests`, a connection.Listed) the neighbours that an ARP request has to go out for now."""
     tick = now // TICK_MICROSECONDS
+    announce(network, requests, tick)
     for number in range(network.known[0]):
         if has_to_be_asked(network.neighbours[number], tick):
             note(requests, number, 0)
 
 
 @kernel
-def write_request(packets, base, mbuf, entry, source, network):
-    """Writes an ARP request for a neighbour into a fresh mbuf: broadcast."""
-    frame, port = data_start(packets, base, mbuf), entry.port
+def write_request(packets, base, mbuf, address, port, source, network):
+    """Writes an ARP request for an address into a fresh mbuf: broadcast by `port`, in the name of `source`."""
+    frame = data_start(packets, base, mbuf)
     high, low = swap16(network.mac_high[port]), swap32(network.mac_low[port])
     ethernet = packets.ethernet[frame]
     ethernet.destination_high, ethernet.destination_low = 0xFFFF, 0xFFFFFFFF
@@ -150,18 +166,23 @@ def write_request(packets, base, mbuf, entry, source, network):
     arp.hardware, arp.protocol = swap16(1), swap16(ETHERTYPE_IPV4)
     arp.hardware_length, arp.protocol_length, arp.operation = 6, 4, swap16(REQUEST)
     arp.sender_high, arp.sender_low, arp.sender_address = high, low, swap32(source)
-    arp.target_high, arp.target_low, arp.target_address = 0, 0, swap32(int64(entry.address))
+    arp.target_high, arp.target_low, arp.target_address = 0, 0, swap32(address)
     set_length(packets, mbuf, ETHERNET_LENGTH + ARP_LENGTH)
 
 
 @kernel
 def build_requests(packets, base, fresh, got, requests, network, outbox, counters):
-    """Builds the listed ARP requests into the mbufs fresh[:got] and posts them."""
+    """Builds the listed ARP requests and announcements into the mbufs fresh[:got] and posts them."""
     for row in range(got):
-        entry = network.neighbours[requests.connection[row]]
-        route = route_to(network, int64(entry.address))
-        source = network.route_source[route] if route >= 0 else 0
-        write_request(packets, base, fresh[row], entry, source, network)
-        post(outbox, int64(entry.port), fresh[row], counters)
+        number = requests.connection[row]
+        if number < 0:
+            address, port = network.own_address[-1 - number], network.own_port[-1 - number]
+            source = address
+        else:
+            address, port = int64(network.neighbours[number].address), int64(network.neighbours[number].port)
+            route = route_to(network, address)
+            source = network.route_source[route] if route >= 0 else 0
+        write_request(packets, base, fresh[row], address, port, source, network)
+        post(outbox, port, fresh[row], counters)
         counters.notices[NOTICE_ARP_REQUESTS] += 1
     requests.filled[0] = 0

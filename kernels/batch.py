@@ -6,9 +6,9 @@ import numpy as np
 NO_FLOW = -1
 KIND_NONE, KIND_TCP, KIND_ARP, KIND_ICMP = 0, 1, 2, 3
 
-PENDING, FORWARD, HOLD, ABSORB, REFUSE, ANSWER, DROP = 0, 1, 2, 3, 4, 5, 6
-"""Verdicts: PENDING nobody has decided; FORWARD translate and send on; HOLD give its bytes to `hold`; ABSORB done
-with, not an error; REFUSE answer with a RST; ANSWER the mbuf has become the reply; DROP counted under its reason."""
+PENDING, FORWARD, ABSORB, REFUSE, ANSWER, DROP = range(6)
+"""Verdicts: PENDING nobody has decided; FORWARD translate and send on; ABSORB done with, not an
+error; REFUSE answer with a RST; ANSWER the mbuf has become the reply; DROP counted under its reason."""
 
 
 class Batch(NamedTuple):

@@ -1,7 +1,7 @@
 """Handshakes: what a packet does to a connection that is not yet bound to its target."""
 from numpy import int64
 
-from .batch import ABSORB, DROP, HOLD, REFUSE
+from .batch import ABSORB, DROP, REFUSE
 from .connection import (
     CLIENT,
     CONNECTING,
@@ -28,12 +28,13 @@ from .counters import (
     RECEIVED_SYN_ACK,
     SENT_ACK_OF_SYN_ACK,
     SENT_FIN_ACTIVE,
-    SENT_FIN_PASSIVE,
     SENT_PAYLOAD,
     SENT_RST,
     UNEXPECTED,
 )
+from .farewell import answer_fin
 from .headers import ACK, FIN, PSH, RST, SYN
+from .hold import hold
 from .jit import kernel
 from .open import LEAST_MSS, send_syn_ack
 from .records import (
@@ -43,7 +44,6 @@ from .records import (
     PASSIVE_RST,
     TCP_ESTABLISHED,
     TCP_FIN_WAIT_1,
-    TCP_LAST_ACK,
     step,
 )
 from .sequence import wrap
@@ -102,7 +102,7 @@ def client_is_there(connections, connection, services, records, now, tick):
 
 
 @kernel
-def from_client(batch, row, connections, connection, services, network, records, now, tick):
+def from_client(packets, base, batch, row, connections, connection, services, network, records, now, tick):
     """A client's segment before its connection is bound (SYN_RECEIVED, FIRST_DATA, CONNECTING, FIN_WAIT)."""
     hot, cold = connections.hot[connection], connections.cold[connection]
     control = batch.control[row]
@@ -129,26 +129,9 @@ def from_client(batch, row, connections, connection, services, network, records,
     cold.window = batch.window[row]
     if gone and control & FIN:
         answer_fin(connections, connection)
-    batch.verdict[row] = HOLD if not gone and (batch.payload_length[row] > 0 or control & FIN) else ABSORB
-
-
-@kernel
-def answer_fin(connections, connection):
-    """Closes toward a client that closed before it was bound: its FIN is acknowledged, and ours sent."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
-    emit(connections, connection, CLIENT, FIN | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]),
-         connections.held.limit[0], 0, 0, 0)
-
-
-@kernel
-def leave_unbound(connections, connection, records, now, tick):
-    """The client has closed without a word: answer its FIN and wait for its last acknowledgement."""
-    cold = connections.cold[connection]
-    answer_fin(connections, connection)
-    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + HELD_RETRY) & 0xFFFFFFFF, 0
-    enter(connections, connection, FIN_WAIT)
-    step(records, connection, CLIENT, TCP_LAST_ACK, now)
-    connections.counters.events[CLIENT, SENT_FIN_PASSIVE] += 1
+    batch.verdict[row] = ABSORB
+    if not gone and (batch.payload_length[row] > 0 or control & FIN):
+        hold(packets, base, batch, row, connections, connection, records, now)
 
 
 @kernel

@@ -1,11 +1,10 @@
 """Hold: keeps the client's payload until a target is there to take it (SPLICE 1.2 to 1.4)."""
 from numpy import int64
 
-from .batch import ABSORB, DROP, FORWARD, HOLD
+from .batch import DROP
 from .checksum import data_start
 from .connection import (
     CLIENT,
-    ESTABLISHED,
     FIN_SEEN,
     FIRST_DATA,
     HOLDS,
@@ -20,7 +19,7 @@ from .counters import (
     RECEIVED_FIN_ACTIVE,
     RECEIVED_PAYLOAD,
 )
-from .handshake import leave_unbound
+from .farewell import leave_unbound
 from .headers import FIN
 from .jit import kernel
 from .records import TCP_CLOSE_WAIT, step
@@ -89,9 +88,11 @@ def append(packets, base, batch, row, connections, connection, slot):
 
 
 @kernel
-def hold_one(packets, base, batch, row, connections, records, now):
-    """Holds the payload and FIN of one row; returns -1, or why it is dropped."""
-    connection = batch.flow[row] >> 1
+def hold_one(packets, base, batch, row, connections, connection, records, now):
+    """Holds the payload and FIN of one row and lists a connection that can be given a target.
+
+    Returns -1, or why the row is dropped.
+    """
     hot, cold, held = connections.hot[connection], connections.cold[connection], connections.held
     slot = slot_for(connections, connection)
     if slot < 0:
@@ -120,22 +121,9 @@ def hold_one(packets, base, batch, row, connections, records, now):
 
 
 @kernel
-def hold(packets, base, batch, count, connections, records, now):
-    """Takes the payload of every HOLD row into its connection's slot and lists connections that can be given a target.
-
-    Where the target's SYN-ACK came in the same burst behind the payload, the row is spliced instead.
-    """
-    for row in range(count):
-        if batch.verdict[row] != HOLD:
-            continue
-        hot = connections.hot[batch.flow[row] >> 1]
-        if hot.state >= ESTABLISHED:
-            stop = wrap(batch.seq[row] + batch.payload_length[row])
-            if distance(stop, int64(hot.next[CLIENT])) > 0:
-                hot.next[CLIENT] = stop
-            batch.verdict[row] = FORWARD
-            continue
-        reason = hold_one(packets, base, batch, row, connections, records, now)
-        batch.verdict[row] = ABSORB if reason < 0 else DROP
-        if reason >= 0:
-            connections.counters.drops[reason] += 1
+def hold(packets, base, batch, row, connections, connection, records, now):
+    """Takes what a row brings into the connection's slot, or drops the row, with the reason counted."""
+    reason = hold_one(packets, base, batch, row, connections, connection, records, now)
+    if reason >= 0:
+        batch.verdict[row] = DROP
+        connections.counters.drops[reason] += 1

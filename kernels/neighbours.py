@@ -43,6 +43,7 @@ class Network(NamedTuple):
     neighbours: np.ndarray       # NEIGHBOUR [capacity]
     slots: np.ndarray            # int64 [power of two, twice the capacity or more] open addressing, -1 empty
     known: np.ndarray            # int64 [1] neighbours in use
+    announced: np.ndarray        # int64 [1] how often our addresses have been announced
     duplicate: np.ndarray        # int64 [3] last host found with an address of ours: address, MAC halves
 
 

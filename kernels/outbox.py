@@ -15,12 +15,13 @@ class Outbox(NamedTuple):
     filled: np.ndarray       # [ports]
     released: np.ndarray     # [capacity]
     to_release: np.ndarray   # [1]
+    unsent: np.ndarray       # [ports] how many mbufs the device had no room for, since the start
 
 
 def allocate_outbox(ports, capacity):
     """Returns an empty `Outbox`; `capacity` must hold all that one burst can make."""
     return Outbox(np.zeros((ports, capacity), np.int64), np.zeros(ports, np.int64), np.zeros(capacity, np.int64),
-                  np.zeros(1, np.int64))
+                  np.zeros(1, np.int64), np.zeros(ports, np.int64))
 
 
 @kernel
@@ -53,8 +54,9 @@ def dispose(batch, count, outbox, counters):
 
 
 @kernel
-def unsent(outbox, port, sent, counters):
+def settle(outbox, port, sent, counters):
     """Empties a port's list after `sent` of its mbufs went out: what the device had no room for is counted and freed."""
+    outbox.unsent[port] += outbox.filled[port] - sent
     for number in range(sent, outbox.filled[port]):
         counters.drops[DROP_TRANSMIT_FULL] += 1
         discard(outbox, outbox.mbuf[port, number])

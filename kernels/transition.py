@@ -8,7 +8,7 @@ from .wheel import TICK_MICROSECONDS
 
 
 @kernel
-def transition(batch, count, connections, services, network, records, now):
+def transition(packets, base, batch, count, connections, services, network, records, now):
     """Gives every pending TCP row its verdict, by the state of its connection. The slot `transition`.
 
     Rows of no connection are left to `refuse`. Segments of the engine's own are ordered with `emit`.
@@ -26,6 +26,6 @@ def transition(batch, count, connections, services, network, records, now):
         if hot.state >= ESTABLISHED and hot.target != NO_TARGET:
             splice(batch, row, connections, connection, side, records, now, tick)
         elif side == CLIENT:
-            from_client(batch, row, connections, connection, services, network, records, now, tick)
+            from_client(packets, base, batch, row, connections, connection, services, network, records, now, tick)
         else:
             from_target(batch, row, connections, connection, network, records, now, tick)

@@ -70,7 +70,8 @@ def make_network(configuration, macs):
         route_gateway=_column(route[1] for route in routes), route_port=_column(route[2] for route in routes),
         route_source=_column(route[3] for route in routes),
         neighbours=np.zeros(NEIGHBOURS, neighbours.NEIGHBOUR).view(np.recarray),
-        slots=np.full(4 * NEIGHBOURS, -1, np.int64), known=np.zeros(1, np.int64), duplicate=np.zeros(3, np.int64))
+        slots=np.full(4 * NEIGHBOURS, -1, np.int64), known=np.zeros(1, np.int64),
+        announced=np.zeros(1, np.int64), duplicate=np.zeros(3, np.int64))
 
 
 def want_neighbours(configuration, network):

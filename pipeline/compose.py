@@ -40,7 +40,7 @@ SIGNATURES = {
     "parse": ("packets", "base", "batch", "count", "port", "network", "counters"),
     "lookup": ("batch", "count", "buckets", "hot"),
     "select": ("payload", "service", "selection"),
-    "transition": ("batch", "count", "connections", "services", "network", "records", "now"),
+    "transition": ("packets", "base", "batch", "count", "connections", "services", "network", "records", "now"),
     "rewrite": ("packets", "batch", "count", "connections", "network"),
 }
 """Parameters of a kernel in each slot; `loop.py` shows what is handed over."""

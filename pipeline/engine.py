@@ -36,6 +36,7 @@ class Engine:
         self.ports, self.pool = [], None
         self._around = contextlib.ExitStack()
         self._stops, self._said, self._timer = 0, set(), None
+        self._begin = lambda: None
         self._begun = time.monotonic()
 
     def start(self):
@@ -53,6 +54,7 @@ class Engine:
             self.worker = Worker(run, self.state, settings.engine.cores[0], surround)
             self._begun = time.monotonic()
             self.worker.start()
+            self._begin()
         except BaseException:
             self.close()
             raise
@@ -68,11 +70,11 @@ class Engine:
             raise RunError(str(error)) from error
 
     def _open_recordings(self):
-        from pipeline.io.pcap_port import open_recordings
-        settings = self.configuration
-        network = open_recordings([port.device.partition(":")[2] for port in settings.ports], settings.engine.mbufs)
-        self.ports, self.pool, self._hertz = network.ports, network.pool, measured_hertz()
-        return network.device, network.arena, contextlib.nullcontext
+        from pipeline.playback import Playback
+        playback = self._around.enter_context(contextlib.closing(Playback(self.configuration)))
+        self.ports, self.pool, self._hertz = playback.ports, playback.pool, measured_hertz()
+        self._begin = playback.start
+        return self.pool.device, self.pool.arena, contextlib.nullcontext
 
     def _open_dpdk(self):
         from pipeline.io import dpdk
@@ -106,8 +108,7 @@ class Engine:
         return {
             **shown,
             "workers": [snapshot.of_worker(settings.engine.cores[0], self.state)],
-            "ports": [{"name": configured.name, "device": configured.device, "mac": f"{port.mac:012x}",
-                       **_statistics(port)} for configured, port in zip(settings.ports, self.ports, strict=False)],
+            "ports": snapshot.of_ports(settings, self.ports, self.state.outbox),
             "pool": {"mbufs": pool.mbufs, "available": pool.available} if pool else {},
             "targets": snapshot.of_targets(settings, counted),
             "services": snapshot.of_services(settings, counted),
@@ -177,11 +178,6 @@ class Engine:
             self.worker.stop()
             self.worker.thread.join(10)
         self._around.close()
-
-
-def _statistics(port):
-    counted = port.statistics() if hasattr(port, "statistics") else {}
-    return {key: counted.get(key, 0) for key in counted}
 
 
 def measured_hertz():

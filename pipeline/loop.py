@@ -10,12 +10,11 @@ from pipeline.kernels.connect import connect
 from pipeline.kernels.connection import HOLDS, TIME_WAIT
 from pipeline.kernels.counters import DROP_NO_MBUF, TOTAL_BURSTS, TOTAL_LOOPS, TOTAL_OPEN, TOTAL_PACKETS, TOTAL_SLEEPS
 from pipeline.kernels.expire import expire, set_timers, stop_all
-from pipeline.kernels.hold import hold
 from pipeline.kernels.icmp import answer_icmp
 from pipeline.kernels.jit import kernel, loop
 from pipeline.kernels.native import address_of, load_acquire
 from pipeline.kernels.open import open_connections, retire
-from pipeline.kernels.outbox import dispose, unsent
+from pipeline.kernels.outbox import dispose, settle
 from pipeline.kernels.refuse import refuse
 from pipeline.kernels.release import release
 from pipeline.kernels.services import NO_MATCH
@@ -100,7 +99,10 @@ def own_frames(state):
 
 @kernel
 def stages(state, port, count, draining, now):
-    """One burst of `count` packets (none, for what timers have ordered) through every stage."""
+    """One burst of `count` packets (none, for what timers have ordered) through every stage.
+
+    Frames of our own are posted before those that pass: held payload goes out ahead of what follows it.
+    """
     packets, base, batch, connections = state.packets, state.base[0], state.batch, state.connections
     services, network, counters = state.selection.services, state.network, state.connections.counters
     if count > 0:
@@ -113,15 +115,15 @@ def stages(state, port, count, draining, now):
     release(connections, state.targets, state.sources, state.wheel, state.records, now)
     if count > 0:
         open_connections(packets, batch, count, connections, services, network, state.records, draining, now)
-        transition(batch, count, connections, services, network, state.records, now)
-        hold(packets, base, batch, count, connections, state.records, now)
+        transition(packets, base, batch, count, connections, services, network, state.records, now)
         choose(connections, state.selection)
         connect(connections, state.selection, state.targets, state.sources, network, state.records, now)
         rewrite(packets, batch, count, connections, network)
         refuse(packets, batch, count, services, network, state.budget, counters)
-        dispose(batch, count, state.outbox, counters)
     set_timers(connections, state.wheel, now)
     own_frames(state)
+    if count > 0:
+        dispose(batch, count, state.outbox, counters)
 
 
 @kernel
@@ -131,7 +133,7 @@ def send(state):
     for port in range(outbox.filled.shape[0]):
         if outbox.filled[port] > 0:
             sent = transmit(state.device, port, 0, outbox.mbuf[port], 0, outbox.filled[port])
-            unsent(outbox, port, sent, state.connections.counters)
+            settle(outbox, port, sent, state.connections.counters)
     if outbox.to_release[0] > 0:
         free(state.device, outbox.released, outbox.to_release[0])
         outbox.to_release[0] = 0

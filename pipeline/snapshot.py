@@ -32,6 +32,20 @@ def of_worker(core, state):
     }
 
 
+def of_ports(configuration, ports, outbox):
+    """Returns the counters of the ports (list of dict): the device's own, and `unsent`, what it had no room for."""
+    shown = []
+    for number, (configured, port) in enumerate(zip(configuration.ports, ports, strict=True)):
+        counted = port.statistics()
+        shown.append({
+            "name": configured.name, "device": configured.device, "mac": mac_text(port.mac >> 32, port.mac & 0xFFFFFFFF),
+            "received": counted["received_packets"], "transmitted": counted["sent_packets"],
+            "received_octets": counted["received_octets"], "transmitted_octets": counted["sent_octets"],
+            "missed": counted["missed"], "errors": counted["receive_errors"] + counted["send_errors"],
+            "no_mbuf": counted["no_mbuf"], "unsent": int(outbox.unsent[number])})
+    return shown
+
+
 def of_targets(configuration, counted):
     """Returns what was counted for each target (list of dict)."""
     return [{"id": target.id, "ip": str(target.ip), "port": target.port,

@@ -1,0 +1,31 @@
+"""Farewell: a client that closes before it was bound to a target is answered by the engine alone."""
+from numpy import int64
+
+from .connection import CLIENT, FIN_WAIT, emit, enter
+from .counters import SENT_FIN_PASSIVE
+from .headers import ACK, FIN
+from .jit import kernel
+from .records import TCP_LAST_ACK, step
+from .sequence import wrap
+
+FIN_RETRY = 30
+"""Ticks until our FIN is sent again: 300 ms, doubled each time."""
+
+
+@kernel
+def answer_fin(connections, connection):
+    """Closes toward a client that closed before it was bound: its FIN is acknowledged, and ours sent."""
+    hot, cold = connections.hot[connection], connections.cold[connection]
+    emit(connections, connection, CLIENT, FIN | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]),
+         connections.held.limit[0], 0, 0, 0)
+
+
+@kernel
+def leave_unbound(connections, connection, records, now, tick):
+    """The client has closed without a word: answer its FIN and wait for its last acknowledgement."""
+    cold = connections.cold[connection]
+    answer_fin(connections, connection)
+    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + FIN_RETRY) & 0xFFFFFFFF, 0
+    enter(connections, connection, FIN_WAIT)
+    step(records, connection, CLIENT, TCP_LAST_ACK, now)
+    connections.counters.events[CLIENT, SENT_FIN_PASSIVE] += 1

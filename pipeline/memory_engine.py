@@ -1,0 +1,30 @@
+"""An engine on memory ports, stepped by its caller on a time of the caller's: for tests, replays and measurements."""
+from pipeline import assemble, compose
+from pipeline.io.memory_port import MemoryNetwork
+
+SECOND = 1_000_000
+
+
+class MemoryEngine:
+    """One worker for a Configuration, its devices replaced by memory ports; `state` is what its loop works on.
+
+    `mbufs` and `ring_size` (a power of two) are those of the MemoryNetwork. `now` is the time in microseconds that
+    the loop is given; it stands still unless `step` moves it.
+    """
+
+    def __init__(self, configuration, mbufs=16384, ring_size=4096):
+        self.configuration = configuration
+        self.network = MemoryNetwork(len(configuration.ports), mbufs, ring_size)
+        self.ports, self.pool, self.arena = self.network.ports, self.network.pool, self.network.arena
+        self.now = SECOND
+        self.state, selects = assemble.make_state(configuration, self.network.device, self.network.arena,
+                                                  [port.mac for port in self.ports], 0, 1e9)
+        with compose.compiling():
+            self.run = compose.compose(configuration.kernels, selects, "memory")
+            self.run(self.state, 0, 0)
+
+    def step(self, microseconds=0):
+        """Moves the time on and runs the loop until everything fed has been received and dealt with."""
+        self.now += microseconds
+        burst = int(self.state.burst[0])
+        self.run(self.state, max(-(-port.waiting // burst) for port in self.ports) + 2, self.now)
