@@ -103,12 +103,12 @@ def test_records_tell_of_each_connection_what_its_client_saw(story):
 
 def causes_of(record):
     """The release causes of the client's side and of the target's."""
-    return record["client_side"]["cause"], record["target_side"]["cause"]
+    return record["release"]["client"], record["release"]["target"]
 
 
 def octets_of(record):
     """How many octets of payload the client and the target have sent."""
-    return record["client_side"]["octets"], record["target_side"]["octets"]
+    return record["octets"]["client"], record["octets"]["target"]
 
 
 def test_a_client_that_closes_before_the_server_answers_still_gets_its_answer(story):
@@ -164,7 +164,7 @@ def test_counters_and_records_agree(story):
 
 def test_counters_of_segments_agree_with_what_clients_did(story):
     worker, = story.summary["workers"]
-    client, target = worker["events"]["client"], worker["events"]["target"]
+    client, target = worker["sides"]["client"], worker["sides"]["target"]
     total = sum(len(exchanges) for exchanges in story.exchanges.values())
     answered = NUMBERED + EARLY_FINS
     assert client["received_syn"] == total

@@ -123,7 +123,7 @@ def test_stopping_lets_an_open_connection_drain_and_then_resets_both_sides():
         lasting.close()
         assert laboratory.engine.process.wait(10) == 0, laboratory.engine.words()
         assert sorted(served.ended for served in servers.served) == ["ConnectionResetError", "closed"]
-        causes = sorted(record["client_side"]["cause"] for record in laboratory.engine.records())
+        causes = sorted(record["release"]["client"] for record in laboratory.engine.records())
         assert causes == ["PassiveClose", "Stopped"]
 
 

@@ -84,6 +84,7 @@ class Servers:
                 await writer.wait_closed()
             except OSError as error:
                 ended = type(error).__name__
+            finally:
                 writer.close()
             self.served.append(Served(host, peer, received, ended))
 
@@ -102,3 +103,5 @@ class Servers:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # The sockets are closed in the loop's next round.
+        await asyncio.sleep(0.01)
