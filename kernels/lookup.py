@@ -2,6 +2,8 @@
 
 Hash all and prefetch their buckets; take the first entry whose tag fits and prefetch its connection; then compare.
 """
+from numpy import int64
+
 from .batch import KIND_TCP, NO_FLOW, PENDING
 from .connection import HOT
 from .flow_table import BUCKET, SLOTS, find, hash_key, same_key, tag_of
@@ -32,7 +34,7 @@ def candidates(batch, count, buckets, hot):
         entry = NO_FLOW
         for slot in range(SLOTS):
             if bucket.tag[slot] == tag:
-                entry = bucket.entry[slot]
+                entry = int64(bucket.entry[slot])
                 break
         batch.flow[row] = entry
         if entry >= 0:

@@ -1,0 +1,194 @@
+"""The flow table against a dictionary: colliding hashes, full tables, and nothing left behind by deletions."""
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from kernel_bed import KernelBed, generated
+
+from pipeline.kernels.batch import DROP, KIND_ARP, KIND_TCP, NO_FLOW, PENDING
+from pipeline.kernels.connection import HOT
+from pipeline.kernels.flow_table import (
+    BUCKET,
+    NOT_FOUND,
+    SLOTS,
+    allocate_buckets,
+    find,
+    hash_key,
+    insert,
+    remove,
+    tag_of,
+)
+from pipeline.kernels.jit import loop
+from pipeline.kernels.lookup import bucketed
+from pipeline.kernels.native import _portable_crc32c, crc32c
+
+@loop
+def crc_step(seed, word):
+    """One step of the CRC that `hash_key` uses: an intrinsic cannot be called from Python."""
+    return crc32c(seed, word)
+
+
+HASHES = st.one_of(st.sampled_from([0, 1, 2, 3, 0x10000, 0x10001, 0x20001, 0xFFFFFFFF, 0xFFFF0000]), st.integers(0, 2**32 - 1))
+
+
+def key_of(entry):
+    """The key that every entry has in these tests."""
+    return 0x0A000000 + entry, 0xC0A80001, 1024 + entry, 80
+
+
+def records(connections):
+    """Returns hot records in which connection * 2 + side has the key `key_of` says."""
+    hot = np.zeros(connections, HOT).view(np.recarray)
+    for entry in range(2 * connections):
+        record, side = hot[entry >> 1], entry & 1
+        (record.remote_address[side], record.local_address[side], record.remote_port[side],
+         record.local_port[side]) = key_of(entry)
+    return hot
+
+
+class FlowTable(RuleBasedStateMachine):
+    """`held` says under which hash each entry was inserted; the table has to agree with it at every step."""
+
+    @initialize(exponent=st.integers(0, 2))
+    def make(self, exponent):
+        self.buckets = np.zeros(1 << exponent, BUCKET).view(np.recarray)
+        self.hot = records(24)
+        self.held = {}
+
+    @rule(entry=st.integers(0, 47), hashed=HASHES)
+    def insert(self, entry, hashed):
+        if entry in self.held:
+            return
+        before = self.buckets.copy()
+        added = insert(self.buckets, hashed, entry)
+        assert bool(added) == (len(self.held) < self.buckets.size * SLOTS)
+        if added:
+            self.held[entry] = hashed
+        else:
+            assert self.buckets.tobytes() == before.tobytes()
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def remove(self, data):
+        entry = data.draw(st.sampled_from(sorted(self.held)))
+        assert remove(self.buckets, self.held.pop(entry), entry)
+
+    @rule(entry=st.integers(0, 47), hashed=HASHES)
+    def remove_what_is_not_there(self, entry, hashed):
+        if entry not in self.held:
+            before = self.buckets.copy()
+            assert not remove(self.buckets, hashed, entry)
+            assert self.buckets.tobytes() == before.tobytes()
+
+    @rule(entry=st.integers(0, 47), hashed=HASHES)
+    def find_any(self, entry, hashed):
+        found = find(self.buckets, self.hot, self.held.get(entry, hashed), *key_of(entry))
+        assert found == (entry if entry in self.held else NOT_FOUND)
+
+    @invariant()
+    def every_entry_is_found_and_counts_are_exact(self):
+        if not hasattr(self, "held"):
+            return
+        mask = self.buckets.size - 1
+        passed = np.zeros(self.buckets.size, int)
+        places = {int(self.buckets.entry[number, slot]): number for number in range(self.buckets.size)
+                  for slot in range(SLOTS) if self.buckets.tag[number, slot]}
+        assert places.keys() == self.held.keys()
+        for entry, hashed in self.held.items():
+            assert find(self.buckets, self.hot, hashed, *key_of(entry)) == entry
+            home = hashed & mask
+            for step in range((places[entry] - home) & mask):
+                passed[(home + step) & mask] += 1
+        assert self.buckets.passed.tolist() == passed.tolist()
+
+
+TestFlowTable = FlowTable.TestCase
+TestFlowTable.settings = generated
+
+
+def test_a_table_filled_and_emptied_is_as_new_whatever_the_order():
+    generator = np.random.default_rng(3)
+    for _ in range(5):
+        buckets, hot = np.zeros(16, BUCKET).view(np.recarray), records(64)
+        entries = generator.permutation(128)
+        hashes = {int(entry): int(generator.integers(0, 2**32)) & 0xFFFF0003 for entry in entries}
+        assert all(insert(buckets, hashes[int(entry)], int(entry)) for entry in entries)
+        assert not insert(buckets, 7, 128)
+        assert all(find(buckets, hot, hashes[entry], *key_of(entry)) == entry for entry in hashes)
+        assert all(remove(buckets, hashes[int(entry)], int(entry)) for entry in generator.permutation(entries))
+        assert not buckets.tag.any() and not buckets.passed.any()
+
+
+@pytest.mark.parametrize("connections", [1, 3, 4, 64, 1000])
+def test_buckets_hold_two_keys_a_connection_and_lie_on_cache_lines(connections):
+    buckets = allocate_buckets(connections)
+    assert buckets.size & (buckets.size - 1) == 0 and buckets.ctypes.data % 64 == 0 and buckets.itemsize == 64
+    assert 2 * connections <= 0.8 * buckets.size * SLOTS
+    assert buckets.size == 1 or 2 * connections > 0.4 * buckets.size * SLOTS
+
+
+def test_no_hash_has_the_tag_of_an_empty_slot():
+    assert [tag_of(0), tag_of(0xFFFF), tag_of(0x10000), tag_of(0xFFFF0000)] == [1, 1, 1, 0xFFFF]
+
+
+def test_crc32c_by_instruction_and_in_python_gives_the_published_values():
+    """The vectors of RFC 3720, appendix B.4."""
+    def whole(step, octets):
+        register = 0xFFFFFFFF
+        for start in range(0, len(octets), 8):
+            register = int(step(register, int.from_bytes(octets[start:start + 8], "little", signed=True)))
+        return register ^ 0xFFFFFFFF
+
+    for step in (_portable_crc32c, crc_step):
+        assert whole(step, bytes(32)) == 0x8A9136AA
+        assert whole(step, b"\xff" * 32) == 0x62A8AB43
+        assert whole(step, bytes(range(32))) == 0x46DD794E
+
+
+def test_the_hash_of_a_key_depends_on_every_part_and_spreads():
+    keys = [(address, 0x0A010001, port, 80) for address in range(0x0A010002, 0x0A010042) for port in range(40000, 40064)]
+    hashes = {int(hash_key(*key)) for key in keys}
+    assert all(0 <= hashed < 2**32 for hashed in hashes) and len(hashes) == len(keys)
+    filled = np.bincount([hashed & 63 for hashed in hashes], minlength=64)
+    assert filled.min() > 20 and filled.max() < 130, "4,096 keys in 64 buckets are far from even"
+    one = (1, 2, 3, 4)
+    for part in range(4):
+        assert hash_key(*one) != hash_key(*(value + (number == part) for number, value in enumerate(one)))
+
+
+def test_lookup_finds_in_a_burst_what_find_finds_one_by_one():
+    bed = KernelBed()
+    hot, batch = bed.connections.hot, bed.batch
+    hot[:] = records(len(hot))
+    generator = np.random.default_rng(5)
+    for entry in range(0, 2 * len(hot), 3):
+        assert insert(bed.connections.buckets, hash_key(*key_of(entry)), entry)
+    for _ in range(20):
+        for row in range(64):
+            entry = int(generator.integers(0, 2 * len(hot) + 20))
+            batch.source[row], batch.destination[row], batch.source_port[row], batch.destination_port[row] = key_of(entry)
+            batch.kind[row] = KIND_TCP if generator.random() < 0.9 else KIND_ARP
+            batch.verdict[row] = PENDING if generator.random() < 0.9 else DROP
+            batch.payload[row] = entry
+        bucketed(batch, 64, bed.connections.buckets, hot)
+        for row in range(64):
+            entry = int(batch.payload[row])
+            there = entry < 2 * len(hot) and entry % 3 == 0
+            looked_for = batch.kind[row] == KIND_TCP and batch.verdict[row] == PENDING
+            assert batch.flow[row] == (entry if there and looked_for else NO_FLOW)
+
+
+def test_lookup_is_not_taken_in_by_another_key_with_the_same_tag_in_the_bucket():
+    bed = KernelBed()
+    hot, batch, buckets = bed.connections.hot, bed.batch, bed.connections.buckets
+    hot[:] = records(len(hot))
+    hashed = hash_key(*key_of(5))
+    for entry in (9, 11, 5):
+        assert insert(buckets, hashed, entry)
+    batch.source[0], batch.destination[0], batch.source_port[0], batch.destination_port[0] = key_of(5)
+    batch.kind[0], batch.verdict[0] = KIND_TCP, PENDING
+    bucketed(batch, 1, buckets, hot)
+    assert batch.flow[0] == 5
+    remove(buckets, hashed, 5)
+    bucketed(batch, 1, buckets, hot)
+    assert batch.flow[0] == NO_FLOW

@@ -1,0 +1,149 @@
+"""The timer wheel against a sorted list: never early, never later than the advance, on all four levels."""
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_bed import generated
+from numba.core import config
+
+from pipeline.kernels.wheel import HEADS, SLOTS, advance, allocate_wheel, cancel, schedule
+
+TIMERS = 12
+FARTHEST = 2**32 - SLOTS**3 - 1
+EDGES = [SLOTS - 1, SLOTS, SLOTS + 1, 2 * SLOTS, SLOTS**2 - 1, SLOTS**2, SLOTS**2 + SLOTS + 1, SLOTS**3 - 1, SLOTS**3]
+STARTS = st.one_of(
+    st.just(0), st.integers(0, 2**20),
+    st.builds(lambda edge, times, back: max(edge * times - back, 0), st.sampled_from([SLOTS, SLOTS**2, SLOTS**3, 2**32]),
+              st.integers(0, 5), st.integers(0, 300)))
+AWAY = st.one_of(st.integers(-5, 20), st.sampled_from(EDGES), st.integers(0, 3 * SLOTS), st.integers(0, 2 * SLOTS**2))
+STEPS = st.lists(st.one_of(
+    st.tuples(st.just("schedule"), st.integers(0, TIMERS - 1), AWAY),
+    st.tuples(st.just("cancel"), st.integers(0, TIMERS - 1), st.just(0)),
+    st.tuples(st.just("advance"), st.integers(1, 5), st.one_of(st.integers(0, 40), st.sampled_from([255, 256, 257, 700])))),
+    max_size=40)
+
+
+def wheel_at(tick, timers=TIMERS):
+    wheel = allocate_wheel(timers)
+    wheel.now[0] = tick
+    return wheel
+
+
+def lists_are_sound(wheel):
+    """Every node's neighbours point back at it."""
+    following, previous = wheel.nodes.next.astype(int), wheel.nodes.previous.astype(int)
+    everything = np.arange(len(wheel.nodes))
+    return (previous[following] == everything).all() and (following[previous] == everything).all()
+
+
+def advance_all(wheel, tick, room):
+    """Advances with an `expired` of `room` rows until the wheel has come to `tick`; returns [(timer, wheel's tick)]."""
+    expired, found = np.zeros(room, np.int64), []
+    for _ in range(10_000):
+        count = advance(wheel, tick, expired)
+        assert count <= room
+        found += [(int(timer), int(wheel.now[0])) for timer in expired[:count]]
+        if count < room and wheel.now[0] >= tick:
+            return found
+    raise AssertionError("the wheel never comes to its tick")
+
+
+@generated
+@given(STARTS, STEPS)
+def test_timers_expire_when_a_sorted_list_says(start, steps):
+    wheel, pending, now = wheel_at(start), {}, start
+    for step, number, amount in steps:
+        if step == "schedule":
+            schedule(wheel, number, now + amount)
+            pending[number] = max(now + amount, now + 1)
+        elif step == "cancel":
+            cancel(wheel, number)
+            pending.pop(number, None)
+        else:
+            now += amount
+            found = advance_all(wheel, now, number)
+            due = {timer: deadline for timer, deadline in pending.items() if deadline <= now}
+            assert sorted(timer for timer, _ in found) == sorted(due)
+            deadlines = [due[timer] for timer, _ in found]
+            assert deadlines == sorted(deadlines), "a later timer came before an earlier one"
+            assert number != 1 or all(due[timer] <= tick for timer, tick in found)
+            for timer in due:
+                del pending[timer]
+        assert wheel.now[0] == now and lists_are_sound(wheel)
+
+
+@generated
+@given(STARTS, st.lists(st.integers(1, 3 * SLOTS), min_size=1, max_size=TIMERS))
+def test_advancing_tick_by_tick_each_timer_expires_in_its_own_tick(start, distances):
+    wheel = wheel_at(start)
+    for timer, distance in enumerate(distances):
+        schedule(wheel, timer, start + distance)
+    expired = np.zeros(TIMERS, np.int64)
+    for tick in range(start, start + max(distances) + 1):
+        count = advance(wheel, tick, expired)
+        assert sorted(expired[:count].tolist()) == [timer for timer, away in enumerate(distances) if start + away == tick]
+
+
+@pytest.mark.parametrize("room", [1, 2, 3])
+def test_the_wheel_stands_still_where_expired_is_full_and_goes_on_from_there(room):
+    wheel = wheel_at(0)
+    for timer in range(5):
+        schedule(wheel, timer, 10)
+    schedule(wheel, 5, 11)
+    expired = np.zeros(room, np.int64)
+    assert advance(wheel, 100, expired) == room and wheel.now[0] == 10
+    cancel(wheel, 4)
+    schedule(wheel, 3, 5)
+    rest = advance_all(wheel, 100, room)
+    left = [*range(room, 3), 3, 5] if room < 4 else [3, 5]
+    assert sorted(timer for timer, _ in rest) == sorted(left) and wheel.now[0] == 100
+    assert advance(wheel, 100, expired) == 0
+
+
+def test_without_room_nothing_expires_and_nothing_is_lost():
+    wheel = wheel_at(7)
+    schedule(wheel, 0, 8)
+    assert advance(wheel, 20, np.zeros(0, np.int64)) == 0 and wheel.now[0] == 8
+    assert advance_all(wheel, 20, 4) == [(0, 20)]
+
+
+def test_a_timer_set_again_expires_once_at_its_new_time():
+    wheel = wheel_at(0)
+    for deadline in (5, 500, 70_000, 30):
+        schedule(wheel, 3, deadline)
+    assert advance_all(wheel, 29, 4) == [] and advance_all(wheel, 30, 4) == [(3, 30)]
+    assert advance_all(wheel, 80_000, 4) == []
+
+
+def test_a_deadline_in_the_past_expires_at_the_next_tick():
+    wheel = wheel_at(1000)
+    schedule(wheel, 0, 3)
+    assert advance_all(wheel, 1000, 4) == [] and advance_all(wheel, 1001, 4) == [(0, 1001)]
+
+
+def test_cancelling_what_is_not_pending_changes_nothing():
+    wheel = wheel_at(0)
+    before = wheel.nodes.tobytes()
+    cancel(wheel, 0)
+    assert wheel.nodes.tobytes() == before
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="20 million ticks one by one take minutes as plain Python")
+@pytest.mark.parametrize("start", [0, 5, 2**24 - 3, 2**32 - 2**24 - 77])
+def test_the_coarsest_level_comes_down_through_all_the_others(start):
+    distances = [SLOTS**3 + extra for extra in (0, 1, 255, 256, 65_535, 65_536, 3_000_000)]
+    wheel = wheel_at(start)
+    for timer, away in enumerate(distances):
+        schedule(wheel, timer, start + away)
+    for timer, away in enumerate(distances):
+        assert advance_all(wheel, start + away - 1, 4) == []
+        assert advance_all(wheel, start + away, 4) == [(timer, start + away)]
+    assert lists_are_sound(wheel)
+
+
+@pytest.mark.parametrize("away", [FARTHEST - 1, FARTHEST, FARTHEST + 1, 2**32, 2**33])
+def test_what_is_further_than_the_wheel_reaches_is_set_as_far_as_it_goes(away):
+    wheel = wheel_at(12_345)
+    schedule(wheel, 0, 12_345 + away)
+    assert wheel.nodes[HEADS].deadline == (12_345 + min(away, FARTHEST)) % 2**32
+    assert advance_all(wheel, 12_345 + 700, 4) == []
