@@ -22,7 +22,7 @@ class Pool:
     """
 
     def __init__(self, name="mbufs", mbufs=8192, socket=-1):
-        environment = running_environment()
+        self._environment = environment = running_environment()
         if not name.isidentifier() or len(name) > LONGEST_NAME:
             raise DpdkError(f"pool {name!r}: a name of letters, digits and _ is expected, {LONGEST_NAME} at most")
         if isinstance(mbufs, bool) or not isinstance(mbufs, int) or mbufs < 64:
@@ -30,8 +30,8 @@ class Pool:
         dense = not environment.pci
         cache = min(CACHE, mbufs // 8)
         self.address = ask(
-            f"pool {name!r} of {mbufs} mbufs", lib.shim_pool_create, name.encode(), mbufs, HEADROOM + BUFFER, cache, socket,
-            dense, hint=f"it takes {mbufs * 2368 >> 20} MiB at least, and memory is {environment.memory} MiB")
+            f"pool {name!r} of {mbufs} mbufs", lib.shim_pool_create, name.encode(), mbufs, HEADROOM + BUFFER, cache,
+            socket, dense, hint=f"it takes {mbufs * 2368 >> 20} MiB at least, and memory is {environment.memory} MiB")
         self.name, self.socket = name, socket
         self.mbufs = mbufs
         described = ffi.new("struct shim_pool *")
@@ -45,10 +45,12 @@ class Pool:
         """Looks at one mbuf: the kernels rely on its alignment, its place in the arena and its headroom."""
         mbuf = self.allocate(1)
         record = self.arena.native.mbuf[mbuf[0]]
-        sound = (mbuf[0] % MBUF_ALIGNMENT == 0 and record.data_off == HEADROOM and record.buffer_length == HEADROOM + BUFFER
+        sound = (mbuf[0] % MBUF_ALIGNMENT == 0 and record.data_off == HEADROOM
+                 and record.buffer_length == HEADROOM + BUFFER
                  and record.buffer_address == self.arena.base + mbuf[0] + MBUF.itemsize)
         self.release(mbuf)
         if not sound:
+            lib.shim_pool_free(self.address)
             raise DpdkError(f"pool {self.name!r}: DPDK lays mbufs out otherwise than kernels/headers.py says")
 
     @property
@@ -74,14 +76,4 @@ class Pool:
         if self.address:
             lib.shim_pool_free(self.address)
             self.address = 0
-            running = running_pools()
-            if self in running:
-                running.remove(self)
-
-
-def running_pools():
-    """Returns the pools of the running environment; an empty list while it ends."""
-    try:
-        return running_environment().pools
-    except DpdkError:
-        return []
+            self._environment.pools.remove(self)

@@ -14,6 +14,8 @@ VIRTUAL_DEVICE = re.compile(r"net_[a-z_]*[a-z]\w*")
 NEEDS_INTERFACE = ("net_af_packet", "net_af_xdp")
 NEEDS_ROOT = ("net_af_packet", "net_af_xdp", "net_tap")
 MOST_QUEUES = 64
+ONCE = "a process can open a queue of an interface only once in its life (DPDK 22.11)"
+"""net_af_xdp does not close its socket with the port, nor give back the mbufs that the kernel holds for receiving."""
 QUEUES_ARGUMENT = {"net_af_packet": "qpairs", "net_af_xdp": "queue_count"}
 """What a virtual device calls the number of its queues, where it has only one unless told."""
 
@@ -110,7 +112,7 @@ class Port:
         step, number = self._title, self.number
         ask(f"{step} cannot be configured for {self.queues} queues and an MTU of {wanted}",
             lib.shim_port_configure, number, self.queues, wanted)
-        once = "a process can open a queue of an interface only once in its life (DPDK 22.11)" if self.driver == "net_af_xdp" else ""
+        once = ONCE if self.driver == "net_af_xdp" else ""
         ask(f"{step} refuses its queues", lib.shim_port_queues, number, self.pool.address, self.queues, self.rxd,
             self.txd, hint=once)
         if mtu is not None and mtu != present:

@@ -9,6 +9,8 @@ import threading
 from .shim import LOG_LEVELS, DpdkError, ask, ffi, lib
 
 PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
+PREFIX = "proxy-pipeline"
+"""Start of EAL's file prefix, which keeps engines apart from each other; the process's id follows."""
 LCORES = re.compile(r"(\d+)(?:@(\d+|\([\d,-]+\)))?(?:,(?!$)|$)")
 """One lcore, or more with commas between: "0@1", "0@(0,1),1@3"; a part of what EAL's --lcores takes."""
 _lock = threading.Lock()
@@ -28,7 +30,7 @@ def is_pci_address(device):
 
 
 def check_lcores(lcores):
-    """Raises DpdkError unless `lcores` names lcores on CPUs that are there (EAL prints its usage on standard output)."""
+    """Raises DpdkError unless `lcores` names lcores on CPUs that are there; EAL would print its usage on stdout."""
     place = 0
     while place < len(lcores):
         item = LCORES.match(lcores, place)
@@ -40,6 +42,14 @@ def check_lcores(lcores):
         place = item.end()
     if not lcores or place < len(lcores):
         raise DpdkError(f"lcores = {lcores!r}: lcores with their CPUs are expected, such as 0@1 or 0@(0,1),1@3")
+
+
+def sweep(folder):
+    """Removes what engines that were killed have left in DPDK's runtime folder: empty folders named after their ids."""
+    for left in pathlib.Path(folder).glob(f"{PREFIX}-*"):
+        if not pathlib.Path("/proc", left.name.rpartition("-")[2]).exists():
+            with contextlib.suppress(OSError):  # another user's, or not empty: not ours to take
+                left.rmdir()
 
 
 class Environment:
@@ -70,7 +80,7 @@ class Environment:
         self.memory = memory
         self.pci = tuple(pci)
         self.hugepages = free_hugepages() >= memory if hugepages is None else bool(hugepages)
-        self.file_prefix = file_prefix or f"proxy-pipeline-{os.getpid()}"
+        self.file_prefix = file_prefix or f"{PREFIX}-{os.getpid()}"
         self.ports, self.pools = [], []
         with _lock:
             if _state["used"]:
@@ -99,11 +109,17 @@ class Environment:
         finally:
             os.sched_setaffinity(0, affinity)
         self.runtime_folder = ffi.string(lib.shim_runtime_folder()).decode()
+        sweep(os.path.dirname(self.runtime_folder))
 
     @property
     def hertz(self):
         """Ticks of the time-stamp counter in a second."""
         return lib.shim_hertz()
+
+    @property
+    def running(self):
+        """Whether EAL runs still."""
+        return _state["environment"] is self
 
     def close(self):
         """Closes all ports, frees all pools and ends EAL; workers must have stopped. Does nothing the second time."""

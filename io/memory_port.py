@@ -43,7 +43,7 @@ class MemoryPort:
         return self.feed_mbufs(mbufs)
 
     def feed_mbufs(self, mbufs):
-        """Lets the worker receive the frames that start at the offsets `mbufs` (int64[n]); returns how many had room."""
+        """Lets the worker receive the frames whose first mbufs are at `mbufs` (int64[n]); returns how many had room."""
         self.pool.arena.native.mbuf["port"][mbufs] = self.number
         return memory_device.enqueue(self.pool.device.received, self.number, mbufs, 0, len(mbufs))
 

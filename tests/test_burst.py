@@ -100,7 +100,8 @@ def test_headers_are_found_behind_tags_and_options(tags, options):
 
 def test_other_protocols_have_their_own_headers():
     pool = MemoryPool(16)
-    frames = [bytes(Ether() / ARP(op=2, psrc="10.0.0.9")), bytes(Ether() / IP() / ICMP(seq=4, id=3) / b"ping"), tcp_frame(1)]
+    frames = [bytes(Ether() / ARP(op=2, psrc="10.0.0.9")), bytes(Ether() / IP() / ICMP(seq=4, id=3) / b"ping"),
+              tcp_frame(1)]
     burst = Burst(write_frames(pool, frames), pool)
     assert burst.tcp.present.tolist() == [False, False, True]
     assert burst.arp.present.tolist() == [True, False, False]
@@ -108,11 +109,11 @@ def test_other_protocols_have_their_own_headers():
     assert (burst[1].icmp.sequence, burst[1].icmp.identifier) == (4, 3) and burst[1].payload.tobytes() == b"ping"
     assert list(burst[burst.tcp.present].tcp["seq"]) == [1]
     with pytest.raises(LookupError, match="frame 0 of the burst has no tcp header"):
-        burst.tcp["seq"]
+        _ = burst.tcp["seq"]
     with pytest.raises(LookupError, match="no tcp header"):
-        burst[1].tcp
+        _ = burst[1].tcp
     with pytest.raises(KeyError, match="no field 'sequence'.*seq"):
-        burst[2:].tcp["sequence"]
+        _ = burst[2:].tcp["sequence"]
 
 
 def test_padding_is_no_payload_and_lies_have_no_header():
@@ -122,14 +123,16 @@ def test_padding_is_no_payload_and_lies_have_no_header():
     long_ip[16:18] = (9000).to_bytes(2, "big")
     short_ip[14] = 0x42
     fragment[20:22] = (0x2001).to_bytes(2, "big")
-    burst = Burst(write_frames(pool, [padded, bytes(long_ip), bytes(short_ip), bytes(fragment), tcp_frame(5)[:45]]), pool)
+    frames = [padded, bytes(long_ip), bytes(short_ip), bytes(fragment), tcp_frame(5)[:45]]
+    burst = Burst(write_frames(pool, frames), pool)
     assert len(burst[0].payload) == 0
     assert burst[1].payload.tobytes() == b"payload"
     assert burst.tcp.present.tolist() == [True, True, False, False, False]
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=200), st.sampled_from([b"", b"\x08\x00", b"\x08\x06", b"\x81\x00\0\0\x08\x00"]), st.booleans())
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\x08\x00", b"\x08\x06", b"\x81\x00\0\0\x08\x00"]),
+       st.booleans())
 def test_whatever_arrives_every_place_lies_in_the_frame(noise, kind, ip):
     pool = MemoryPool(4)
     frame = (b"\2" * 12 + kind + (b"\x45" if ip else b"") + noise)[:250]

@@ -76,7 +76,8 @@ def install(python, *what):
 
 
 def wheel_of(source, folder, **settings):
-    return run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, source, **settings)
+    return run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, source,
+               **settings)
 
 
 def say(python, folder):
@@ -99,7 +100,7 @@ def wheel(tmp_path_factory):
     (archive,) = work.glob("proxy_pipeline-*.tar.gz")
     with tarfile.open(archive) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
-        file.extractall(work / "unpacked", filter="data")
+    shutil.unpack_archive(archive, work / "unpacked")
     assert {"csrc/dpdk_shim.c", "csrc/build_dpdk.py", "configs/demonstration.toml", "tests/test_packaging.py",
             "Makefile", "io/arena.py", "kernels/headers.py"} <= names
     (unpacked,) = (work / "unpacked").iterdir()
