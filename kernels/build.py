@@ -2,6 +2,7 @@
 from numpy import int64
 
 from .checksum import data_start
+from .connection import CONNECTING, SYN_RECEIVED, note
 from .counters import DROP_UNRESOLVED_NEIGHBOUR
 from .headers import (
     ETHERNET_LENGTH,
@@ -16,8 +17,11 @@ from .neighbours import REACHABLE
 from .outbox import discard, post
 from .refuse import finish_tcp, write_ipv4_header
 from .rewrite import write_ethernet
+from .wheel import TICK_MICROSECONDS
 
 MSS_OPTION = 4
+RESOLVE_RETRY = 2
+"""Ticks until a SYN or SYN-ACK is tried again whose next hop was not resolved: 20 ms, about what ARP takes on a network."""
 
 
 @kernel
@@ -63,7 +67,18 @@ def build_one(packets, base, mbuf, connections, row, neighbour, network):
 
 
 @kernel
-def build(packets, base, fresh, got, connections, network, outbox):
+def unresolved(connections, connection, tick):
+    """A segment could not go out, since nobody has said yet where its next hop is: handshakes try again shortly."""
+    hot, cold = connections.hot[connection], connections.cold[connection]
+    connections.counters.drops[DROP_UNRESOLVED_NEIGHBOUR] += 1
+    if hot.state == SYN_RECEIVED or hot.state == CONNECTING:
+        cold.retry = (tick + RESOLVE_RETRY) & 0xFFFFFFFF
+        cold.tries = max(int64(cold.tries) - 1, 0)
+        note(connections.touched, connection, 0)
+
+
+@kernel
+def build(packets, base, fresh, got, connections, network, outbox, now):
     """Builds the ordered segments into the mbufs fresh[:got] and posts them; without mbufs they are left out.
 
     A segment whose next hop is not resolved is left out too: timers send again whatever matters.
@@ -73,7 +88,7 @@ def build(packets, base, fresh, got, connections, network, outbox):
         hot = connections.hot[segments.connection[row]]
         neighbour = network.neighbours[hot.neighbour[segments.side[row]]]
         if neighbour.state < REACHABLE:
-            counters.drops[DROP_UNRESOLVED_NEIGHBOUR] += 1
+            unresolved(connections, segments.connection[row], now // TICK_MICROSECONDS)
             discard(outbox, fresh[row])
             continue
         build_one(packets, base, fresh[row], connections, row, neighbour, network)

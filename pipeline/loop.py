@@ -80,7 +80,7 @@ def timers(state, phase, stopped, now):
 
 
 @kernel
-def own_frames(state):
+def own_frames(state, now):
     """Makes frames of the segments and ARP requests that this pass has ordered, in fresh mbufs."""
     segments, requests = state.connections.segments, state.requests
     wanted = segments.filled[0] + requests.filled[0]
@@ -92,7 +92,8 @@ def own_frames(state):
     ordered = segments.filled[0] if got != 0 else 0
     asked = requests.filled[0] if got != 0 else 0
     base = state.base[0]
-    build(state.packets, base, state.fresh, ordered, state.connections, state.network, state.outbox)
+    build(state.packets, base, state.fresh, ordered, state.connections, state.network, state.outbox,
+          now)
     build_requests(state.packets, base, state.fresh[ordered:], asked, requests, state.network, state.outbox,
                    state.connections.counters)
 
@@ -121,7 +122,7 @@ def stages(state, port, count, draining, now):
         rewrite(packets, batch, count, connections, network)
         refuse(packets, batch, count, services, network, state.budget, counters)
     set_timers(connections, state.wheel, now)
-    own_frames(state)
+    own_frames(state, now)
     if count > 0:
         dispose(batch, count, state.outbox, counters)
 

@@ -13,11 +13,13 @@ class _Counting(event.Listener):
         self.say = say
         self.started = self.spoken = time.monotonic()
         self.kernels = 0
+        self.said = False
 
     def on_start(self, event):
         """Says how many kernels there were so far, now and then."""
         now = time.monotonic()
-        if self.kernels == 0:
+        if not self.said:
+            self.said = True
             self.say("compiling the kernels; this is done once, later starts take them from the cache")
         elif now - self.spoken >= EVERY:
             self.say(f"compiling the kernels: {self.kernels} done after {now - self.started:.0f} s")
