@@ -5,6 +5,7 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
+pytest.register_assert_rewrite("tcp")
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,16 @@ def laboratory(request):
 
     with open_laboratory(request.param) as opened:
         yield opened
+
+
+@pytest.fixture
+def proxy(request):
+    """An engine's worker on virtual time (tcp.proxy.Proxy); `tcp.proxy.settings` says with what.
+
+    After the test nothing unexpected may have been sent, and nothing may be lost.
+    """
+    from tcp.proxy import Proxy
+
+    made = Proxy(**getattr(request, "param", {}))
+    yield made
+    made.finish()

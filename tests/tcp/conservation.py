@@ -1,0 +1,109 @@
+"""What a worker must never lose: connections, keys, held slots, source ports, timers, mbufs, counts."""
+import numpy as np
+
+from pipeline.kernels import connection, counters, records, wheel
+from pipeline.kernels.connection import CLIENT, FREE, HOLDS, NO_TARGET, TARGET
+from pipeline.kernels.flow_table import hash_key
+
+
+def open_connections(state):
+    """Returns the numbers of the connections that are not free."""
+    return np.flatnonzero(state.connections.hot["state"] != FREE)
+
+
+def conserved(state, pool, sources_at_start):
+    """Asserts that a worker at rest (nothing waits in any list or ring) has all that it had, each thing once.
+
+    `pool` is its MemoryPool; `sources_at_start` is what `free_sources` returned before the first packet.
+    """
+    _lists_are_empty(state)
+    _connections(state)
+    _flow_table(state)
+    _held_slots(state)
+    _source_ports(state, sources_at_start)
+    _timers(state)
+    _counts(state)
+    assert pool.available == pool.mbufs, f"{pool.mbufs - pool.available} mbufs are missing"
+
+
+def free_sources(state):
+    """Returns the free entries of each pool of source ports, oldest first: a list of arrays."""
+    ring = state.sources.ring
+    return [np.roll(row, -int(head))[:int(free)]
+            for row, head, free in zip(ring, state.sources.head, state.sources.free, strict=True)]
+
+
+def _lists_are_empty(state):
+    kept = state.connections
+    lists = {"segments": kept.segments, "choices": kept.choices, "touched": kept.touched, "releases": kept.releases,
+             "requests": state.requests}
+    filled = {name: int(listed.filled[0]) for name, listed in lists.items() if listed.filled[0]}
+    assert not filled and not state.outbox.filled.any() and not state.outbox.to_release[0], filled
+
+
+def _connections(state):
+    kept = state.connections
+    count = int(kept.free_count[0])
+    free = kept.free[:count].tolist()
+    assert len(set(free)) == count and (kept.hot["state"][free] == FREE).all()
+    assert sorted(free + open_connections(state).tolist()) == list(range(len(kept.hot)))
+
+
+def _flow_table(state):
+    hot, buckets = state.connections.hot, state.connections.buckets
+    wanted = {}
+    for number in open_connections(state):
+        for side in (CLIENT, TARGET) if hot["target"][number] != NO_TARGET else (CLIENT,):
+            key = (int(hot[field][number, side])
+                   for field in ("remote_address", "local_address", "remote_port", "local_port"))
+            wanted[2 * int(number) + side] = hash_key(*key)
+    used = buckets["tag"] != 0
+    assert sorted(buckets["entry"][used].tolist()) == sorted(wanted)
+    passed = np.zeros(len(buckets), np.int64)
+    for place in np.flatnonzero(used.any(axis=1)):
+        for entry in buckets["entry"][place][used[place]].tolist():
+            home = wanted[entry] & (len(buckets) - 1)
+            for step in range((place - home) % len(buckets)):
+                passed[(home + step) % len(buckets)] += 1
+    assert buckets["passed"].tolist() == passed.tolist()
+
+
+def _held_slots(state):
+    kept, held = state.connections, state.connections.held
+    users = open_connections(state)
+    users = users[(kept.hot["options"][users] & HOLDS) != 0]
+    slots = held.free[:held.free_count[0]].tolist() + kept.cold["held"][users].tolist()
+    assert sorted(slots) == list(range(len(held.length)))
+
+
+def _source_ports(state, at_start):
+    kept = state.connections
+    numbers = open_connections(state)
+    numbers = numbers[kept.hot["target"][numbers] != NO_TARGET]
+    pools = state.targets.rows["pool"][kept.hot["target"][numbers]]
+    for pool, free in enumerate(free_sources(state)):
+        everything = np.concatenate([free, kept.cold["source"][numbers[pools == pool]]])
+        assert np.array_equal(np.sort(everything), np.sort(at_start[pool])), f"source ports of pool {pool}"
+
+
+def _timers(state):
+    nodes = state.wheel.nodes[wheel.HEADS:]
+    pending = nodes["next"] != np.arange(wheel.HEADS, wheel.HEADS + len(nodes))
+    assert np.flatnonzero(pending).tolist() == open_connections(state).tolist()
+
+
+def _counts(state):
+    counted, hot = state.counters, state.connections.hot
+    numbers = open_connections(state)
+    states = np.bincount(hot["state"], minlength=len(connection.STATES))
+    assert counted.states.tolist() == states.tolist()
+    total = dict(zip(counters.TOTALS, counted.totals.tolist(), strict=True))
+    assert total["open"] == len(numbers) == total["opened"] - total["closed"]
+    assert counted.causes[CLIENT].sum() == counted.causes[TARGET].sum() == total["closed"]
+    assert not counted.causes[:, records.UNKNOWN].any()
+    bound = hot["target"][numbers]
+    bound = bound[bound != NO_TARGET]
+    assert counted.targets[:, counters.OF_TARGET_OPEN].tolist() == np.bincount(bound, minlength=len(counted.targets)).tolist()
+    assert counted.services[:, counters.OF_SERVICE_OPEN].tolist() == np.bincount(
+        hot["service"][numbers], minlength=len(counted.services)).tolist()
+    assert int(state.records.head[0]) + counted.notices[counters.NOTICE_RECORDS_LOST] == total["closed"]

@@ -1,0 +1,326 @@
+"""A worker's loop on virtual time, and the ends that talk through it: clients on port 0, targets on port 1.
+
+Numbers in tests are relative, as Wireshark shows them: an end's SYN has number 0, its first byte number 1. Whatever
+an engine sends must be taken by `expect`; what is left over fails the test.
+"""
+import collections
+import datetime
+import functools
+import ipaddress
+
+import pytest
+from scapy.layers.l2 import Ether
+
+from pipeline import assemble, compose, configuration, snapshot
+from pipeline.io.memory_port import MemoryNetwork
+from pipeline.kernels import connection, counters, neighbours
+from pipeline.kernels.arp import ANNOUNCEMENTS
+from pipeline.kernels.initial_number import half_siphash
+from pipeline.state import DRAIN, STOP
+from tcp.conservation import conserved, free_sources, open_connections
+from tcp.segments import MASK, build, mac_of, read
+
+SERVICE = "10.1.0.1"
+SOURCE = "10.2.0.1"
+TARGETS = {"a": ("10.2.0.11", 8080), "b": ("10.2.0.12", 8080), "c": ("10.2.0.13", 8080), "few": ("10.2.0.14", 8080)}
+TURNS, PATH, STRICT, NUMBER, FIRST, FEW = 7000, 80, 81, 7001, 22, 7002
+"""Ports of the services: targets a, b, c in turn; by path, anything else to c; by path or refused, strays dropped; by
+number; a or b bound at the SYN; the target `few`, toward which there are but three source ports."""
+SECOND = 1_000_000
+MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
+HELD_BYTES = 1024
+TIMEOUTS = {"syn_received": 10, "first_data": 30, "connecting": 10, "established": 600, "half_closed": 300,
+            "fin_wait": 60, "time_wait": 2}
+RULES = '[{ match = "/a", target = "a" }, { match = "/b", target = "b" }]'
+
+
+def _tables(name, rows):
+    return "\n".join(f"[[{name}]]\n" + "\n".join(f"{key} = {value}" for key, value in row.items()) for row in rows)
+
+
+def configuration_text(timeouts, engine):
+    """Returns the tests' configuration (TOML); both arguments are dicts of what differs from the usual."""
+    engine = {"held_bytes": HELD_BYTES, "held_connections": 64, "connections": 256, "burst": 64, "idle": '"spin"',
+              "records": 4096, **engine}
+    services = [
+        {"name": '"turns"', "listen": f'"{SERVICE}:{TURNS}"', "targets": '["a", "b", "c"]'},
+        {"name": '"path"', "listen": f'"{SERVICE}:{PATH}"', "targets": '["a", "b", "c"]', "select": '"http_path"',
+         "rules": RULES, "default": '"c"'},
+        {"name": '"strict"', "listen": f'"{SERVICE}:{STRICT}"', "targets": '["a", "b"]', "select": '"http_path"',
+         "rules": RULES, "stray": '"drop"'},
+        {"name": '"number"', "listen": f'"{SERVICE}:{NUMBER}"', "targets": '["a", "b", "c"]', "select": '"number_modulo"'},
+        {"name": '"first"', "listen": f'"{SERVICE}:{FIRST}"', "targets": '["a", "b"]', "binding": '"immediate"'},
+        {"name": '"few"', "listen": f'"{SERVICE}:{FEW}"', "targets": '["few"]', "source_ports": "[20000, 20002]"},
+    ]
+    services = [{"source_ports": "[10000, 13999]", **service} for service in services]
+    targets = [{"id": f'"{name}"', "ip": f'"{ip}"', "port": port, "mac": f'"{mac_of(ip)}"'}
+               for name, (ip, port) in TARGETS.items()]
+    ports = [{"name": '"clients"', "device": '"net_null0"', "addresses": f'["{SERVICE}/24"]'},
+             {"name": '"servers"', "device": '"net_null1"', "addresses": f'["{SOURCE}/24"]'}]
+    heads = [f"[{name}]\n" + "\n".join(f"{key} = {value}" for key, value in table.items())
+             for name, table in (("engine", engine), ("timeouts", {**TIMEOUTS, **timeouts}))]
+    return "\n".join([*heads, _tables("ports", ports), _tables("targets", targets), _tables("services", services)])
+
+
+@functools.lru_cache(maxsize=None)
+def composed(selects):
+    """Returns the loop with these select kernels, compiled once for all tests."""
+    with compose.compiling():
+        return compose.compose({}, list(selects), "memory")
+
+
+class Proxy:
+    """A worker on virtual time, `now` microseconds since its start.
+
+    `mbufs`, `client_mac` (False: clients are learnt from their SYNs), `timeouts` (dict) and keys of `[engine]`.
+    """
+
+    def __init__(self, mbufs=2048, timeouts=None, ring_size=1024, **engine):
+        self.configuration = configuration.parse(configuration_text(timeouts or {}, engine), "the tests' configuration")
+        self.network = MemoryNetwork(2, mbufs, ring_size)
+        self.state, selects = assemble.make_state(self.configuration, self.network.device, self.network.arena,
+                                                  [int(mac.replace(":", ""), 16) for mac in MACS], 0, 1e9)
+        self.state.connections.secret[:] = 0x01234567, 0x89ABCDEF
+        self.state.network.announced[0] = ANNOUNCEMENTS
+        self._run = composed(tuple(selects))
+        self.sources_at_start = free_sources(self.state)
+        self.now = SECOND
+        self.received = collections.defaultdict(collections.deque)
+        self.others = []
+        self.clients = 0
+        self.run()
+
+    def know(self, address, port):
+        """Puts a host (address as str) into the neighbour table for good, so that it need not answer ARP."""
+        number = neighbours.add_neighbour(self.state.network, int(ipaddress.IPv4Address(address)), port)
+        entry = self.state.network.neighbours[number]
+        entry.mac_high, entry.mac_low = assemble.split_mac(int(mac_of(address).replace(":", ""), 16))
+        entry.state = neighbours.STATIC
+
+    def burst(self, *frames, port=0):
+        """Has the worker receive these frames (bytes) by one port, at once, and deal with them."""
+        assert self.network.ports[port].feed(list(frames)) == len(frames)
+        self.run()
+
+    def run(self, passes=2):
+        """Runs the loop without time passing until no fed frame waits, and takes what it sent."""
+        while True:
+            self._run(self.state, passes, self.now)
+            if not any(port.waiting for port in self.network.ports):
+                break
+        self._take()
+
+    def wait(self, seconds, step=0.01):
+        """Lets time pass in steps of `step` seconds."""
+        end = self.now + round(seconds * SECOND)
+        while self.now < end:
+            self.now = min(self.now + round(step * SECOND), end)
+            self.run()
+
+    def _take(self):
+        for port in self.network.ports:
+            for frame in port.taken():
+                if Ether(frame).type != 0x0800:
+                    self.others.append((port.number, frame))
+                    continue
+                segment = read(frame, port.number, MACS[port.number])
+                self.received[segment.destination, segment.source].append(segment)
+
+    def client(self, service=TURNS, address="10.1.0.2", port=None, isn=1000):
+        """Returns the client's End of a connection to `service`; nothing is sent yet."""
+        self.clients += 1
+        self.know(address, 0)
+        return End(self, 0, (address, port or 40000 + self.clients), (SERVICE, service), isn)
+
+    def accept(self, target="a", isn=700_000, **fields):
+        """Takes the SYN that must have come to `target`; returns the target's End of that connection."""
+        return self.accept_any(TARGETS[target], isn, **fields)
+
+    def accept_any(self, endpoint, isn=700_000, **fields):
+        """Takes the first SYN that has come to a target's (address, port); returns that End."""
+        for (to, origin), segments in self.received.items():
+            if to == endpoint and segments and segments[0].flags == "S":
+                end = End(self, 1, to, origin, isn, segments[0].seq)
+                end.expect("S", seq=0, **fields)
+                return end
+        raise AssertionError(f"no SYN has come to {endpoint}; waiting: {self.waiting()}")
+
+    def waiting(self):
+        """Returns what was sent and not yet expected (list of str)."""
+        return [str(segment) for segments in self.received.values() for segment in segments] + [
+            f"port {port}: {Ether(frame).summary()}" for port, frame in self.others]
+
+    def silent(self):
+        """Asserts that nothing was sent that has not been expected."""
+        assert self.waiting() == []
+
+    def conserved(self):
+        """Asserts that nothing was lost (`tcp.conservation`)."""
+        conserved(self.state, self.network.pool, self.sources_at_start)
+
+    def count(self, name):
+        """Returns a drop, notice or total by its name."""
+        counted = self.state.counters
+        for names, values in ((counters.DROP_REASONS, counted.drops), (counters.NOTICES, counted.notices),
+                              (counters.TOTALS, counted.totals)):
+            if name in names:
+                return int(values[names.index(name)])
+        raise KeyError(name)
+
+    def event(self, side, name):
+        """Returns the counter `name` of counters.EVENTS on "client" or "target" side."""
+        return int(self.state.counters.events[snapshot.SIDES.index(side), counters.EVENTS.index(name)])
+
+    def drops(self):
+        """Returns all drops that are not 0 (dict)."""
+        return {name: int(count) for name, count in zip(counters.DROP_REASONS, self.state.counters.drops, strict=True) if count}
+
+    def states(self):
+        """Returns how many connections are in each state, where there are any (dict)."""
+        return {name: int(count) for name, count in zip(connection.STATES, self.state.counters.states, strict=True)
+                if count and name != "free"}
+
+    def number_of(self, client):
+        """Returns the number of a client's connection, or None."""
+        hot = self.state.connections.hot
+        for number in open_connections(self.state):
+            if (int(hot["remote_address"][number, 0]), int(hot["remote_port"][number, 0])) == client.key():
+                return int(number)
+        return None
+
+    def state_of(self, client):
+        """Returns the name of the state of a client's connection, "free" where it has none."""
+        number = self.number_of(client)
+        return "free" if number is None else connection.STATES[self.state.connections.hot["state"][number]]
+
+    def records(self):
+        """Returns the records finished so far and not yet fetched (list of dict)."""
+        kept, started = self.state.records, datetime.datetime.fromtimestamp(0, datetime.timezone.utc)
+        head, tail = int(kept.head[0]), int(kept.tail[0])
+        kept.tail[0] = head
+        return [snapshot.record_dict(self.configuration, kept.ring[number % len(kept.ring)], started)
+                for number in range(tail, head)]
+
+    def start_at(self, now):
+        """Sets a fresh worker's clock, without the wheel turning through all the ticks up to there."""
+        self.now = now
+        self.state.wheel.now[0] = now // 10_000
+        self.run()
+
+    def start_for_isn(self, client, isn):
+        """Sets the clock so that `client`, opening now, is given this initial number (RFC 6528's clock)."""
+        ports = client.own[1] << 16 | client.other[1]
+        hashed = half_siphash(*map(int, self.state.connections.secret), client.key()[0],
+                              int(ipaddress.IPv4Address(client.other[0])), ports)
+        self.start_at(((isn - hashed) & MASK) << 2)
+
+    def drain(self):
+        """Tells the worker to open nothing new and to end with the last connection."""
+        self.state.control[0] = DRAIN
+        self.run()
+
+    def stop(self):
+        """Tells the worker to end; returns how many passes it took."""
+        self.state.control[0] = STOP
+        passes = self._run(self.state, -1, self.now)
+        self._take()
+        return passes
+
+    def finish(self):
+        """Ends a test: nothing unexpected was sent, nothing is lost, and stopping leaves nothing behind."""
+        self.silent()
+        self.conserved()
+        self.stop()
+        self.conserved()
+        assert self.states() == {} and self.count("open") == 0
+
+
+class End:
+    """One end of a connection, played by a test. `seq` and `ack` are what it sends next, relative numbers."""
+
+    def __init__(self, proxy, port, own, other, isn, other_isn=None):
+        self.proxy, self.port, self.own, self.other = proxy, port, own, other
+        self.isn, self.other_isn = isn, other_isn
+        self.seq, self.ack = 0, 0
+
+    def key(self):
+        """Returns (address as int, port) of this end."""
+        return int(ipaddress.IPv4Address(self.own[0])), self.own[1]
+
+    def segment(self, flags, data=b"", seq=None, ack=None, **fields):
+        """Returns a frame (bytes) of this end's; without `seq` its next number, which moves on by what it sends."""
+        if seq is None:
+            seq = self.seq
+            self.seq += len(data) + ("S" in flags) + ("F" in flags)
+        absolute = ((self.ack if ack is None else ack) + (self.other_isn or 0)) if "A" in flags else ack or 0
+        return build(self.own, self.other, MACS[self.port], flags, self.isn + seq, absolute, data, **fields)
+
+    def send(self, flags, data=b"", seq=None, ack=None, **fields):
+        """Sends one segment (see `segment`) as a burst of its own."""
+        self.proxy.burst(self.segment(flags, data, seq, ack, **fields), port=self.port)
+
+    def expect(self, flags, seq=None, ack=None, data=b"", intact=True, **fields):
+        """Takes the first segment that has come and returns it; it must be exactly this one, and follow what was
+        taken before unless `seq` or `ack` say otherwise (`ack=None`: whatever it is, `fields` as in Segment)."""
+        waiting = self.proxy.received[self.own, self.other]
+        assert waiting, f"{flags} was to come to {self.own}, nothing has; waiting: {self.proxy.waiting()}"
+        segment = waiting.popleft()
+        if self.other_isn is None and "S" in segment.flags:
+            self.other_isn = segment.seq
+        came = {"flags": segment.flags, "data": segment.data, "intact": segment.intact}
+        wanted = {"flags": flags, "data": data, "intact": intact}
+        if seq is not None:
+            came["seq"], wanted["seq"] = signed(segment.seq - (self.other_isn or 0)), seq
+        if ack is not None:
+            came["ack"], wanted["ack"] = signed(segment.ack - self.isn), ack
+        came.update((name, getattr(segment, name)) for name in fields)
+        assert came == wanted | fields, f"{came} came, not {wanted | fields}"
+        if segment.flags != "R" and "R" not in flags:
+            stop = signed(segment.seq - self.other_isn) + len(data) + ("S" in flags) + ("F" in flags)
+            self.ack = max(self.ack, stop)
+        return segment
+
+    def nothing(self):
+        """Asserts that nothing more has come to this end."""
+        assert not self.proxy.received[self.own, self.other], self.proxy.waiting()
+
+
+def signed(number):
+    """Returns a difference of sequence numbers as the nearest to 0."""
+    return ((number + 0x80000000) & MASK) - 0x80000000
+
+
+def handshake(client, **fields):
+    """Opens a client's connection up to the acknowledgement of our SYN-ACK, which is not looked at further."""
+    client.send("S", **fields)
+    client.expect("SA", seq=0, ack=1)
+    client.send("A")
+
+
+def connect(proxy, client, data=b"hello", target="a", isn=700_000, **fields):
+    """Opens a connection up to the target, with `data` held and acknowledged; returns the target's End."""
+    handshake(client)
+    client.send("PA", data)
+    server = proxy.accept(target, isn)
+    server.send("SA", mss=1460, **fields)
+    server.expect("PA", seq=1, ack=1, data=data)
+    server.send("A")
+    client.expect("A", seq=1, ack=1 + len(data))
+    return server
+
+
+def close(client, server):
+    """Closes a connection from the client's side in four segments."""
+    client.send("FA")
+    server.expect("FA", ack=server.seq)
+    server.send("A")
+    client.expect("A", ack=client.seq)
+    server.send("FA")
+    client.expect("FA", ack=client.seq)
+    client.send("A")
+    server.expect("A", ack=server.seq)
+
+
+def settings(**chosen):
+    """Marks a test to get a `proxy` made with these arguments of Proxy."""
+    return pytest.mark.parametrize("proxy", [chosen], indirect=True, ids=[""])
