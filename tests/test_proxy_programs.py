@@ -14,6 +14,8 @@ from peers.requirements import needs_bed, needs_nginx, needs_program
 pytestmark = [needs_bed, needs_nginx, pytest.mark.parametrize("laboratory", lab.LAYOUTS, indirect=True, ids=str)]
 REQUESTS, AT_ONCE = 20_000, 64
 DOWNLOAD = 200_000_000
+KEPT_BY_DEVICE = {"af_xdp": 64}
+"""So many mbufs, more or fewer, a driver may have in its rings from one moment to the next; the others keep none."""
 
 
 def output_of(laboratory, host, *arguments, given=None, seconds=60):
@@ -66,7 +68,12 @@ def test_twenty_thousand_requests_each_on_its_own_connection(laboratory):
     assert faults == [], f"{len(faults)} of {REQUESTS} went wrong"
     after = laboratory.counters_at_rest()
     assert after["workers"][0]["connections"]["opened"] - before["workers"][0]["connections"]["opened"] == REQUESTS
-    assert after["pool"]["available"] == before["pool"]["available"], "mbufs have been lost"
+    assert abs(lost_mbufs(before, after)) <= KEPT_BY_DEVICE.get(laboratory.layout.device, 0)
+
+
+def lost_mbufs(before, after):
+    """How many fewer mbufs the pool has than it had."""
+    return before["pool"]["available"] - after["pool"]["available"]
 
 
 def test_a_download_of_200_megabytes_is_the_same_octet_for_octet(laboratory):
@@ -88,7 +95,7 @@ def test_a_download_of_200_megabytes_is_the_same_octet_for_octet(laboratory):
     finally:
         file.unlink()
     assert received.hexdigest() == expected.hexdigest()
-    assert laboratory.counters_at_rest()["pool"]["available"] == before["pool"]["available"], "mbufs have been lost"
+    assert abs(lost_mbufs(before, laboratory.counters_at_rest())) <= KEPT_BY_DEVICE.get(laboratory.layout.device, 0)
 
 
 @needs_program("iperf3", "iperf3")

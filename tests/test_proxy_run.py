@@ -73,6 +73,10 @@ def test_ones_own_request_works_as_the_demonstration_says(tmp_path):
         answer = subprocess.run(["ip", "netns", "exec", f"{namespace}-client", "curl", "-sS", "--max-time", "5",
                                  "http://10.1.0.1/b"], capture_output=True, text=True)
         assert answer.stdout.splitlines()[:1] == ["b"], answer.stderr
+        stats = subprocess.run([sys.executable, "-m", "pipeline", "stats", "--json", "--socket",
+                                tmp_path / "stats.sock"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert [(target["id"], target["connections"]) for target in json.loads(stats)["targets"]] == [
+            ("a", 0), ("b", 1), ("c", 0)]
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 0, errors
@@ -88,6 +92,21 @@ def wait_for_words(process, words):
         if words in line:
             return
     pytest.fail(f"the engine ended without saying {words!r}")
+
+
+def test_a_run_after_one_that_was_killed_works_as_ever(tmp_path):
+    path, namespace = configuration_beside(tmp_path, "demonstration.toml")
+    killed = run(path)
+    wait_for_words(killed, "is up after")
+    killed.kill()
+    killed.communicate()
+    assert len(left_of(namespace)) == 5
+    again = run(path, "--duration", "0.5", "--json")
+    out, errors = again.communicate(timeout=60)
+    assert again.returncode == 0, errors
+    assert f"process {killed.pid} left behind" in errors
+    assert json.loads(out)["summary"]["duration"] >= 0.5
+    assert left_of(namespace) == []
 
 
 def test_a_stop_while_starting_leaves_nothing(tmp_path):

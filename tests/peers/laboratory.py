@@ -67,6 +67,8 @@ class Laboratory:
         while (stats := self.engine.stats())["workers"][0]["connections"]["open"]:
             assert time.monotonic() < deadline, f"connections are left in the table: {stats['workers'][0]}"
             time.sleep(0.05)
+        connections = stats["workers"][0]["connections"]
+        assert (connections["table"], connections["held"]) == (0, 0), f"entries are left without a connection: {connections}"
         return stats
 
     def counters_soon(self):
