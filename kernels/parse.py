@@ -51,17 +51,24 @@ MOST_SEGMENTS = 64
 
 
 @kernel
+def _is_in_buffer(packets, base, mbuf):
+    """Says whether the data of one mbuf lie in its buffer, and that in the arena."""
+    head = packets.mbuf[mbuf]
+    start, length = data_start(packets, base, mbuf), int64(head.data_length)
+    inside = int64(head.data_off) + length <= int64(head.buffer_length)
+    return inside and start >= 0 and start + length <= packets.octets.shape[0]
+
+
+@kernel
 def _chain_is_whole(packets, base, mbuf):
-    """Says whether the chained mbufs lie in the arena and hold just what the first one says."""
+    """Says whether the chained mbufs hold just what the first one says."""
     total, parts = 0, 0
     current = mbuf
     last = packets.mbuf.shape[0] - 1
     while parts < MOST_SEGMENTS:
-        start = data_start(packets, base, current)
-        length = int64(packets.mbuf[current].data_length)
-        if start < 0 or start + length > packets.octets.shape[0]:
+        if not _is_in_buffer(packets, base, current):
             return False
-        total += length
+        total += int64(packets.mbuf[current].data_length)
         parts += 1
         if packets.mbuf[current].next == 0:
             break
@@ -83,7 +90,7 @@ def parse_frame(packets, base, batch, row, mac_high, mac_low, notices):
         if not _chain_is_whole(packets, base, mbuf):
             return DROP_MBUF_CHAIN
         notices[NOTICE_SEVERAL_SEGMENTS] += 1
-    elif frame < 0 or frame + length > packets.octets.shape[0] or int64(head.packet_length) != length:
+    elif int64(head.packet_length) != length or not _is_in_buffer(packets, base, mbuf):
         return DROP_MBUF_CHAIN
     if length < ETHERNET_LENGTH:
         return DROP_RUNT_FRAME
