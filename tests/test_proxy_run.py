@@ -88,10 +88,12 @@ def test_ones_own_request_works_as_the_demonstration_says(tmp_path):
 
 def wait_for_words(process, words):
     """Read what a process says on standard error until it has said `words`."""
+    said = []
     for line in process.stderr:
+        said.append(line)
         if words in line:
             return
-    pytest.fail(f"the engine ended without saying {words!r}")
+    pytest.fail(f"the engine ended without saying {words!r}, but {''.join(said)}")
 
 
 def test_a_run_after_one_that_was_killed_works_as_ever(tmp_path):
