@@ -73,7 +73,6 @@ def unresolved(connections, connection, tick):
     connections.counters.drops[DROP_UNRESOLVED_NEIGHBOUR] += 1
     if hot.state == SYN_RECEIVED or hot.state == CONNECTING:
         cold.retry = (tick + RESOLVE_RETRY) & 0xFFFFFFFF
-        cold.tries = max(int64(cold.tries) - 1, 0)
         note(connections.touched, connection, 0)
 
 

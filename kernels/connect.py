@@ -2,6 +2,7 @@
 from numpy import int64
 
 from .connection import (
+    ASKED,
     CLIENT,
     CONNECTING,
     FIN_SEEN,
@@ -98,6 +99,7 @@ def connect(connections, selection, targets, sources, network, records, now):
     for number in range(choices.filled[0]):
         connection = choices.connection[number]
         hot, cold = connections.hot[connection], connections.cold[connection]
+        hot.options &= 0xFF ^ ASKED
         if hot.state != FIRST_DATA:
             continue
         target = target_of(connections, connection, choices.detail[number], selection, targets)

@@ -24,7 +24,10 @@ FIN_SEEN = 1      # shifted by the side that sent the FIN
 FIN_ACKED = 4     # shifted by the side whose FIN the other has acknowledged
 RST_SEEN = 16     # a RST that may not have been exact has passed (SPLICE 4.1)
 TARGET_FIRST = 32  # the target's FIN came before the client's
+RST_OF_TARGET = 64  # the RST that was seen last was the target's
 HOLDS = 1         # options: `held` of the cold record names bytes that the target has not acknowledged
+ASKED = 2         # options: it stands in `choices`
+SPLICED = 4       # options: the target has answered
 
 HOT = np.dtype([
     ("remote_address", "u4", (2,)),   # of the client and of the target
@@ -130,6 +133,15 @@ def note(listed, connection, detail):
         listed.connection[row] = connection
         listed.detail[row] = detail
         listed.filled[0] = row + 1
+
+
+@kernel
+def ask(connections, connection):
+    """Lists a connection in `choices`, once however many segments of a burst make it ready for a target."""
+    hot = connections.hot[connection]
+    if hot.options & ASKED == 0:
+        hot.options |= ASKED
+        note(connections.choices, connection, 0)
 
 
 @kernel

@@ -12,6 +12,7 @@ from .connection import (
     FREE,
     HOLDS,
     NO_TARGET,
+    RST_OF_TARGET,
     RST_SEEN,
     SYN_RECEIVED,
     TARGET,
@@ -28,12 +29,23 @@ from .counters import (
     SENT_RST,
     TOTAL_EXPIRED,
 )
+from .build import RESOLVE_RETRY
 from .connect import send_syn
 from .handshake import HELD_RETRY, answer_fin, send_held
 from .headers import ACK, RST
 from .jit import kernel
+from .neighbours import REACHABLE
 from .open import SYN_RETRY, send_syn_ack
-from .records import ACTIVE_CLOSE, PASSIVE_CLOSE, STOPPED, TCP_CLOSED, TIMEOUT, step
+from .records import (
+    ACTIVE_CLOSE,
+    ACTIVE_RST,
+    PASSIVE_CLOSE,
+    PASSIVE_RST,
+    STOPPED,
+    TCP_CLOSED,
+    TIMEOUT,
+    step,
+)
 from .sequence import distance, wrap
 from .wheel import TICK_MICROSECONDS, schedule
 
@@ -88,10 +100,17 @@ def closed(connections, connection):
 
 @kernel
 def time_out(connections, connection, records, now):
-    """Ends a connection whose state has lasted too long: a live one with RST to both sides, TIME_WAIT silently."""
+    """Ends a connection whose state has lasted too long: a live one with RST to both sides.
+
+    TIME_WAIT ends silently, and so does what a RST has ended that nothing contradicted (SPLICE 4.1).
+    """
     hot = connections.hot[connection]
     if hot.state == TIME_WAIT:
         closed(connections, connection)
+        return
+    if hot.closing & RST_SEEN:
+        of_target = hot.closing & RST_OF_TARGET != 0
+        end(connections, connection, ACTIVE_RST if of_target else PASSIVE_RST, PASSIVE_RST if of_target else ACTIVE_RST)
         return
     if hot.state != SYN_RECEIVED:
         reset_both(connections, connection)
@@ -105,6 +124,11 @@ def retransmit(connections, connection, network, tick):
     """Sends again what the engine owns in this state, and sets the next time, twice as far away."""
     hot, cold = connections.hot[connection], connections.cold[connection]
     notices, first = connections.counters.notices, SYN_RETRY
+    opening = hot.state == SYN_RECEIVED or hot.state == CONNECTING
+    waits_for = int64(hot.neighbour[CLIENT if hot.state == SYN_RECEIVED else TARGET])
+    if opening and network.neighbours[waits_for].state < REACHABLE:
+        cold.retry = wrap(tick + RESOLVE_RETRY)
+        return
     if hot.state == SYN_RECEIVED:
         send_syn_ack(connections, connection, network)
         notices[NOTICE_SYN_ACK_RETRANSMITTED] += 1

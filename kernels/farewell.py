@@ -2,10 +2,10 @@
 from numpy import int64
 
 from .connection import CLIENT, FIN_WAIT, emit, enter
-from .counters import SENT_FIN_PASSIVE
+from .counters import NOTICE_FIRST_DATA_ANSWERED_FIN, RECEIVED_FIN_ACTIVE, SENT_FIN_PASSIVE
 from .headers import ACK, FIN
 from .jit import kernel
-from .records import TCP_LAST_ACK, step
+from .records import TCP_CLOSE_WAIT, TCP_LAST_ACK, step
 from .sequence import wrap
 
 FIN_RETRY = 30
@@ -23,9 +23,12 @@ def answer_fin(connections, connection):
 @kernel
 def leave_unbound(connections, connection, records, now, tick):
     """The client has closed without a word: answer its FIN and wait for its last acknowledgement."""
-    cold = connections.cold[connection]
+    cold, counters = connections.cold[connection], connections.counters
     answer_fin(connections, connection)
     cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + FIN_RETRY) & 0xFFFFFFFF, 0
     enter(connections, connection, FIN_WAIT)
+    step(records, connection, CLIENT, TCP_CLOSE_WAIT, now)
     step(records, connection, CLIENT, TCP_LAST_ACK, now)
-    connections.counters.events[CLIENT, SENT_FIN_PASSIVE] += 1
+    counters.notices[NOTICE_FIRST_DATA_ANSWERED_FIN] += 1
+    counters.events[CLIENT, RECEIVED_FIN_ACTIVE] += 1
+    counters.events[CLIENT, SENT_FIN_PASSIVE] += 1

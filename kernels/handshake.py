@@ -12,12 +12,13 @@ from .connection import (
     HALF_CLOSED,
     HOLDS,
     NO_TARGET,
+    SPLICED,
     SYN_RECEIVED,
     TARGET,
+    ask,
     emit,
     end,
     enter,
-    note,
 )
 from .counters import (
     DROP_UNEXPECTED_SEGMENT,
@@ -98,7 +99,7 @@ def client_is_there(connections, connection, services, records, now, tick):
     step(records, connection, CLIENT, TCP_ESTABLISHED, now)
     connections.counters.events[CLIENT, RECEIVED_ACK_OF_SYN_ACK] += 1
     if services[connections.hot[connection].service].binding == IMMEDIATE:
-        note(connections.choices, connection, 0)
+        ask(connections, connection)
 
 
 @kernel
@@ -167,6 +168,7 @@ def target_is_there(batch, row, connections, connection, network, records, now, 
     hot.next[TARGET] = wrap(batch.seq[row] + 1)
     hot.acked[TARGET] = batch.ack[row]
     hot.stamp = tick & 0xFFFFFFFF
+    hot.options |= SPLICED
     cold.mss[TARGET] = min(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, network.mss[0])
     cold.retry, cold.tries = 0, 0
     if hot.options & HOLDS:

@@ -8,14 +8,13 @@ from .connection import (
     FIN_SEEN,
     FIRST_DATA,
     HOLDS,
-    note,
+    ask,
 )
 from .counters import (
     DROP_FIRST_DATA_TOO_LONG,
     DROP_HELD_ALREADY,
     DROP_HELD_POOL_EMPTY,
     DROP_OUT_OF_ORDER_FIRST_DATA,
-    NOTICE_FIRST_DATA_ANSWERED_FIN,
     RECEIVED_FIN_ACTIVE,
     RECEIVED_PAYLOAD,
 )
@@ -65,26 +64,28 @@ def slot_for(connections, connection):
 
 
 @kernel
-def append(packets, base, batch, row, connections, connection, slot):
-    """Appends what is new in a segment to the held bytes; returns -1, or why nothing of it could be used.
-
-    The first copy of a byte wins (SPLICE 1.4). What the slot has no room for is left to the client's retransmission.
-    """
-    cold, held = connections.cold[connection], connections.held
-    have, limit = held.length[slot], held.limit[0]
-    offset = distance(batch.seq[row], wrap(int64(cold.client_isn) + 1))
-    length = batch.payload_length[row]
+def nothing_new(batch, row, have, offset, limit):
+    """Returns why a segment adds nothing to `have` held bytes, or -1; `offset` is its distance from the first byte."""
+    length, finishes = batch.payload_length[row], batch.control[row] & FIN != 0
     if offset > have:
         return DROP_OUT_OF_ORDER_FIRST_DATA
     skip = have - offset
-    if skip > length or (skip == length and length > 0 and batch.control[row] & FIN == 0):
+    if skip > length or (skip == length and not finishes):
         return DROP_HELD_ALREADY
-    part = min(length - skip, limit - have)
-    if part < length - skip and part <= 0:
-        return DROP_FIRST_DATA_TOO_LONG
+    return DROP_FIRST_DATA_TOO_LONG if skip < length and have >= limit else -1
+
+
+@kernel
+def append(packets, base, batch, row, held, slot, offset):
+    """Appends what is new in a segment to a slot. The first copy of a byte wins (SPLICE 1.4).
+
+    What the slot has no room for is left to the client's retransmission.
+    """
+    have, limit = held.length[slot], held.limit[0]
+    skip = have - offset
+    part = min(batch.payload_length[row] - skip, limit - have)
     copy_payload(packets, base, batch.mbuf[row], batch.payload[row], skip, part, held.octets, slot * limit + have)
     held.length[slot] = have + part
-    return -1
 
 
 @kernel
@@ -94,29 +95,33 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
     Returns -1, or why the row is dropped.
     """
     hot, cold, held = connections.hot[connection], connections.cold[connection], connections.held
+    if hot.closing & (FIN_SEEN << CLIENT):
+        return DROP_HELD_ALREADY
+    first = wrap(int64(cold.client_isn) + 1)
+    offset = distance(batch.seq[row], first)
+    have = held.length[int64(cold.held)] if hot.options & HOLDS else 0
+    reason = nothing_new(batch, row, have, offset, held.limit[0])
+    if reason >= 0:
+        return reason
+    if hot.state == FIRST_DATA and have == 0 and batch.payload_length[row] == 0:
+        hot.closing |= FIN_SEEN << CLIENT
+        hot.next[CLIENT] = wrap(first + 1)
+        leave_unbound(connections, connection, records, now, now // TICK_MICROSECONDS)
+        return -1
     slot = slot_for(connections, connection)
     if slot < 0:
         return DROP_HELD_POOL_EMPTY
-    if hot.closing & (FIN_SEEN << CLIENT):
-        return DROP_HELD_ALREADY
-    reason = append(packets, base, batch, row, connections, connection, slot)
-    if reason >= 0:
-        return reason
-    connections.counters.events[CLIENT, RECEIVED_PAYLOAD] += int64(batch.payload_length[row] > 0)
-    behind = wrap(int64(cold.client_isn) + 1 + held.length[slot])
-    finishes = batch.control[row] & FIN != 0 and wrap(batch.seq[row] + batch.payload_length[row]) == behind
-    if finishes:
+    append(packets, base, batch, row, held, slot, offset)
+    stop = wrap(first + held.length[slot])
+    if batch.control[row] & FIN and wrap(batch.seq[row] + batch.payload_length[row]) == stop:
         hot.closing |= FIN_SEEN << CLIENT
         connections.counters.events[CLIENT, RECEIVED_FIN_ACTIVE] += 1
         step(records, connection, CLIENT, TCP_CLOSE_WAIT, now)
-    hot.next[CLIENT] = wrap(behind + int64(finishes))
-    if hot.state != FIRST_DATA:
-        return -1
-    if held.length[slot] > 0:
-        note(connections.choices, connection, 0)
-    elif finishes:
-        connections.counters.notices[NOTICE_FIRST_DATA_ANSWERED_FIN] += 1
-        leave_unbound(connections, connection, records, now, now // TICK_MICROSECONDS)
+        stop = wrap(stop + 1)
+    hot.next[CLIENT] = stop
+    connections.counters.events[CLIENT, RECEIVED_PAYLOAD] += int64(batch.payload_length[row] > 0)
+    if hot.state == FIRST_DATA:
+        ask(connections, connection)
     return -1
 
 

@@ -21,8 +21,9 @@ def echo_in_place(packets, batch, row):
     before = int64(ip.ttl) | (int64(ip.protocol) << 8)
     ip.ttl = 64
     ip.checksum = update(int64(ip.checksum), difference(before, 64 | (int64(ip.protocol) << 8)))
-    icmp.type = ECHO_REPLY
-    icmp.checksum = update(int64(icmp.checksum), difference(ECHO_REQUEST, ECHO_REPLY))
+    icmp.type, icmp.checksum = ECHO_REPLY, 0
+    # In full, for an update cannot tell a sum of zeros (checksum 0xFFFF) from one of 0xFFFF (RFC 1624, section 3).
+    icmp.checksum = 0xFFFF - fold(sum_octets(packets, batch.transport[row], batch.payload_length[row]))
     packets.mbuf[batch.mbuf[row]].offload = 0
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy import int64
 
-from .connection import CLIENT, NO_TARGET, TARGET
+from .connection import CLIENT, SPLICED, TARGET
 from .counters import NOTICE_RECORDS_LOST
 from .jit import kernel
 from .native import address_of, load_acquire, store_release
@@ -89,7 +89,7 @@ def finish(records, counters, hot, cold, connection, causes, now):
         counters.notices[NOTICE_RECORDS_LOST] += 1
         return
     work, done = records.work[connection], records.ring[head % records.ring.shape[0]]
-    bound = hot.target != NO_TARGET
+    spliced = hot.options & SPLICED != 0
     done.opened, done.closed = work.opened, now
     done.service, done.target = hot.service, hot.target
     for side in range(2):
@@ -99,7 +99,7 @@ def finish(records, counters, hot, cold, connection, causes, now):
         done.local_address[side] = hot.local_address[side]
         done.remote_port[side] = hot.remote_port[side]
         done.local_port[side] = hot.local_port[side]
-        done.octets[side] = octets_sent(hot, cold, side) if bound or side == CLIENT else 0
+        done.octets[side] = octets_sent(hot, cold, side) if spliced or side == CLIENT else 0
         for number in range(STEPS):
             done.state[side, number] = work.state[side, number]
             done.at[side, number] = work.at[side, number]

@@ -14,6 +14,7 @@ from .connection import (
     HALF_CLOSED,
     HOLDS,
     NO_HELD,
+    RST_OF_TARGET,
     RST_SEEN,
     TARGET,
     TARGET_FIRST,
@@ -73,7 +74,7 @@ def reset(batch, row, connections, connection, side, records, now):
     connections.counters.events[other, SENT_RST] += 1
     batch.verdict[row] = FORWARD
     if away != 0:
-        hot.closing |= RST_SEEN
+        hot.closing = (hot.closing & (0xFF ^ RST_OF_TARGET)) | RST_SEEN | (RST_OF_TARGET if side == TARGET else 0)
         note(connections.touched, connection, 0)
         return
     step(records, connection, CLIENT, TCP_CLOSED, now)
@@ -161,20 +162,21 @@ def fin_is_acknowledged(connections, connection, side, records, now):
     hot.closing |= FIN_ACKED << other
     connections.counters.events[side, RECEIVED_ACK_OF_FIN] += 1
     connections.counters.events[other, SENT_ACK_OF_FIN] += 1
+    first = TARGET if hot.closing & TARGET_FIRST else CLIENT
     both = hot.closing & (FIN_SEEN << side) != 0
-    step(records, connection, side, TCP_TIME_WAIT if both else TCP_FIN_WAIT_2, now)
+    step(records, connection, side, TCP_CLOSED if first == side else TCP_TIME_WAIT if both else TCP_FIN_WAIT_2, now)
 
 
 @kernel
 def close(connections, connection, side, finishes, records, now):
     """Follows the two FINs and their acknowledgements through HALF_CLOSED, FIN_WAIT and TIME_WAIT."""
     hot, other = connections.hot[connection], 1 - side
-    if finishes and hot.closing & (FIN_SEEN << side) == 0:
-        fin_comes(connections, connection, side, records, now)
     sent = wrap(int64(hot.next[other]) + int64(hot.shift[other]))
     theirs = hot.closing & ((FIN_SEEN | FIN_ACKED) << other)
     if theirs == FIN_SEEN << other and distance(int64(hot.acked[side]), sent) >= 0:
         fin_is_acknowledged(connections, connection, side, records, now)
+    if finishes and hot.closing & (FIN_SEEN << side) == 0:
+        fin_comes(connections, connection, side, records, now)
     fins, acks = hot.closing & 3, (hot.closing >> 2) & 3
     state = TIME_WAIT if fins == 3 and acks == 3 else FIN_WAIT if fins == 3 else HALF_CLOSED if fins else ESTABLISHED
     if state != hot.state:

@@ -7,7 +7,7 @@ from numpy import int64
 
 from .batch import DROP, KIND_TCP, PENDING
 from .checksum import fold, pseudo_header, sum_chain
-from .connection import ESTABLISHED
+from .connection import ESTABLISHED, NO_TARGET
 from .counters import DROP_TCP_CHECKSUM
 from .headers import FIN, RST, SYN
 from .jit import kernel
@@ -35,7 +35,8 @@ def verify(packets, base, batch, count, connections):
         if batch.kind[row] != KIND_TCP or batch.verdict[row] != PENDING:
             continue
         flow = batch.flow[row]
-        bound = flow >= 0 and int64(connections.hot[flow >> 1].state) >= ESTABLISHED
+        hot = connections.hot[max(flow >> 1, 0)]
+        bound = flow >= 0 and hot.state >= ESTABLISHED and hot.target != NO_TARGET
         if bound and batch.control[row] & (SYN | FIN | RST) == 0:
             continue
         if not tcp_checksum_is_right(packets, base, batch, row):
