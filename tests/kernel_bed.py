@@ -6,7 +6,7 @@ works in both modes: jitted, and as plain Python under `NUMBA_DISABLE_JIT=1`.
 import os
 
 import numpy as np
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Dot1Q, Ether
 
@@ -20,6 +20,7 @@ EXAMPLES = int(os.environ.get("KERNEL_EXAMPLES", "60"))
 """Examples that hypothesis tries for a property; the runs un-jitted and with bounds checked ask for fewer."""
 
 generated = settings(max_examples=EXAMPLES, deadline=None, derandomize=True,
+                     phases=[Phase.explicit, Phase.generate, Phase.shrink],
                      suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 SERVICE, PORT, CLIENT, GATEWAY = "10.1.0.1", 80, "10.1.0.2", "10.2.0.254"
