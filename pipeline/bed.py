@@ -54,7 +54,14 @@ class Bed:
         self._started: list[subprocess.Popen] = []
 
     def prepare(self):
-        """Make the namespaces, the bridges and the hosts, and what af_packet or af_xdp opens. Raises BedError."""
+        """Make the namespaces, the bridges and the hosts, and what af_packet or af_xdp opens.
+
+        Raises BedError, or WebServerError where a host wants a web server and none is installed.
+        """
+        if os.geteuid() != 0:
+            raise BedError("a bed of network namespaces can only be made by root")
+        if any(host.web for host in self.configuration.hosts):
+            web_server.program()
         bed_register.clear_leftovers(self.say)
         try:
             self._entry = bed_register.Entry(self.namespace)

@@ -4,11 +4,13 @@ What is asked follows from the configuration: one request for each rule of each 
 servers of the bed. The client is curl in the client's namespace; every request is a connection of its own.
 """
 import collections
+import shutil
 import statistics
 import subprocess
 from typing import NamedTuple
 
 from pipeline.bed import address_of
+from pipeline.errors import RunError
 from pipeline.web_server import HEADER
 
 REMEMBERED = 1000
@@ -28,7 +30,7 @@ class Request(NamedTuple):
 class Demonstration:
     """Requests for as long as the `with` lasts; `tick` a few times a second keeps them going.
 
-    All calls come from the thread that made the bed; none of them waits.
+    All calls come from the thread that made the bed; none of them waits. `tick` raises RunError where there is no curl.
     """
 
     def __init__(self, configuration, bed, say=print):
@@ -61,6 +63,8 @@ class Demonstration:
                 self._count(*line.split("\t"))
             self._curl = None
         if self.requests:
+            if shutil.which("curl") is None:
+                raise RunError("curl, the client of the demonstration, is not installed (apt-get install curl)")
             self._curl = self.bed.run_in(self.client.name, self._arguments(), stdin=subprocess.DEVNULL,
                                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 

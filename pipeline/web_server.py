@@ -39,22 +39,27 @@ class WebServerError(RunError):
     """The web server is not installed or did not start; the message says which."""
 
 
+def program() -> str:
+    """The path of nginx. Raises WebServerError if it is not installed."""
+    found = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    if found is None:
+        raise WebServerError("nginx, the web server of the bed, is not installed (apt-get install nginx-light)")
+    return found
+
+
 def prepare(folder: pathlib.Path, name: str, address: str, port: int) -> list[str]:
     """Write the configuration of the server `name` at `address`:`port` into `folder`.
 
     Returns the arguments that start it in the foreground. Files put into `folder`/files are served as /files/NAME.
     Raises WebServerError if nginx is not installed.
     """
-    program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-    if program is None:
-        raise WebServerError("nginx, the web server of the bed, is not installed (apt-get install nginx-light)")
     files = folder / "files"
     files.mkdir(parents=True)
     for shared in (folder, files):
         shared.chmod(0o755)
     configuration = folder / "nginx.conf"
     configuration.write_text(CONFIGURATION.format(folder=folder, address=address, port=port, header=HEADER, name=name))
-    return [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(configuration)]
+    return [program(), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(configuration)]
 
 
 def is_listening(folder: pathlib.Path) -> bool:

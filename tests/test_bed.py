@@ -171,6 +171,24 @@ def test_a_tap_that_never_appears_is_named(namespace, monkeypatch):
         bed.remove()
 
 
+def test_who_is_not_root_is_told_so(namespace):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(65534)
+            bed_of(settings_of("one_arm.toml", namespace)).prepare()
+        except BaseException as error:
+            os.write(writing, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading) as words:
+        assert words.read() == "BedError: a bed of network namespaces can only be made by root"
+    os.waitpid(child, 0)
+    assert left_of(namespace) == []
+
+
 HOLD_A_BED = """
 import sys, time
 from pipeline import configuration
