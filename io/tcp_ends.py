@@ -1,7 +1,7 @@
-"""Both ends of many TCP connections at once, in columns: the clients and servers around an engine on memory ports.
+"""Both ends of many TCP connections at once, in columns: the clients and servers around an engine that is stepped.
 
-The clients lie behind port 0 of the engine, the servers behind its last port. Nothing is lost between memory ports, so
-an end sends each segment once and takes what comes; each octet of a stream tells where it belongs.
+The clients lie behind port 0 of the engine, the servers behind its last port. Nothing is lost on the way to it, so an
+end sends each segment once and takes what comes; each octet of a stream tells where it belongs.
 """
 import numpy as np
 
@@ -16,12 +16,12 @@ from .frame_rows import (
     ones_sum,
     pseudo_sum,
     store,
-    take_rows,
     tcp_rows,
     write_rows,
 )
 
-CLIENT_MAC, SERVER_MAC = 0x02AA00000001, 0x02BB00000001
+HOST_MACS = 0x02AA00000001, 0x02BB00000001
+"""MAC of all hosts on the clients' side, and of all on the servers'."""
 WIDEST = 1536
 """Octets of a frame that are looked at; more than an Ethernet frame has."""
 
@@ -71,15 +71,17 @@ class Received:
 
 
 class TcpEnds:
-    """Clients and servers of connections through a MemoryEngine; client n has an address and port of `clients`.
+    """Clients and servers of connections through `engine`; client n has an address and port of `clients`.
 
+    The engine is a pipeline.memory_engine.MemoryEngine or has the same `macs`, `pool`, `feed`, `step` and `take`.
     `clients`: addresses and ports (int64[n] each), `service`: address and port (ints). Initial numbers are random.
     `sent` and `received` (int64[2, n]) count payload octets from the client (row 0) and from the server (row 1).
     """
 
     def __init__(self, engine, clients, service, generator):
         self.engine, self.service = engine, service
-        self.near, self.far = engine.ports[0], engine.ports[-1]
+        self.ports = (0, len(engine.macs) - 1)
+        self.macs = [(engine.macs[number], mac) for number, mac in zip(self.ports, HOST_MACS, strict=True)]
         self.address, self.port = (np.asarray(column, np.int64) for column in clients)
         count = len(self.address)
         self.client_first = wrap(generator.permutation(count) + int(generator.integers(1 << 32)))
@@ -90,7 +92,6 @@ class TcpEnds:
         self._by_client = self._sorted(self.address << 16 | self.port)
         self._by_number = self._sorted(self.client_first)
         self._by_server = None
-        self.others = [[], []]
 
     @staticmethod
     def _sorted(keys):
@@ -109,27 +110,21 @@ class TcpEnds:
     def frames(self, side, which, seq, ack, control, payload=None, lengths=None, options=b""):
         """Returns rows and lengths of segments that clients (`side` 0) or servers (1) number `which` send."""
         if side == 0:
-            return tcp_rows((self.near.mac, CLIENT_MAC), (self.address[which], self.service[0]),
+            return tcp_rows(self.macs[0], (self.address[which], self.service[0]),
                             (self.port[which], self.service[1]), (seq, ack), control, payload, lengths, options)
-        return tcp_rows((self.far.mac, SERVER_MAC), (self.target[which], self.proxy_address[which]),
+        return tcp_rows(self.macs[1], (self.target[which], self.proxy_address[which]),
                         (self.target_port[which], self.proxy_port[which]), (seq, ack), control, payload, lengths, options)
 
     def _exchange(self, side, frames):
-        port = self.far if side else self.near
-        rows, lengths = frames
-        fed = port.feed_mbufs(write_rows(self.engine.pool, rows, lengths))
-        if fed != len(rows):
-            raise RuntimeError(f"the ring of port {port.number} had room for {fed} of {len(rows)} frames")
+        self.engine.feed(self.ports[side], write_rows(self.engine.pool, *frames))
         self.engine.step()
 
     def take(self, side):
         """Takes what came out toward the clients (0) or the servers (1); ARP requests are answered."""
-        port, mac = (self.far, SERVER_MAC) if side else (self.near, CLIENT_MAC)
-        got = Received(*take_rows(port, WIDEST))
+        got = Received(*self.engine.take(self.ports[side], WIDEST))
         asked = got.arp & (load(got.rows, 20, 2) == 1) & (load(got.rows, 28, 4) != load(got.rows, 38, 4))
         if asked.any():
-            port.feed_mbufs(write_rows(self.engine.pool, arp_reply(got.rows[asked], mac)[:, :60], 60))
-            self.engine.step()
+            self._exchange(side, (arp_reply(got.rows[asked], HOST_MACS[side])[:, :60], 60))
         return got
 
     def open(self, at_once=1024):

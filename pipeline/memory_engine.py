@@ -1,5 +1,6 @@
 """An engine on memory ports, stepped by its caller on a time of the caller's: for tests, replays and measurements."""
 from pipeline import assemble, compose
+from pipeline.io.frame_rows import take_rows
 from pipeline.io.memory_port import MemoryNetwork
 
 SECOND = 1_000_000
@@ -16,12 +17,23 @@ class MemoryEngine:
         self.configuration = configuration
         self.network = MemoryNetwork(len(configuration.ports), mbufs, ring_size)
         self.ports, self.pool, self.arena = self.network.ports, self.network.pool, self.network.arena
+        self.macs = [port.mac for port in self.ports]
         self.now = SECOND
         self.state, selects = assemble.make_state(configuration, self.network.device, self.network.arena,
-                                                  [port.mac for port in self.ports], 0, 1e9)
+                                                  self.macs, 0, 1e9)
         with compose.compiling():
             self.run = compose.compose(configuration.kernels, selects, "memory")
             self.run(self.state, 0, 0)
+
+    def feed(self, number, mbufs):
+        """Lets port `number` receive the frames that start at the offsets `mbufs`; raises RuntimeError where they do not fit."""
+        fed = self.ports[number].feed_mbufs(mbufs)
+        if fed != len(mbufs):
+            raise RuntimeError(f"the ring of port {number} had room for {fed} of {len(mbufs)} frames")
+
+    def take(self, number, width):
+        """Takes and frees what port `number` has sent: rows of `width` octets and lengths (see io.frame_rows)."""
+        return take_rows(self.ports[number], width)
 
     def step(self, microseconds=0):
         """Moves the time on and runs the loop until everything fed has been received and dealt with."""

@@ -4,6 +4,7 @@ Every kind starts from frames that are right in every respect, data, SYN, FIN, R
 breaks one thing; checksums are made right again behind it, so that nothing else gives the frame away. Random octets
 are judged by `judgement`, which knows the formats by itself.
 """
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,6 @@ from pipeline.io.frame_rows import (
     tcp_rows,
     write_rows,
 )
-from pipeline.io.tcp_ends import CLIENT_MAC, SERVER_MAC
 from pipeline.kernels.counters import DROP_REASONS
 from pipeline.kernels.headers import ACK, BUFFER, FIN, PSH, RST, SYN
 
@@ -79,7 +79,7 @@ class Valid:
 
     def mac(self, side):
         """Returns the MAC of the engine's port toward clients (0) or servers (1), and that of the hosts there."""
-        return (self.ends.far.mac, SERVER_MAC) if side else (self.ends.near.mac, CLIENT_MAC)
+        return self.ends.macs[side]
 
     def address(self, side):
         """Returns the engine's own address on a side."""
@@ -411,7 +411,7 @@ def write_chains(pool, rows, lengths, cuts):
     mbufs = pool.allocate(len(rows) * (len(edges) - 1)).reshape(len(rows), len(edges) - 1)
     records = pool.arena.native.mbuf
     octets = np.lib.stride_tricks.sliding_window_view(pool.arena.octets, BUFFER, writeable=True)
-    for number, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for number, (start, end) in enumerate(itertools.pairwise(edges)):
         octets[mbufs[:, number] + 256, :end - start] = rows[:, start:end]
         records["data_length"][mbufs[:, number]] = np.clip(lengths - start, 0, end - start)
     for number in range(mbufs.shape[1] - 1):
@@ -457,7 +457,7 @@ def giants(valid, side, count, pool):
     variant = int(valid.random.integers(0, 5))
     syn = valid.opening(side, count, valid.random.integers(CLOSED_PORTS, 65536, count))
     heads = {0: valid.data(side, count, back=1 << 16), 3: valid.echo(side, count)}.get(variant, syn)
-    rows, lengths = joined([heads], BUFFER)
+    rows, _ = joined([heads], BUFFER)
     rows[:, 128:] = 0
     size = 65535 + NETWORK
     store(rows, NETWORK + 2, 2, 65535)

@@ -4,180 +4,65 @@ Each frame is to be counted under its reason, or answered, or passed on; no mbuf
 connections has to arrive. PIPELINE_SEED repeats a run, PIPELINE_SOAK=1 (`make soak`) feeds a million of each kind.
 """
 import os
+import pathlib
 import secrets
 import subprocess
 import sys
 
-import numpy as np
 import pytest
+from flood import SETTINGS, Flood
+from malformed import EVERY_KIND, giants
 
-import malformed
-from malformed import ARP_ANSWERED, CORRUPT, ECHOED, EVERY_KIND, FORWARDED, IN_MEMORY, REFUSED
-from pipeline import configuration
-from pipeline.io.frame_rows import write_rows
-from pipeline.io.tcp_ends import TcpEnds
-from pipeline.kernels import counters
-from pipeline.memory_engine import SECOND, MemoryEngine
+from pipeline.memory_engine import MemoryEngine
 
-CONFIGURATION = """
-[engine]
-idle = "spin"
-burst = 64
-connections = 4096
-reset_rate = 10000000
-[[ports]]
-name = "clients"
-device = "net_null0"
-addresses = ["10.1.0.1/24"]
-[[ports]]
-name = "servers"
-device = "net_null1"
-addresses = ["10.2.0.1/24"]
-[[routes]]
-network = "10.9.0.0/16"
-gateway = "10.1.0.99"
-[[targets]]
-id = "a"
-ip = "10.2.0.11"
-port = 8080
-[[targets]]
-id = "b"
-ip = "10.2.0.12"
-port = 8080
-[[services]]
-name = "service"
-listen = "10.1.0.1:80"
-targets = ["a", "b"]
-"""
 SEED = int(os.environ.get("PIPELINE_SEED") or secrets.randbits(32))
 SOAK = os.environ.get("PIPELINE_SOAK") == "1"
-A_ROUND, GIANTS_A_ROUND = 2048, 64
-CONNECTIONS = 16
-
-
-class Flood:
-    """An engine with open connections; `round` feeds malformed frames of some kinds among segments of theirs."""
-
-    def __init__(self, seed):
-        self.random = np.random.default_rng(seed)
-        self.engine = MemoryEngine(configuration.parse(CONFIGURATION, "test"), mbufs=1 << 15, ring_size=1 << 13)
-        clients = 0x0A010002 + np.arange(CONNECTIONS), self.random.integers(1024, 65536, CONNECTIONS)
-        self.ends = TcpEnds(self.engine, clients, (0x0A010001, 80), self.random)
-        self.ends.open()
-        self.valid = malformed.Valid(self.ends, self.random)
-        self.fed, self.kinds = 0, {kind.__name__: 0 for kind in EVERY_KIND}
-        for side in (0, 1):
-            self.transfer()
-
-    def counted(self):
-        """Returns copies of what is counted: drops, notices, totals."""
-        return [column.copy() for column in self.engine.state.counters[:2]] + [self.engine.state.counters.totals.copy()]
-
-    def segments(self, side):
-        """Returns mbufs with the next one to four segments of every connection."""
-        made = []
-        for _ in range(int(self.random.integers(1, 5))):
-            rows, lengths = self.ends.segments(side, np.arange(CONNECTIONS), self.random.integers(1, 1461, CONNECTIONS))
-            made.append(write_rows(self.engine.pool, rows, lengths))
-        return np.concatenate(made)
-
-    def of_kind(self, kind, side, count):
-        """Returns mbufs and outcomes of malformed frames of one kind."""
-        self.kinds[kind.__name__] += count
-        if kind in IN_MEMORY:
-            return kind(self.valid, side, count, self.engine.pool)
-        made = kind(self.valid, side, count)
-        return write_rows(self.engine.pool, made.rows, made.lengths), made.outcomes
-
-    def feed(self, side, wrong, right):
-        """Lets a port receive both, the right ones in their order and the others anywhere among them."""
-        is_right = self.random.permutation(np.arange(len(wrong) + len(right)) < len(right))
-        mbufs = np.empty(len(is_right), np.int64)
-        mbufs[is_right], mbufs[~is_right] = right, self.random.permutation(wrong)
-        assert self.engine.ports[side].feed_mbufs(mbufs) == len(mbufs)
-
-    def transfer(self):
-        """A round of valid segments alone."""
-        return self.round({})
-
-    def round(self, share):
-        """Feeds `share` (kind to number of frames) on both sides and compares all that comes of it."""
-        before, outcomes, right, sent = self.counted(), [np.empty(0, np.int64)], [0, 0], 0
-        for side in (0, 1):
-            made = [self.of_kind(kind, side, count) for kind, count in share.items() if count]
-            outcomes += [results for _, results in made]
-            segments = self.segments(side)
-            right[side] = len(segments)
-            self.feed(side, np.concatenate([np.empty(0, np.int64), *(mbufs for mbufs, _ in made)]), segments)
-        outcomes = np.concatenate(outcomes)
-        self.fed += len(outcomes)
-        self.engine.step(1000)
-        drops, notices, totals = (after - earlier for after, earlier in zip(self.counted(), before, strict=True))
-        expected = np.bincount(outcomes[outcomes >= 0], minlength=len(drops))
-        differing = {counters.DROP_REASONS[reason]: (int(drops[reason]), int(expected[reason]))
-                     for reason in np.flatnonzero(drops != expected)}
-        assert not differing, f"{[kind.__name__ for kind in share]}: drops counted and expected: {differing}"
-        number = {outcome: int((outcomes == outcome).sum()) for outcome in range(-6, 0)}
-        assert totals[counters.TOTAL_PACKETS] == len(outcomes) + sum(right)
-        assert notices[counters.NOTICE_RESETS_SENT] == number[REFUSED]
-        assert notices[counters.NOTICE_ECHO_REPLIES] == number[ECHOED]
-        assert notices[counters.NOTICE_ARP_REPLIES] == number[ARP_ANSWERED]
-        corrupt = 0
-        for side in (0, 1):
-            got = self.ends.take(side)
-            sent += len(got)
-            assert got.ipv4_right.all()
-            corrupt += int((got.plain & ~got.tcp_right).sum())
-            assert self.ends.accept(side, got)[0] == right[1 - side]
-        assert corrupt == number[CORRUPT]
-        answered = number[REFUSED] + number[ECHOED] + number[ARP_ANSWERED] + notices[counters.NOTICE_ARP_REQUESTS]
-        assert totals[counters.TOTAL_TRANSMITTED] == sent == sum(right) + number[FORWARDED] + corrupt + answered
-        assert (self.ends.sent == self.ends.received).all()
-
-    def finish(self):
-        """Closes all connections, in order; every one has to end so, and every mbuf has to come back."""
-        totals, causes = self.engine.state.counters.totals, self.engine.state.counters.causes
-        assert totals[counters.TOTAL_OPEN] == totals[counters.TOTAL_OPENED] == CONNECTIONS
-        self.ends.close()
-        for _ in range(5):
-            self.engine.step(SECOND)
-            self.ends.take(0), self.ends.take(1)
-        assert totals[counters.TOTAL_OPEN] == 0
-        assert causes[0].sum() == causes[0, 2] == CONNECTIONS, "each client closed first: PassiveClose"
-        assert self.engine.pool.available == self.engine.pool.mbufs
+TOTAL = int(os.environ.get("PIPELINE_MALFORMED", "1000000"))
+KINDS_A_ROUND, A_ROUND, GIANTS_A_ROUND = 8, 256, 64
 
 
 @pytest.fixture
 def flood():
     print(f"PIPELINE_SEED={SEED}")
-    return Flood(SEED)
+    return Flood(MemoryEngine(SETTINGS, mbufs=1 << 15, ring_size=1 << 13), SEED)
 
 
 @pytest.mark.parametrize("kind", EVERY_KIND, ids=lambda kind: kind.__name__)
 def test_each_kind_has_its_reason(flood, kind):
     for _ in range(6):
-        flood.round({kind: GIANTS_A_ROUND if kind is malformed.giants else 500})
+        flood.round({kind: GIANTS_A_ROUND if kind is giants else 500})
     flood.finish()
 
 
 def test_a_million_malformed_frames(flood):
-    total = int(os.environ.get("PIPELINE_MALFORMED", 1_000_000))
-    each = 1_000_000 if SOAK else total // (len(EVERY_KIND) - 1)
-    while flood.fed < (each * len(EVERY_KIND) if SOAK else total):
-        kinds = flood.random.permutation(len(EVERY_KIND))[:8]
-        share = {EVERY_KIND[number]: A_ROUND // 8 for number in kinds}
-        if malformed.giants in share:
-            share[malformed.giants] = GIANTS_A_ROUND
-        for kind in share:
-            share[kind] = min(share[kind], max(each - flood.kinds[kind.__name__], 0)) if SOAK else share[kind]
-        flood.round(share)
+    some = TOTAL // 64
+    wanted = {kind: TOTAL if SOAK else some if kind is giants else -(-(TOTAL - some) // (len(EVERY_KIND) - 1))
+              for kind in EVERY_KIND}
+    while waiting := [kind for kind in EVERY_KIND if flood.kinds[kind.__name__] < wanted[kind]]:
+        chosen = [waiting[number] for number in flood.random.permutation(len(waiting))[:KINDS_A_ROUND]]
+        flood.round({kind: min(GIANTS_A_ROUND if kind is giants else A_ROUND,
+                               -(-(wanted[kind] - flood.kinds[kind.__name__]) // 2)) for kind in chosen})
+    assert flood.fed >= TOTAL * (len(EVERY_KIND) if SOAK else 1)
     flood.finish()
     print(f"{flood.fed} malformed frames: {flood.kinds}")
 
 
 def test_nothing_is_read_outside_its_array():
     """The same with Numba's bounds checking, which compiles the loop once more, into its own part of the cache."""
-    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "PIPELINE_MALFORMED": "100000", "PIPELINE_SEED": str(SEED + 1)}
+    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "PIPELINE_MALFORMED": "100000", "PIPELINE_SEED": str(SEED + 1),
+                   "PIPELINE_SOAK": ""}
     run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k",
                           "each_kind or a_million"], env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert run.returncode == 0 and f"{len(EVERY_KIND) + 1} passed" in run.stdout, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("device", ["ring", "af_packet"])
+def test_a_real_device_hands_over_the_same(device):
+    """A few thousand frames through DPDK: EAL starts once a process, so this one has a process of its own."""
+    pytest.importorskip("pipeline.io.dpdk", reason="DPDK is not installed", exc_type=ImportError)
+    if os.geteuid() != 0 and device == "af_packet":
+        pytest.skip("needs root: network namespaces and packet sockets")
+    script = pathlib.Path(__file__).with_name("malformed_devices.py")
+    run = subprocess.run([sys.executable, script, device, str(SEED)], capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, f"PIPELINE_SEED={SEED}\n{run.stdout}{run.stderr}"
+    assert int(run.stdout.split()[0]) > 5000
