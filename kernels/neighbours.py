@@ -68,7 +68,8 @@ def owns(network, address, port):
 
 @kernel
 def _home(network, address):
-    return ((address * 0x9E3779B1) >> 8) & (network.slots.shape[0] - 1)
+    # An odd multiplier below 2**31: the product stays within 63 bits, as plain NumPy wants it.
+    return ((address * 0x5BD1E995) >> 8) & (network.slots.shape[0] - 1)
 
 
 @kernel
