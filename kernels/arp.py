@@ -25,7 +25,6 @@ from .neighbours import (
     PROBING,
     REACHABLE,
     TRIES,
-    add_neighbour,
     find_neighbour,
     hear,
     owns,
@@ -56,15 +55,12 @@ def warn_of_duplicate(network, counters, address, mac_high, mac_low):
 
 
 @kernel
-def learn(packets, at, port, network, counters, asks_us, tick):
-    """Takes the sender's MAC into the neighbour table where it is known, or where it asks for us and is on-link."""
+def learn(packets, at, port, network, counters, tick):
+    """Takes the MAC of a sender that is in the neighbour table already; ARP alone never adds one, else it could be
+    filled by requests in many names."""
     arp = packets.arp[at]
     address = swap32(int64(arp.sender_address))
     number = find_neighbour(network, address)
-    if number == NO_NEIGHBOUR and asks_us:
-        route = route_to(network, address)
-        if route >= 0 and network.route_gateway[route] == 0 and network.route_port[route] == port:
-            number = add_neighbour(network, address, port)
     if number != NO_NEIGHBOUR and int64(network.neighbours[number].port) == port:
         moved = hear(network, number, swap16(int64(arp.sender_high)), swap32(int64(arp.sender_low)), tick)
         counters.notices[NOTICE_NEIGHBOUR_MOVED] += int64(moved)
@@ -104,7 +100,7 @@ def answer_arp(packets, batch, count, network, counters, now):
             continue
         asks_us = owns(network, swap32(int64(arp.target_address)), port)
         if sender != 0:
-            learn(packets, at, port, network, counters, asks_us, tick)
+            learn(packets, at, port, network, counters, tick)
         if asks_us and swap16(int64(arp.operation)) == REQUEST:
             reply_in_place(packets, batch.frame[row], at, network, port)
             counters.notices[NOTICE_ARP_REPLIES] += 1

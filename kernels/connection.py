@@ -105,6 +105,7 @@ class Connections(NamedTuple):
     touched: Listed         # their timer has to be set anew
     releases: Listed        # have ended; detail: release causes, client's + 256 * target's
     timeouts: np.ndarray    # int64 [8] ticks by state
+    budget: np.ndarray      # int64 [4] resets and challenges left, gained a second, microseconds of the last gain, tick
     secret: np.ndarray      # int64 [2] key of the initial sequence numbers
     counters: Counters
 

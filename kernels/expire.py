@@ -16,7 +16,6 @@ from .connection import (
     RST_SEEN,
     SYN_RECEIVED,
     TARGET,
-    TARGET_FIRST,
     TIME_WAIT,
     emit,
     end,
@@ -31,15 +30,14 @@ from .counters import (
 )
 from .build import RESOLVE_RETRY
 from .connect import send_syn
-from .handshake import HELD_RETRY, answer_fin, send_held
+from .farewell import answer_fin, closed
+from .handshake import HELD_RETRY, send_held
 from .headers import ACK, RST
 from .jit import kernel
 from .neighbours import REACHABLE
 from .open import SYN_RETRY, send_syn_ack
 from .records import (
-    ACTIVE_CLOSE,
     ACTIVE_RST,
-    PASSIVE_CLOSE,
     PASSIVE_RST,
     STOPPED,
     TCP_CLOSED,
@@ -88,14 +86,6 @@ def reset_both(connections, connection):
         ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET])) if hot.state >= ESTABLISHED else 0
         emit(connections, connection, TARGET, RST | (ACK if hot.state >= ESTABLISHED else 0), seq, ack, 0, 0, 0, 0)
         events[TARGET, SENT_RST] += 1
-
-
-@kernel
-def closed(connections, connection):
-    """Ends a connection that both sides have closed: who sent the first FIN was active, seen from its peer."""
-    target_first = connections.hot[connection].closing & TARGET_FIRST != 0
-    end(connections, connection, ACTIVE_CLOSE if target_first else PASSIVE_CLOSE,
-        PASSIVE_CLOSE if target_first else ACTIVE_CLOSE)
 
 
 @kernel

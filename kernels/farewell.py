@@ -1,11 +1,11 @@
-"""Farewell: a client that closes before it was bound to a target is answered by the engine alone."""
+"""Farewell: how a connection that was closed ends, and a client that closes before it was bound, which we answer alone."""
 from numpy import int64
 
-from .connection import CLIENT, FIN_WAIT, emit, enter
+from .connection import CLIENT, FIN_WAIT, TARGET_FIRST, emit, end, enter
 from .counters import NOTICE_FIRST_DATA_ANSWERED_FIN, RECEIVED_FIN_ACTIVE, SENT_FIN_PASSIVE
 from .headers import ACK, FIN
 from .jit import kernel
-from .records import TCP_CLOSE_WAIT, TCP_LAST_ACK, step
+from .records import ACTIVE_CLOSE, PASSIVE_CLOSE, TCP_CLOSE_WAIT, TCP_LAST_ACK, step
 from .sequence import wrap
 
 FIN_RETRY = 30
@@ -32,3 +32,11 @@ def leave_unbound(connections, connection, records, now, tick):
     counters.notices[NOTICE_FIRST_DATA_ANSWERED_FIN] += 1
     counters.events[CLIENT, RECEIVED_FIN_ACTIVE] += 1
     counters.events[CLIENT, SENT_FIN_PASSIVE] += 1
+
+
+@kernel
+def closed(connections, connection):
+    """Ends a connection that both sides have closed: who sent the first FIN was active, seen from its peer."""
+    target_first = connections.hot[connection].closing & TARGET_FIRST != 0
+    end(connections, connection, ACTIVE_CLOSE if target_first else PASSIVE_CLOSE,
+        PASSIVE_CLOSE if target_first else ACTIVE_CLOSE)

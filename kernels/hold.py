@@ -118,6 +118,8 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
         connections.counters.events[CLIENT, RECEIVED_FIN_ACTIVE] += 1
         step(records, connection, CLIENT, TCP_CLOSE_WAIT, now)
         stop = wrap(stop + 1)
+    if stop < int64(hot.next[CLIENT]):
+        cold.wraps[CLIENT] += 1
     hot.next[CLIENT] = stop
     connections.counters.events[CLIENT, RECEIVED_PAYLOAD] += int64(batch.payload_length[row] > 0)
     if hot.state == FIRST_DATA:

@@ -13,6 +13,7 @@ from numba import types
 from numba.core import config
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
+from numpy import int64
 
 from .jit import kernel
 
@@ -124,7 +125,7 @@ else:
 @kernel
 def address_of(array):
     """Returns the address (int64) of the first byte of an array."""
-    return array.ctypes.data
+    return int64(array.ctypes.data)
 
 
 _shim = None

@@ -12,7 +12,6 @@ from .connection import (
     TARGET,
     TIME_WAIT,
     emit,
-    end,
     enter,
 )
 from .counters import (
@@ -29,13 +28,14 @@ from .counters import (
     TOTAL_OPEN,
     TOTAL_OPENED,
 )
+from .farewell import closed
 from .flow_table import find, insert
 from .headers import ACK, FIN, RST, SYN
 from .initial_number import initial_number
 from .jit import kernel
 from .native import swap16, swap32
 from .neighbours import INCOMPLETE, add_neighbour, hear, owns, route_to
-from .records import ACTIVE_CLOSE, PASSIVE_CLOSE, TCP_SYN_RECEIVED, begin, step
+from .records import TCP_SYN_RECEIVED, begin, step
 from .sequence import distance, wrap
 from .services import find_service
 from .wheel import TICK_MICROSECONDS
@@ -57,9 +57,10 @@ def retire(batch, count, connections):
         if flow < 0:
             continue
         hot = connections.hot[flow >> 1]
-        opens = batch.control[row] & (SYN | ACK | RST | FIN) == SYN and flow & 1 == CLIENT
+        opens = (batch.verdict[row] == PENDING and batch.control[row] & (SYN | ACK | RST | FIN) == SYN
+                 and flow & 1 == CLIENT)
         if opens and hot.state == TIME_WAIT and distance(batch.seq[row], int64(hot.next[CLIENT])) > 0:
-            end(connections, flow >> 1, PASSIVE_CLOSE, ACTIVE_CLOSE)
+            closed(connections, flow >> 1)
         if hot.state == FREE:
             batch.flow[row] = NO_FLOW
 

@@ -73,10 +73,9 @@ def step(records, connection, side, state, now):
 @kernel
 def octets_sent(hot, cold, side):
     """Returns how many payload bytes a side has sent, by its sequence numbers; SYN and FIN do not count."""
-    first = int64(cold.client_isn) if side == CLIENT else int64(cold.proxy_isn) - int64(hot.shift[TARGET])
-    last = int64(hot.next[side])
+    initial = int64(cold.client_isn) if side == CLIENT else int64(cold.proxy_isn) - int64(hot.shift[TARGET])
     fin = (int64(hot.closing) >> side) & 1
-    return ((last - first - 1) & 0xFFFFFFFF) - fin + (int64(cold.wraps[side]) << 32)
+    return int64(hot.next[side]) + (int64(cold.wraps[side]) << 32) - ((initial + 1) & 0xFFFFFFFF) - fin
 
 
 @kernel

@@ -4,7 +4,6 @@ from numpy import int64
 from .batch import ANSWER, DROP, REFUSE
 from .checksum import fold, pseudo_header, sum_octets
 from .counters import (
-    DROP_NO_SERVICE,
     DROP_NOT_OURS,
     DROP_RESET_RATE_LIMIT,
     DROP_STRAY_SEGMENT,
@@ -92,10 +91,9 @@ def refuse(packets, batch, count, services, network, budget, counters):
     for row in range(count):
         if batch.verdict[row] != REFUSE:
             continue
-        reason = reason_not_to_answer(batch, row, services, network, budget)
-        several = packets.mbuf[batch.mbuf[row]].segments != 1
-        if reason < 0 and several:
-            reason = DROP_NO_SERVICE
+        reason = DROP_STRAY_SEGMENT
+        if packets.mbuf[batch.mbuf[row]].segments == 1:
+            reason = reason_not_to_answer(batch, row, services, network, budget)
         if reason >= 0:
             batch.verdict[row] = DROP
             counters.drops[reason] += 1

@@ -10,7 +10,7 @@ from numpy import int64
 from .jit import kernel
 from .services import NEED_MORE, NO_MATCH
 
-LF, CR, SPACE, COLON = 10, 13, 32, 58
+TAB, LF, CR, SPACE, COLON, OPEN_BRACKET, CLOSE_BRACKET = 9, 10, 13, 32, 58, 91, 93
 LONGEST_NUMBER = 18
 
 
@@ -44,20 +44,44 @@ def lower(octet):
 
 
 @kernel
-def http_path(payload, service, selection):
-    """The first rule whose pattern begins the path of an HTTP/1 request line (RFC 9112, section 3)."""
-    start = find_octet(payload, SPACE, 0)
-    stop = find_octet(payload, SPACE, start + 1) if start >= 0 else -1
+def first_line(payload):
+    """Returns where an HTTP/1 message begins: empty lines before it are passed over (RFC 9112, section 2.2)."""
+    begin = 0
+    while begin < payload.shape[0] and (payload[begin] == CR or payload[begin] == LF):
+        begin += 1
+    return begin
+
+
+@kernel
+def request_target(payload):
+    """Returns where the target of an HTTP/1 request line starts and stops (RFC 9112, section 3), start < 0 without one.
+
+    NEED_MORE as long as the line may still grow.
+    """
+    begin = first_line(payload)
+    line = find_octet(payload, LF, begin)
+    bound = line if line >= 0 else payload.shape[0]
+    start = find_octet(payload[:bound], SPACE, begin)
+    stop = find_octet(payload[:bound], SPACE, start + 1) if start >= 0 else -1
     if stop < 0:
-        return NEED_MORE if find_octet(payload, LF, 0) < 0 else NO_MATCH
+        return NO_MATCH if line >= 0 else NEED_MORE, 0
+    return start + 1, stop
+
+
+@kernel
+def http_path(payload, service, selection):
+    """The first rule whose pattern begins the path of an HTTP/1 request; rules stand longest first."""
+    start, stop = request_target(payload)
+    if start < 0:
+        return start
     row = selection.services[service]
     for number in range(row.first_rule, row.first_rule + row.rules):
         rule = selection.rules[number]
-        if rule.length > stop - start - 1:
+        if rule.length > stop - start:
             continue
         same = True
         for at in range(rule.length):
-            if selection.patterns[rule.pattern + at] != payload[start + 1 + at]:
+            if selection.patterns[rule.pattern + at] != payload[start + at]:
                 same = False
                 break
         if same:
@@ -68,7 +92,7 @@ def http_path(payload, service, selection):
 @kernel
 def host_value(payload):
     """Returns where the value of the Host field starts and stops (RFC 9110, 7.2), start -1 without one, -2 not yet."""
-    line = find_octet(payload, LF, 0) + 1
+    line = find_octet(payload, LF, first_line(payload)) + 1
     while line > 0:
         stop = find_octet(payload, LF, line)
         if stop < 0:
@@ -78,9 +102,9 @@ def host_value(payload):
         if (stop - line > 5 and lower(payload[line]) == 104 and lower(payload[line + 1]) == 111
                 and lower(payload[line + 2]) == 115 and lower(payload[line + 3]) == 116 and payload[line + 4] == COLON):
             start = line + 5
-            while start < stop and payload[start] == SPACE:
+            while start < stop and (payload[start] == SPACE or payload[start] == TAB):
                 start += 1
-            while stop > start and (payload[stop - 1] == CR or payload[stop - 1] == SPACE):
+            while stop > start and (payload[stop - 1] == CR or payload[stop - 1] == SPACE or payload[stop - 1] == TAB):
                 stop -= 1
             return start, stop
         line = stop + 1
@@ -93,7 +117,8 @@ def http_host(payload, service, selection):
     start, stop = host_value(payload)
     if start < 0:
         return start
-    colon = find_octet(payload[:stop], COLON, start)
+    literal = start < stop and payload[start] == OPEN_BRACKET
+    colon = find_octet(payload[:stop], COLON, find_octet(payload[:stop], CLOSE_BRACKET, start) if literal else start)
     length = (colon if colon >= 0 else stop) - start
     row = selection.services[service]
     for number in range(row.first_rule, row.first_rule + row.rules):

@@ -26,6 +26,7 @@ from .connection import (
 )
 from .counters import (
     DROP_HELD_ALREADY,
+    DROP_RESET_RATE_LIMIT,
     NOTICE_CHALLENGE_ACKS,
     RECEIVED_ACK_OF_FIN,
     RECEIVED_FIN_ACTIVE,
@@ -55,14 +56,15 @@ from .records import (
 )
 from .sequence import distance, wrap
 
-WIDEST_WINDOW = 1 << 30
-"""The widest window there can be (RFC 7323, section 2.3): what lies further away moves no number of ours."""
+WINDOW = 1 << 16
+"""The widest window there can be, as no scaling is agreed: what lies further from the receiver's last acknowledgement
+moves no number of ours. Anchored there, and not at `next`, so that corrupt segments cannot walk it away in steps."""
 RESET_WINDOW = 1 << 16
 """How far from the receiver's last acknowledgement a RST may lie and still be passed on."""
 
 
 @kernel
-def reset(batch, row, connections, connection, side, records, now):
+def reset(batch, row, connections, connection, side, records, now, tick):
     """A RST near the receiver's last acknowledgement passes; only the exact one ends the connection (RFC 5961, 3.2)."""
     hot, other = connections.hot[connection], 1 - side
     exact = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
@@ -74,6 +76,8 @@ def reset(batch, row, connections, connection, side, records, now):
     connections.counters.events[other, SENT_RST] += 1
     batch.verdict[row] = FORWARD
     if away != 0:
+        if hot.closing & RST_SEEN == 0:
+            hot.stamp = tick & 0xFFFFFFFF
         hot.closing = (hot.closing & (0xFF ^ RST_OF_TARGET)) | RST_SEEN | (RST_OF_TARGET if side == TARGET else 0)
         note(connections.touched, connection, 0)
         return
@@ -85,8 +89,13 @@ def reset(batch, row, connections, connection, side, records, now):
 
 @kernel
 def challenge(batch, row, connections, connection, side):
-    """A SYN into a live connection is answered with the last numbers relayed (RFC 5961, section 4.2)."""
-    hot, other = connections.hot[connection], 1 - side
+    """A SYN into a live connection is answered with the last numbers relayed (RFC 5961, section 4.2), within a budget."""
+    hot, other, budget = connections.hot[connection], 1 - side, connections.budget
+    if budget[0] <= 0:
+        batch.verdict[row] = DROP
+        connections.counters.drops[DROP_RESET_RATE_LIMIT] += 1
+        return
+    budget[0] -= 1
     ack = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
     emit(connections, connection, side, ACK, int64(hot.acked[side]), ack, int64(connections.cold[connection].window),
          0, 0, 0)
@@ -122,15 +131,27 @@ def covered_by_held(batch, row, connections, connection):
 
 
 @kernel
-def follow(batch, row, connections, connection, side, finishes):
-    """Moves the side's highest number and acknowledgement on by what the segment shows."""
+def follow_numbers(batch, row, connections, connection, side, finishes):
+    """Moves the side's highest number on by what the segment shows; returns whether it lies in the window.
+
+    A FIN's checksum has been verified: where its end is before `next`, it was `next` that a corrupt segment had moved.
+    """
     hot, other = connections.hot[connection], 1 - side
     stop = wrap(batch.seq[row] + batch.payload_length[row] + finishes)
+    anchor = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
+    inside = 0 <= distance(stop, anchor) <= WINDOW
     ahead = distance(stop, int64(hot.next[side]))
-    if 0 < ahead < WIDEST_WINDOW:
-        if stop < int64(hot.next[side]):
+    if inside and (ahead > 0 or (finishes and ahead < 0)):
+        if stop < int64(hot.next[side]) and ahead > 0:
             connections.cold[connection].wraps[side] += 1
         hot.next[side] = stop
+    return inside
+
+
+@kernel
+def follow_acknowledgement(batch, row, connections, connection, side):
+    """Moves the side's last acknowledgement on, within what the other side has sent; frees held bytes it covers."""
+    hot, other = connections.hot[connection], 1 - side
     gain = distance(batch.ack[row], int64(hot.acked[side]))
     sent = wrap(int64(hot.next[other]) + int64(hot.shift[other]))
     if gain > 0 and distance(sent, batch.ack[row]) >= 0:
@@ -168,16 +189,16 @@ def fin_is_acknowledged(connections, connection, side, records, now):
 
 
 @kernel
-def close(connections, connection, side, finishes, records, now):
+def close(batch, row, connections, connection, side, finishes, records, now):
     """Follows the two FINs and their acknowledgements through HALF_CLOSED, FIN_WAIT and TIME_WAIT."""
     hot, other = connections.hot[connection], 1 - side
     sent = wrap(int64(hot.next[other]) + int64(hot.shift[other]))
     theirs = hot.closing & ((FIN_SEEN | FIN_ACKED) << other)
-    if theirs == FIN_SEEN << other and distance(int64(hot.acked[side]), sent) >= 0:
+    if theirs == FIN_SEEN << other and distance(batch.ack[row], sent) >= 0:
         fin_is_acknowledged(connections, connection, side, records, now)
     if finishes and hot.closing & (FIN_SEEN << side) == 0:
         fin_comes(connections, connection, side, records, now)
-    fins, acks = hot.closing & 3, (hot.closing >> 2) & 3
+    fins, acks = hot.closing & 3, (int64(hot.closing) >> 2) & 3
     state = TIME_WAIT if fins == 3 and acks == 3 else FIN_WAIT if fins == 3 else HALF_CLOSED if fins else ESTABLISHED
     if state != hot.state:
         enter(connections, connection, state)
@@ -189,7 +210,7 @@ def splice(batch, row, connections, connection, side, records, now, tick):
     hot = connections.hot[connection]
     control = batch.control[row]
     if control & RST:
-        reset(batch, row, connections, connection, side, records, now)
+        reset(batch, row, connections, connection, side, records, now, tick)
         return
     if control & SYN:
         challenge(batch, row, connections, connection, side)
@@ -204,9 +225,10 @@ def splice(batch, row, connections, connection, side, records, now, tick):
     finishes = int64(control & FIN)
     hot.stamp = tick & 0xFFFFFFFF
     hot.closing &= 0xFF ^ RST_SEEN
-    follow(batch, row, connections, connection, side, finishes)
-    if finishes or hot.closing:
-        close(connections, connection, side, finishes, records, now)
+    inside = follow_numbers(batch, row, connections, connection, side, finishes)
+    follow_acknowledgement(batch, row, connections, connection, side)
+    if inside and (finishes or hot.closing):
+        close(batch, row, connections, connection, side, finishes, records, now)
     sent = int64(batch.payload_length[row] > 0)
     connections.counters.events[side, RECEIVED_PAYLOAD] += sent
     connections.counters.events[1 - side, SENT_PAYLOAD] += sent

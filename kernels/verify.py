@@ -7,7 +7,7 @@ from numpy import int64
 
 from .batch import DROP, KIND_TCP, PENDING
 from .checksum import fold, pseudo_header, sum_chain
-from .connection import ESTABLISHED, NO_TARGET
+from .connection import ESTABLISHED, HOLDS
 from .counters import DROP_TCP_CHECKSUM
 from .headers import FIN, RST, SYN
 from .jit import kernel
@@ -30,14 +30,17 @@ def tcp_checksum_is_right(packets, base, batch, row):
 
 @kernel
 def verify(packets, base, batch, count, connections):
-    """Drops segments with a wrong checksum that carry SYN, FIN or RST, or that come before a target is bound."""
+    """Drops segments with a wrong checksum where more hangs on them than their payload.
+
+    Those that carry SYN, FIN or RST; that come before a target is bound; that can acknowledge held bytes or a FIN.
+    """
     for row in range(count):
         if batch.kind[row] != KIND_TCP or batch.verdict[row] != PENDING:
             continue
         flow = batch.flow[row]
         hot = connections.hot[max(flow >> 1, 0)]
-        bound = flow >= 0 and hot.state >= ESTABLISHED and hot.target != NO_TARGET
-        if bound and batch.control[row] & (SYN | FIN | RST) == 0:
+        plain = flow >= 0 and hot.state == ESTABLISHED and hot.options & HOLDS == 0
+        if plain and batch.control[row] & (SYN | FIN | RST) == 0:
             continue
         if not tcp_checksum_is_right(packets, base, batch, row):
             batch.verdict[row] = DROP

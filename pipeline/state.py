@@ -24,7 +24,6 @@ class State(NamedTuple):
     control: np.ndarray      # int64 [8] the first is RUN, DRAIN or STOP: written by Python, read with acquire
     clock: np.ndarray        # int64 [3] ticks and microseconds of one moment, microseconds << 32 a tick
     idle: np.ndarray         # int64 [2] longest sleep in microseconds (0: spin), empty passes before the first sleep
-    budget: np.ndarray       # int64 [4] resets left, resets gained a second, microseconds of the last gain, last tick
     device: NamedTuple
     base: np.ndarray         # int64 [1] address of the arena
     packets: Packets
@@ -46,3 +45,8 @@ class State(NamedTuple):
     def counters(self) -> Counters:
         """The worker's counters."""
         return self.connections.counters
+
+    @property
+    def budget(self) -> np.ndarray:
+        """What may still be sent of resets and challenges (see `Connections`)."""
+        return self.connections.budget

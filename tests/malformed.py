@@ -474,7 +474,7 @@ def giants(valid, side, count, pool):
     records["next"][chains[:, :-1]] = (chains[:, 1:] + pool.arena.base).astype(np.uint64)
     records["segments"][chains[:, 0]] = 33
     records["packet_length"][chains[:, 0]] = size - int(variant == 4)
-    outcome = [drop("larger_than_mtu"), drop("no_service"), drop("tcp_checksum"), drop("icmp_invalid"), drop("ipv4_length")]
+    outcome = [drop("larger_than_mtu"), drop("stray_segment"), drop("tcp_checksum"), drop("icmp_invalid"), drop("ipv4_length")]
     return chains[:, 0].copy(), np.full(count, outcome[variant])
 
 
