@@ -181,7 +181,7 @@ def make_connections(configuration):
         segments=connection.allocate_segments(ORDERS), choices=connection.allocate_listed(ORDERS),
         touched=connection.allocate_listed(ORDERS), releases=connection.allocate_listed(ORDERS),
         timeouts=_column([0] + [ticks[name] for name in connection.STATES[1:]]),
-        secret=_column(secrets.randbits(32) for _ in range(2)), counters=counted)
+        budget=_column([engine.reset_rate, engine.reset_rate, 0, -1]), secret=_column(secrets.randbits(32) for _ in range(2)), counters=counted)
 
 
 def make_state(configuration, device, arena, macs, ticks_now, hertz):
@@ -198,7 +198,7 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz):
     state = State(
         control=np.zeros(8, np.int64), clock=_column([ticks_now, 0, round((1 << 32) * 1_000_000 / hertz)]),
         idle=_column([engine.idle_sleep_us if engine.idle == "backoff" else 0, EMPTY_PASSES]),
-        budget=_column([engine.reset_rate, engine.reset_rate, 0, -1]), device=device, base=_column([arena.base]),
+        device=device, base=_column([arena.base]),
         packets=arena.native, batch=batch.allocate_batch(64), connections=connections, selection=selection,
         targets=targets, sources=sources, network=network, wheel=wheel.allocate_wheel(engine.connections),
         records=records.allocate_records(engine.detailed_records, engine.connections, engine.records),

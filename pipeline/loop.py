@@ -68,11 +68,11 @@ def timers(state, phase, stopped, now):
     if phase == STOP:
         stop_all(state.connections, stopped, STOPPED_A_PASS, state.records, now)
         return True
-    if tick == state.budget[3] and state.wheel.now[0] >= tick:
+    if tick == state.connections.budget[3] and state.wheel.now[0] >= tick:
         return state.connections.releases.filled[0] > 0
-    if tick != state.budget[3]:
-        state.budget[3] = tick
-        refill(state.budget, now)
+    if tick != state.connections.budget[3]:
+        state.connections.budget[3] = tick
+        refill(state.connections.budget, now)
         neighbours_to_ask(state.network, state.requests, now)
     count = advance(state.wheel, tick, state.expired)
     expire(state.connections, state.expired, count, state.network, state.records, now)
@@ -120,7 +120,7 @@ def stages(state, port, count, draining, now):
         choose(connections, state.selection)
         connect(connections, state.selection, state.targets, state.sources, network, state.records, now)
         rewrite(packets, batch, count, connections, network)
-        refuse(packets, batch, count, services, network, state.budget, counters)
+        refuse(packets, batch, count, services, network, state.connections.budget, counters)
     set_timers(connections, state.wheel, now)
     own_frames(state, now)
     if count > 0:
