@@ -1,0 +1,207 @@
+"""What Numba infers for every kernel: no number ever becomes a float, none is reckoned with as uint64.
+
+In Numba uint64 with a literal gives int64, uint64 with an int64 of another branch gives float64, and a subtraction of two
+uint32 gives uint64: each is a wrong value in silence. So every integer of a kernel is an int64, and this file walks the
+typed IR of all of them, from the loop down.
+"""
+import importlib
+import pkgutil
+
+import numpy as np
+import pytest
+from numba import typeof, types
+from numba.core import config, ir
+from numba.core.compiler import CompilerBase, DefaultPassBuilder, Flags, compile_extra
+from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
+from numba.core.dispatcher import Dispatcher
+from numba.core.registry import cpu_target
+from numba.core.typed_passes import NopythonTypeInference
+
+from kernel_bed import KernelBed
+from pipeline import compose, kernels
+from pipeline.kernels import jit, select_balancing, select_content
+
+pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="plain Python has no typed IR")
+
+
+NOT_IN_THE_LOOP = {
+    "before": "completes the arithmetic of sequence numbers; the loop asks for distances",
+    "_portable_crc32c": "stands in for the CRC instruction where the processor lacks it",
+    "next_hop": "called while a worker is set up",
+    "reset": "called `reset` by memory_device as well as by splice",
+}
+
+
+@register_pass(mutates_CFG=False, analysis_only=True)
+class KeepTypes(FunctionPass):
+    """Ends a compilation with what was inferred as its result."""
+
+    _name = "keep_types"
+
+    def __init__(self):
+        super().__init__()
+
+    def run_pass(self, state):
+        """Keeps (IR, types of its variables, signatures of its calls)."""
+        state.cr = state.func_ir, dict(state.typemap), dict(state.calltypes)
+        return True
+
+
+class TypesAlone(CompilerBase):
+    """Numba's compiler up to the inference of types."""
+
+    def define_pipelines(self):
+        """Returns the one pipeline."""
+        passes = PassManager("types_alone")
+        passes.passes.extend(DefaultPassBuilder.define_untyped_pipeline(self.state).passes)
+        passes.add_pass(NopythonTypeInference, "infer types")
+        passes.add_pass(KeepTypes, "keep them")
+        passes.finalize()
+        return [passes]
+
+
+def typed_ir(function, arguments):
+    """Returns (IR, types of its variables, signatures of its calls) of a Python function for argument types."""
+    flags = Flags()
+    flags.error_model, flags.nrt = "numpy", False
+    return compile_extra(cpu_target.typing_context, cpu_target.target_context, function, arguments, None, flags, {},
+                         pipeline_class=TypesAlone)
+
+
+def bad_variables(blocks, typemap):
+    """Yields a sentence for each variable or constant that is a float."""
+    for name, kind in typemap.items():
+        if isinstance(kind, types.Float) or getattr(kind, "dtype", None) in (types.float64, types.float32):
+            yield f"{name} is {kind}"
+
+
+def bad_operations(blocks, typemap, calltypes):
+    """Yields a sentence for each operation on a uint64 that is no conversion and no test for equality, or that gives one."""
+    for expression, signature in calltypes.items():
+        if not isinstance(expression, ir.Expr) or expression.op not in ("binop", "inplace_binop", "unary"):
+            continue
+        symbol = getattr(expression.fn, "__name__", str(expression.fn))
+        involved = [typemap[operand.name] for operand in expression.list_vars()] + [signature.return_type]
+        if types.uint64 in involved and symbol not in ("eq", "ne"):
+            yield f"{expression.loc}: {symbol}{signature}"
+
+
+def called(calltypes):
+    """Yields (function, argument types) of each njit function that is called."""
+    for expression, signature in calltypes.items():
+        if isinstance(expression, ir.Expr) and expression.op == "call" and signature is not None:
+            yield expression, signature
+
+
+def walk(function, arguments, faults, seen):
+    """Collects the faults of a njit function and of all that it calls; `seen` are (function, types) that are done."""
+    if (function.py_func, arguments) in seen:
+        return
+    seen.add((function.py_func, arguments))
+    blocks, typemap, calltypes = typed_ir(function.py_func, arguments)
+    name = f"{function.py_func.__module__}.{function.py_func.__name__}"
+    faults += [f"{name}: {sentence}" for sentence in (*bad_variables(blocks, typemap), *bad_operations(blocks, typemap, calltypes))]
+    for expression, signature in called(calltypes):
+        kind = typemap[expression.func.name]
+        if isinstance(kind, types.Dispatcher):
+            walk(kind.dispatcher, signature.args, faults, seen)
+
+
+@pytest.fixture(scope="module")
+def walked():
+    """The faults of the loop with every select kernel, and the functions that were looked at."""
+    bed = KernelBed()
+    selects = [name for name, _, _ in compose.SLOTS["select"]]
+    with compose.compiling():
+        run = compose.compose({}, selects, "memory")
+        faults, seen = [], set()
+        arguments = tuple(typeof(value) for value in (bed.state, -1, -1))
+        walk(run, arguments, faults, seen)
+    return faults, seen
+
+
+def test_no_kernel_of_the_loop_has_a_float_or_reckons_with_uint64(walked):
+    faults, seen = walked
+    assert len(seen) > 100, "far fewer functions than the loop has"
+    assert not faults, "\n".join(faults)
+
+
+def test_all_kernels_are_in_the_loop(walked):
+    """Else the test above would say nothing of them."""
+    reached = {function.__name__ for function, _ in walked[1]}
+    all_of_them = set()
+    for module in pkgutil.iter_modules(kernels.__path__):
+        if module.name != "dpdk_device":
+            found = importlib.import_module(f"pipeline.kernels.{module.name}")
+            all_of_them |= {name for name, value in vars(found).items()
+                            if isinstance(value, jit.Kernel) and value.py_func.__module__ == found.__name__}
+    assert all_of_them - reached - NOT_IN_THE_LOOP.keys() == set()
+
+
+def test_kernels_that_the_loop_does_not_need_are_clean_as_well():
+    faults, bed = [], KernelBed()
+    walk(importlib.import_module("pipeline.kernels.native")._portable_crc32c, (types.int64, types.int64), faults, set())
+    walk(importlib.import_module("pipeline.kernels.neighbours").next_hop, (typeof(bed.state.network), types.int64), faults, set())
+    assert not faults
+
+
+@jit.kernel
+def becomes_a_float(numbers):
+    """A fault on purpose: uint64 on one branch, int64 on the other."""
+    chosen = 0
+    if numbers[0] > 1:
+        chosen = numbers[1]
+    return chosen
+
+
+@jit.kernel
+def reckons_with_uint64(numbers):
+    """A fault on purpose: a difference of two uint32 is a uint64, which never is below 0."""
+    return numbers[0] - numbers[1] < 0
+
+
+@jit.kernel
+def calls_a_fault(numbers):
+    """A fault on purpose, a function away."""
+    return reckons_with_uint64(numbers)
+
+
+@pytest.mark.parametrize(("kernel", "dtype", "words"), [
+    (becomes_a_float, np.uint64, "float64"), (reckons_with_uint64, np.uint32, "uint64"), (calls_a_fault, np.uint32, "uint64")])
+def test_a_fault_is_found(kernel, dtype, words):
+    faults = []
+    walk(kernel, (typeof(np.zeros(2, dtype)),), faults, set())
+    assert faults and all(words in fault for fault in faults)
+
+
+def dtypes_of(module):
+    """Yields the structured dtypes that a module defines, those inside of them too."""
+    waiting = [(name, value) for name, value in vars(module).items() if isinstance(value, np.dtype)]
+    while waiting:
+        name, kind = waiting.pop()
+        if kind.names:
+            yield name, kind
+            waiting += [(f"{name}.{field}", kind[field].base) for field in kind.names]
+
+
+def test_no_field_has_the_name_of_an_attribute_of_arrays():
+    """A recarray's field of such a name cannot be read as an attribute: plain Python would see the array's own."""
+    found = 0
+    for module in pkgutil.iter_modules(kernels.__path__):
+        for name, kind in dtypes_of(importlib.import_module(f"pipeline.kernels.{module.name}")):
+            found += 1
+            shadowed = [field for field in kind.names if hasattr(np.recarray, field) or hasattr(np.record, field)]
+            assert not shadowed, f"{module.name}.{name} has fields {shadowed}"
+    assert found > 10
+
+
+def test_fields_of_one_cache_line_are_just_that():
+    from pipeline.kernels import connection, flow_table, headers
+
+    assert connection.HOT.itemsize == flow_table.BUCKET.itemsize == 64
+    assert headers.MBUF.itemsize == 128 and headers.TCP.itemsize == headers.IPV4.itemsize == 20
+
+
+def test_select_kernels_are_dispatchers():
+    chosen = [select_balancing.round_robin, select_content.http_path, select_content.http_host, select_content.number_modulo]
+    assert all(isinstance(kernel, Dispatcher) for kernel in chosen)
