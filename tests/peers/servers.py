@@ -84,6 +84,8 @@ class Servers:
                 await writer.wait_closed()
             except OSError as error:
                 ended = type(error).__name__
+            except asyncio.CancelledError:
+                ended = "cancelled"
             finally:
                 writer.close()
             self.served.append(Served(host, peer, received, ended))
