@@ -31,3 +31,19 @@ def proxy(request):
     made = Proxy(**getattr(request, "param", {}))
     yield made
     made.finish()
+
+
+@pytest.fixture
+def proxy_factory():
+    """Makes an engine's worker on virtual time with the arguments it is given; see `proxy`."""
+    from tcp.proxy import Proxy
+
+    made = []
+
+    def make(**chosen):
+        made.append(Proxy(**chosen))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.finish()

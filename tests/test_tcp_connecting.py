@@ -1,7 +1,10 @@
 """CONNECTING: the target has had our SYN; what is held waits for its answer."""
 import pytest
+from scapy.layers.l2 import ARP, Ether
 
-from tcp.proxy import FEW, FIRST, HELD_BYTES, NUMBER, close, connect, handshake, settings
+from pipeline.kernels.neighbours import INCOMPLETE
+from tcp.proxy import FEW, FIRST, HELD_BYTES, NUMBER, TARGETS, close, connect, handshake, settings
+from tcp.segments import mac_of
 
 
 def connecting(proxy, data=b"hello", service=NUMBER, **fields):
@@ -294,6 +297,26 @@ def test_many_connect_in_one_burst_and_each_payload_goes_to_its_own_target(proxy
     assert proxy.states() == {"established": 60}
 
 
+def test_a_target_that_has_to_be_asked_for_gets_the_syn_soon_after_it_answers(proxy):
+    entry = proxy.state.network.neighbours[proxy.state.targets.rows["neighbour"][0]]
+    entry.state = INCOMPLETE
+    client = proxy.client(NUMBER)
+    handshake(client)
+    client.send("PA", b"0")
+    proxy.wait(0.1)
+    [(port, frame)] = proxy.others
+    asked = Ether(frame)
+    assert (port, asked.dst, asked[ARP].op, asked[ARP].pdst) == (1, "ff:ff:ff:ff:ff:ff", 1, TARGETS["a"][0])
+    mac = mac_of(TARGETS["a"][0])
+    proxy.burst(bytes(Ether(src=mac, dst=asked.src) / ARP(op=2, hwsrc=mac, psrc=asked[ARP].pdst, hwdst=asked.src,
+                                                          pdst=asked[ARP].psrc)), port=1)
+    proxy.wait(0.05)
+    proxy.others.clear()
+    proxy.accept("a").send("SA")
+    assert proxy.state_of(client) == "established"
+    proxy.received.clear()
+
+
 def test_source_ports_run_out_and_come_back(proxy):
     bound = []
     for _ in range(3):
@@ -334,3 +357,45 @@ def test_first_data_of_an_immediate_service_is_held_while_connecting(proxy):
     server.send("SA")
     server.expect("PA", seq=1, ack=1, data=b"early")
     assert proxy.drops() == {"out_of_order_first_data": 1}
+
+
+def test_a_silent_target_is_a_time_out_on_both_sides(proxy):
+    client, server = connecting(proxy, b"0")
+    proxy.wait(10.1)
+    for _ in range(3):
+        server.expect("S", seq=0)
+    client.expect("RA", seq=1, ack=2)
+    server.expect("R", seq=1)
+    [record] = proxy.records()
+    assert record["release"] == {"client": "Timeout", "target": "Timeout"} and record["target"] == "a"
+    assert record["octets"] == {"client": 1, "target": 0}
+    assert proxy.state.counters.targets[0].tolist() == [0, 1, 0, 1]
+
+
+def test_a_held_fin_stands_in_the_record(proxy):
+    client, server = connecting(proxy, b"0 hello")
+    client.send("FA")
+    server.send("SA")
+    server.expect("FPA", seq=1, ack=1, data=b"0 hello")
+    server.send("FA", b"bye")
+    client.expect("FA", seq=1, ack=9, data=b"bye")
+    client.send("A")
+    server.expect("A")
+    proxy.wait(2.1)
+    [record] = proxy.records()
+    states = {side: [name for name, _ in steps] for side, steps in record["states"].items()}
+    assert states["client"] == ["SynReceived", "Established", "CloseWait", "LastAck", "Closed"]
+    assert states["target"] == ["SynSent", "Established", "FinWait1", "FinWait2", "TimeWait"]
+    assert record["octets"] == {"client": 7, "target": 3}
+    assert proxy.event("client", "received_fin_active") == 1 and proxy.event("target", "sent_fin_active") == 1
+
+
+def test_a_held_slot_without_an_octet_is_not_sent_for_ever(proxy):
+    client = proxy.client(FIRST)
+    handshake(client)
+    server = proxy.accept("a")
+    client.send("PA", b"later", seq=10)
+    server.send("SA")
+    server.expect("A", seq=1, ack=1)
+    proxy.wait(5)
+    proxy.silent()

@@ -1,4 +1,6 @@
 """ESTABLISHED: the splice. Headers are translated, nothing else; the proxy follows the numbers of both ends."""
+import itertools
+
 import pytest
 
 from tcp.proxy import FIRST, NUMBER, PATH, close, connect, handshake, settings
@@ -45,17 +47,23 @@ def test_held_payload_wraps_around(proxy):
     assert proxy.records()[0]["octets"] == {"client": 100, "target": 0}
 
 
-def test_four_gigabytes_are_counted_once(proxy):
+def test_more_than_four_gigabytes_are_counted(proxy):
     client, server = bound(proxy, client_isn=5)
-    step = 1 << 29
-    for turn in range(1, 10):
-        client.send("PA", b"x", seq=turn * step)
-        server.expect("PA", data=b"x")
-        server.send("A", ack=(turn * step + 1) % 2**32)
-        client.expect("A")
-    client.send("R", seq=9 * step + 1)
-    server.expect("R")
-    assert proxy.records()[0]["octets"]["client"] == 9 * step
+    hot, passed = proxy.state.connections.hot[proxy.number_of(client)], 7
+    for turn in range(3):
+        before = 2**32 * (turn + 1) - 100 - client.seq - client.isn  # as if so many octets had passed
+        hot["next"][0] = hot["acked"][1] = 2**32 - 100
+        client.seq += before
+        passed += before
+        for _ in range(3):
+            client.send("PA", b"x" * 90)
+            server.ack, passed = client.seq, passed + 90
+            assert len(proxy.received.pop((server.own, server.other))) == 1
+            server.send("A")
+            assert len(proxy.received.pop((client.own, client.other))) == 1
+    client.send("R")
+    proxy.received.clear()
+    assert proxy.records()[0]["octets"] == {"client": passed, "target": 0}
 
 
 def test_a_pure_acknowledgement_passes(proxy):
@@ -337,7 +345,7 @@ def test_packets_of_many_connections_in_one_burst_do_not_mix(proxy):
     pairs = [bound(proxy, b"%d" % (3 * number)) for number in range(16)]
     proxy.burst(*(client.segment("PA", b"%d/%d" % (number, part))
                   for part in range(4) for number, (client, _) in enumerate(pairs)))
-    for number, (client, server) in enumerate(pairs):
+    for number, (_, server) in enumerate(pairs):
         for part in range(4):
             server.expect("PA", ack=1, data=b"%d/%d" % (number, part))
         server.nothing()
@@ -397,3 +405,69 @@ def test_the_window_of_our_syn_ack_never_overflows(proxy):
     client = proxy.client()
     client.send("S")
     client.expect("SA", window=65472)
+
+
+@pytest.mark.parametrize("client_isn, proxy_isn, target_isn",
+                         [numbers for numbers in itertools.product((EDGE, 5000), (EDGE, 5000), (EDGE, 5000))
+                          if EDGE in numbers])
+def test_all_numbers_wrap_around(proxy, client_isn, proxy_isn, target_isn):
+    client = proxy.client(NUMBER, isn=client_isn)
+    proxy.start_for_isn(client, proxy_isn)
+    server = connect(proxy, client, b"0", isn=target_isn)
+    assert (client.other_isn - proxy_isn) % 2**32 == 0
+    for data in (b"ab", b"cdef", b"g" * 700):
+        client.send("PA", data)
+        server.expect("PA", seq=client.seq - len(data), ack=server.seq, data=data)
+        server.send("PA", data[::-1])
+        client.expect("PA", seq=server.seq - len(data), ack=client.seq, data=data[::-1])
+    close(client, server)
+    assert proxy.state_of(client) == "time_wait"
+    proxy.wait(2.1)
+    assert proxy.records()[0]["octets"] == {"client": 707, "target": 706}
+
+
+def test_rule_1_5_a_corrupt_acknowledgement_does_not_free_what_is_held(proxy):
+    client = proxy.client(NUMBER)
+    handshake(client)
+    client.send("PA", b"0 hello")
+    server = proxy.accept("a")
+    server.send("SA")
+    server.expect("PA", data=b"0 hello")
+    server.send("A", ack=8, corrupt=True)
+    client.nothing()
+    assert proxy.drops() == {"tcp_checksum": 1}
+    proxy.wait(0.32)
+    server.expect("PA", seq=1, data=b"0 hello")
+
+
+def test_rule_4_1_challenges_are_rate_limited(proxy):
+    client, server = bound(proxy)
+    for _ in range(40):
+        proxy.burst(*(client.segment("S", seq=9) for _ in range(60)))
+    came = len(proxy.received[client.own, client.other])
+    proxy.received.clear()
+    assert 0 < came <= 1000 and proxy.count("challenge_acks") == came
+
+
+def test_rule_4_1_an_inexact_rst_after_a_long_silence_leaves_time_for_the_challenge(proxy):
+    client, server = bound(proxy)
+    proxy.wait(100, 1)
+    client.send("R", seq=9)
+    server.expect("R", seq=9)
+    proxy.wait(1)
+    server.send("A")
+    client.expect("A", seq=1, ack=8)
+    proxy.wait(60, 1)
+    assert proxy.state_of(client) == "established"
+
+
+@pytest.mark.parametrize("flags", ["FA", "A"])
+@pytest.mark.parametrize("off", [1 << 31, -(1 << 29), 3 << 29])
+def test_rule_1_5_numbers_far_outside_the_window_move_nothing(proxy, flags, off):
+    client, server = bound(proxy)
+    client.send(flags, b"evil", seq=8 + off, ack=1)
+    proxy.received.clear()
+    assert proxy.state_of(client) == "established"
+    client.send("RA", seq=8)
+    server.expect("RA", seq=8)
+    assert proxy.records()[0]["octets"]["client"] == 7

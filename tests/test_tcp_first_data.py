@@ -1,4 +1,6 @@
 """FIRST_DATA: the client is connected, and its first payload has to name a target."""
+import random
+
 import pytest
 
 from tcp.proxy import FIRST, HELD_BYTES, NUMBER, PATH, STRICT, TARGETS, close, handshake, settings
@@ -154,7 +156,7 @@ def test_rule_1_4_the_first_copy_of_each_octet_wins(proxy):
     handshake(client)
     client.send("PA", b"GET /b")
     client.send("PA", b"GET /a", seq=1)
-    client.send("PA", b"XXX /b/c HTTP/1.1\r\n\r\n", seq=1)
+    client.send("PA", b"PUT /b/c HTTP/1.1\r\n\r\n", seq=1)
     server = proxy.accept("b")
     server.send("SA")
     server.expect("PA", seq=1, ack=1, data=b"GET /b/c HTTP/1.1\r\n\r\n")
@@ -364,8 +366,6 @@ def test_immediate_binding_and_a_client_that_closes_while_connecting(proxy):
 
 @pytest.mark.parametrize("service", [PATH, STRICT, NUMBER])
 def test_random_octets_never_reach_a_wrong_target_and_lose_nothing(proxy, service):
-    import random
-
     dice = random.Random(service)
     for _ in range(40):
         client = proxy.client(service)
@@ -391,3 +391,36 @@ def test_the_held_bytes_of_a_closed_connection_are_not_the_next_ones(proxy):
         close(client, server)
         proxy.wait(3)
         assert proxy.states() == {}
+
+
+def test_two_payloads_in_one_burst_take_one_turn(proxy):
+    client, other = proxy.client(), proxy.client()
+    handshake(client)
+    proxy.burst(client.segment("A", b"hello "), client.segment("PA", b"world"))
+    server = proxy.accept("a")
+    server.send("SA")
+    server.expect("PA", seq=1, ack=1, data=b"hello world")
+    handshake(other)
+    other.send("PA", b"hello")
+    proxy.accept("b")
+
+
+def test_rule_1_5_a_corrupt_acknowledgement_of_our_fin_changes_nothing(proxy):
+    client = proxy.client()
+    handshake(client)
+    client.send("FA")
+    client.expect("FA", seq=1, ack=2)
+    client.send("A", corrupt=True)
+    assert proxy.state_of(client) == "fin_wait" and proxy.drops() == {"tcp_checksum": 1}
+
+
+def test_immediate_binding_with_payload_in_the_handshakes_last_segment_takes_one_turn(proxy):
+    client, other = proxy.client(FIRST), proxy.client(FIRST)
+    client.send("S")
+    client.expect("SA")
+    client.send("PA", b"HELO\r\n")
+    server = proxy.accept("a")
+    server.send("SA")
+    server.expect("PA", seq=1, ack=1, data=b"HELO\r\n")
+    handshake(other)
+    proxy.accept("b")

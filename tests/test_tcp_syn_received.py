@@ -209,11 +209,17 @@ def test_our_initial_numbers_differ_by_port_and_move_with_time(proxy):
 
 
 def test_a_client_is_learnt_from_its_syn(proxy):
-    client = proxy.client(address="10.1.0.9")
-    entry = proxy.state.network.neighbours[proxy.state.network.known[0] - 1]
-    entry.state, entry.mac_high, entry.mac_low = 1, 0, 0
+    client = proxy.client(address="10.1.0.9", known=False)
     client.send("S")
     client.expect("SA", seq=0, ack=1)
+
+
+def test_a_full_neighbour_table_refuses_clients_of_new_addresses_alone(proxy):
+    known, unknown = proxy.client(), proxy.client(address="10.1.0.9", known=False)
+    proxy.state.network.known[0] = len(proxy.state.network.neighbours)
+    proxy.burst(known.segment("S"), unknown.segment("S"))
+    known.expect("SA", ack=1)
+    assert proxy.drops() == {"neighbours_exhausted": 1} and proxy.count("opened") == 1
 
 
 @settings(connections=4, held_connections=4)

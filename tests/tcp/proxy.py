@@ -4,16 +4,19 @@ Numbers in tests are relative, as Wireshark shows them: an end's SYN has number 
 an engine sends must be taken by `expect`; what is left over fails the test.
 """
 import collections
+import contextlib
 import datetime
 import functools
 import ipaddress
 
+import numpy as np
 import pytest
 from scapy.layers.l2 import Ether
 
 from pipeline import assemble, compose, configuration, snapshot
+from pipeline.io.memory_pool import filling
 from pipeline.io.memory_port import MemoryNetwork
-from pipeline.kernels import connection, counters, neighbours
+from pipeline.kernels import connection, counters, memory_device, neighbours
 from pipeline.kernels.arp import ANNOUNCEMENTS
 from pipeline.kernels.initial_number import half_siphash
 from pipeline.state import DRAIN, STOP
@@ -46,8 +49,8 @@ def configuration_text(timeouts, engine):
         {"name": '"turns"', "listen": f'"{SERVICE}:{TURNS}"', "targets": '["a", "b", "c"]'},
         {"name": '"path"', "listen": f'"{SERVICE}:{PATH}"', "targets": '["a", "b", "c"]', "select": '"http_path"',
          "rules": RULES, "default": '"c"'},
-        {"name": '"strict"', "listen": f'"{SERVICE}:{STRICT}"', "targets": '["a", "b"]', "select": '"http_path"',
-         "rules": RULES, "stray": '"drop"'},
+        {"name": '"strict"', "listen": f'"{SERVICE}:{STRICT}"', "targets": '["a", "b"]',
+         "select": '"http_path"', "rules": RULES, "stray": '"drop"'},
         {"name": '"number"', "listen": f'"{SERVICE}:{NUMBER}"', "targets": '["a", "b", "c"]', "select": '"number_modulo"'},
         {"name": '"first"', "listen": f'"{SERVICE}:{FIRST}"', "targets": '["a", "b"]', "binding": '"immediate"'},
         {"name": '"few"', "listen": f'"{SERVICE}:{FEW}"', "targets": '["few"]', "source_ports": "[20000, 20002]"},
@@ -72,7 +75,7 @@ def composed(selects):
 class Proxy:
     """A worker on virtual time, `now` microseconds since its start.
 
-    `mbufs`, `client_mac` (False: clients are learnt from their SYNs), `timeouts` (dict) and keys of `[engine]`.
+    `mbufs` and `ring_size` are those of its memory ports; then `timeouts` (dict) and keys of `[engine]`.
     """
 
     def __init__(self, mbufs=2048, timeouts=None, ring_size=1024, **engine):
@@ -126,10 +129,14 @@ class Proxy:
                 segment = read(frame, port.number, MACS[port.number])
                 self.received[segment.destination, segment.source].append(segment)
 
-    def client(self, service=TURNS, address="10.1.0.2", port=None, isn=1000):
-        """Returns the client's End of a connection to `service`; nothing is sent yet."""
+    def client(self, service=TURNS, address="10.1.0.2", port=None, isn=1000, known=True):
+        """Returns the client's End of a connection to `service`; nothing is sent yet.
+
+        One that is not `known` has to be learnt from its SYN.
+        """
         self.clients += 1
-        self.know(address, 0)
+        if known:
+            self.know(address, 0)
         return End(self, 0, (address, port or 40000 + self.clients), (SERVICE, service), isn)
 
     def accept(self, target="a", isn=700_000, **fields):
@@ -173,7 +180,8 @@ class Proxy:
 
     def drops(self):
         """Returns all drops that are not 0 (dict)."""
-        return {name: int(count) for name, count in zip(counters.DROP_REASONS, self.state.counters.drops, strict=True) if count}
+        counted = zip(counters.DROP_REASONS, self.state.counters.drops, strict=True)
+        return {name: int(count) for name, count in counted if count}
 
     def states(self):
         """Returns how many connections are in each state, where there are any (dict)."""
@@ -213,6 +221,15 @@ class Proxy:
         hashed = half_siphash(*map(int, self.state.connections.secret), client.key()[0],
                               int(ipaddress.IPv4Address(client.other[0])), ports)
         self.start_at(((isn - hashed) & MASK) << 2)
+
+    @contextlib.contextmanager
+    def starving(self, left):
+        """Within this, the worker has no more than `left` free mbufs."""
+        device = self.state.device
+        taken = np.empty(int(device.free_count[0]) + filling(device.returned) - left, np.int64)
+        assert memory_device.allocate(device, taken, len(taken)) == len(taken)
+        yield
+        memory_device.release(device, taken, len(taken))
 
     def drain(self):
         """Tells the worker to open nothing new and to end with the last connection."""

@@ -1,0 +1,167 @@
+"""TIME_WAIT: both ends have closed; the connection stays for late segments, or until the client opens anew."""
+import pytest
+
+from tcp.proxy import FEW, NUMBER, close, connect, handshake
+
+
+def closed(proxy, service=NUMBER, target="a", data=b"0 hello"):
+    """Returns both ends of a connection that the client has closed, in TIME_WAIT."""
+    client = proxy.client(service)
+    server = connect(proxy, client, data, target)
+    close(client, server)
+    assert proxy.state_of(client) == "time_wait"
+    return client, server
+
+
+def test_it_ends_after_its_time_in_silence(proxy):
+    client, server = closed(proxy)
+    proxy.wait(1.9)
+    assert proxy.state_of(client) == "time_wait"
+    proxy.wait(0.2)
+    assert proxy.state_of(client) == "free"
+    assert proxy.records()[0]["release"] == {"client": "PassiveClose", "target": "ActiveClose"}
+
+
+def test_the_targets_fin_again_passes_and_makes_it_last(proxy):
+    client, server = closed(proxy)
+    proxy.wait(1.5)
+    server.send("FA", seq=1)
+    client.expect("FA", seq=1, ack=9)
+    client.send("A")
+    server.expect("A", seq=9, ack=2)
+    proxy.wait(1.5)
+    assert proxy.state_of(client) == "time_wait"
+    proxy.wait(0.6)
+    assert proxy.state_of(client) == "free"
+
+
+@pytest.mark.parametrize("beyond", [1, 1000, 1 << 30])
+def test_rule_4_4_a_syn_beyond_the_old_numbers_opens_anew(proxy, beyond):
+    client, server = closed(proxy)
+    again = proxy.client(NUMBER, port=client.own[1], isn=client.isn + 9 + beyond)
+    handshake(again)
+    assert proxy.count("closed") == 1 and proxy.states() == {"first_data": 1}
+    assert proxy.records()[0]["release"] == {"client": "PassiveClose", "target": "ActiveClose"}
+    again.send("PA", b"0 again")
+    new = proxy.accept("a")
+    new.send("SA")
+    new.expect("PA", data=b"0 again")
+
+
+@pytest.mark.parametrize("off", [0, -1, -1000, -(1 << 30)])
+def test_rule_4_4_a_syn_not_beyond_the_old_numbers_is_refused(proxy, off):
+    client, server = closed(proxy)
+    client.send("S", seq=9 + off)
+    client.expect("A", seq=2, ack=9)
+    assert proxy.state_of(client) == "time_wait" and proxy.count("opened") == 1
+
+
+def test_a_syn_while_draining_opens_nothing(proxy):
+    client, server = closed(proxy)
+    other = proxy.client(NUMBER)
+    connect(proxy, other, b"0")
+    proxy.drain()
+    client.send("S", seq=5000)
+    assert proxy.drops() == {"draining": 1} and proxy.count("opened") == 2
+
+
+def test_the_last_acknowledgement_and_a_new_syn_in_one_burst(proxy):
+    client = proxy.client(NUMBER)
+    server = connect(proxy, client, b"0")
+    client.send("FA")
+    server.expect("FA")
+    server.send("FA")
+    client.expect("FA")
+    proxy.burst(client.segment("A"), client.segment("S", seq=5000))
+    server.expect("A", ack=2)
+    client.expect("A", seq=2)
+    assert proxy.state_of(client) == "time_wait"
+    again = proxy.client(NUMBER, port=client.own[1], isn=client.isn + 5000)
+    handshake(again)
+
+
+def test_a_new_syn_twice_in_one_burst_opens_one(proxy):
+    client, server = closed(proxy)
+    again = proxy.client(NUMBER, port=client.own[1], isn=client.isn + 5000)
+    proxy.burst(again.segment("S"), again.segment("S", seq=0))
+    assert again.expect("SA", ack=1).frame == again.expect("SA", ack=1).frame
+    assert proxy.count("opened") == 2 and proxy.count("open") == 1
+
+
+def test_a_new_syn_and_a_late_segment_of_the_target_in_one_burst(proxy):
+    client, server = closed(proxy)
+    server.port = 0
+    again = proxy.client(NUMBER, port=client.own[1], isn=client.isn + 5000)
+    proxy.burst(again.segment("S"), server.segment("FA", seq=1))
+    again.expect("SA", ack=1)
+    server.expect("R", seq=9)
+    assert proxy.states() == {"syn_received": 1}
+
+
+def test_late_payload_passes_and_the_end_point_answers(proxy):
+    client, server = closed(proxy)
+    client.send("PA", b"late", seq=4)
+    server.expect("PA", seq=4, data=b"late")
+    assert proxy.state_of(client) == "time_wait"
+
+
+def test_after_it_a_late_segment_is_a_stray(proxy):
+    client, server = closed(proxy)
+    proxy.wait(2.1)
+    server.send("FA", seq=1)
+    server.expect("R", seq=9)
+    client.send("A")
+    client.expect("R", seq=2)
+
+
+def test_the_source_port_is_free_only_after_it(proxy):
+    client, server = closed(proxy, FEW, "few")
+    free = int(proxy.state.sources.free[3])
+    proxy.wait(1.9)
+    assert proxy.state.sources.free[3] == free == 2
+    proxy.wait(0.2)
+    assert proxy.state.sources.free[3] == 3
+
+
+def test_a_target_that_closes_first_is_kept_apart_from_the_next_on_that_port(proxy):
+    for turn in range(8):
+        client = proxy.client(FEW)
+        server = connect(proxy, client, b"x", "few")
+        close(server, client)
+        proxy.wait(2.1)
+        record = proxy.records()[0]
+        assert record["release"] == {"client": "ActiveClose", "target": "PassiveClose"}, turn
+    assert proxy.count("source_ports_exhausted") == 0
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_an_exact_rst_ends_it_at_once(proxy, side):
+    ends = closed(proxy)
+    ends[side].send("R")
+    ends[1 - side].expect("R")
+    assert proxy.state_of(ends[0]) == "free"
+
+
+def test_an_inexact_rst_does_not_make_it_last(proxy):
+    client, server = closed(proxy)
+    proxy.wait(1)
+    client.send("R", seq=100)
+    server.expect("R", seq=100)
+    proxy.wait(2.1)
+    assert proxy.state_of(client) == "free"
+    proxy.received.clear()
+
+
+def test_the_record_of_a_connection_opened_anew_says_who_closed_first(proxy):
+    client = proxy.client(NUMBER)
+    server = connect(proxy, client, b"0 hello")
+    close(server, client)
+    again = proxy.client(NUMBER, port=client.own[1], isn=client.isn + 500)
+    handshake(again)
+    assert proxy.records()[0]["release"] == {"client": "ActiveClose", "target": "PassiveClose"}
+
+
+def test_rule_1_5_a_corrupt_syn_does_not_end_it(proxy):
+    client, server = closed(proxy)
+    client.send("S", seq=5000, corrupt=True)
+    assert proxy.state_of(client) == "time_wait" and proxy.drops() == {"tcp_checksum": 1}
