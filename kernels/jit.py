@@ -57,12 +57,16 @@ def _imported_names(path):
 
 
 def _package_of(path):
-    """Returns the package that the file at `path` belongs to: ours by its place, any other by its folder."""
+    """Returns the package that the file at `path` belongs to: ours by its place, any other by the `__init__.py`s above."""
     folder = pathlib.Path(path).resolve().parent
     here = pathlib.Path(__file__).resolve().parent
-    if folder == here:
-        return "pipeline.kernels"
-    return "pipeline" if folder.name == "pipeline" else ""
+    if folder in (here, here.parent / "io"):
+        return f"pipeline.{folder.name}"
+    names = []
+    while (folder / "__init__.py").exists():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(names)
 
 
 def _module_file(name, beside):

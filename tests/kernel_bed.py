@@ -36,6 +36,7 @@ connections = 64
 held_connections = 8
 held_bytes = 2048
 records = 64
+detailed_records = true
 reset_rate = 100
 idle = "spin"
 
