@@ -146,7 +146,9 @@ def send_held(connections, connection):
     first = wrap(int64(cold.client_isn) + 1 + int64(hot.shift[CLIENT]))
     slot, most = int64(cold.held), max(int64(cold.mss[TARGET]), 64)
     length = connections.held.length[slot]
-    closes = int64(hot.closing) & (FIN_SEEN << CLIENT)
+    # Not a FIN that the client has sent later, behind payload that was not held.
+    closes = hot.closing & (FIN_SEEN << CLIENT) != 0 and int64(hot.next[CLIENT]) == wrap(
+        int64(cold.client_isn) + 2 + length)
     at = 0
     while True:
         part = min(length - at, most)

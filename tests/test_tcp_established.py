@@ -471,3 +471,16 @@ def test_rule_1_5_numbers_far_outside_the_window_move_nothing(proxy, flags, off)
     client.send("RA", seq=8)
     server.expect("RA", seq=8)
     assert proxy.records()[0]["octets"]["client"] == 7
+
+
+def test_a_fin_behind_later_payload_does_not_go_out_with_the_held_octets(proxy):
+    client = proxy.client(NUMBER)
+    handshake(client)
+    client.send("PA", b"0 hello")
+    server = proxy.accept("a")
+    server.send("SA")
+    server.expect("PA", data=b"0 hello")
+    client.send("FPA", b", world")
+    server.expect("FPA", seq=8, data=b", world")
+    proxy.wait(0.32)
+    server.expect("PA", seq=1, data=b"0 hello")

@@ -51,7 +51,8 @@ def configuration_text(timeouts, engine):
          "rules": RULES, "default": '"c"'},
         {"name": '"strict"', "listen": f'"{SERVICE}:{STRICT}"', "targets": '["a", "b"]',
          "select": '"http_path"', "rules": RULES, "stray": '"drop"'},
-        {"name": '"number"', "listen": f'"{SERVICE}:{NUMBER}"', "targets": '["a", "b", "c"]', "select": '"number_modulo"'},
+        {"name": '"number"', "listen": f'"{SERVICE}:{NUMBER}"', "targets": '["a", "b", "c"]',
+         "select": '"number_modulo"'},
         {"name": '"first"', "listen": f'"{SERVICE}:{FIRST}"', "targets": '["a", "b"]', "binding": '"immediate"'},
         {"name": '"few"', "listen": f'"{SERVICE}:{FEW}"', "targets": '["few"]', "source_ports": "[20000, 20002]"},
     ]
