@@ -1,4 +1,4 @@
-"""Whole connections over a network that loses, doubles, delays and corrupts, and dialogues cut into bursts in every way."""
+"""Whole connections over a network that loses, doubles, delays and corrupts; dialogues cut into bursts in every way."""
 import itertools
 import random
 
@@ -50,7 +50,8 @@ def travel(proxy, client, to_send, to_answer, dice, odds):
         proxy.received.clear()
         for segment in came:
             if segment.port == 1 and ends[1] is None and segment.flags == "S":
-                ends[1] = Stack(End(proxy, 1, segment.destination, segment.source, dice.randrange(2**32)), to_answer, False)
+                target = End(proxy, 1, segment.destination, segment.source, dice.randrange(2**32))
+                ends[1] = Stack(target, to_answer, False)
             if ends[segment.port] is not None and segment.intact and not journey.lost():
                 ends[segment.port].take(segment)
         if ends[1] is not None and ends[0].done and ends[1].done:
@@ -87,8 +88,8 @@ def partitions(length):
 DIALOGUES = {
     "client_closes": [("c", "PA", b", world", 8, 1), ("s", "SA", b"", 0, 1), ("s", "PA", b"answer", 1, 15),
                       ("c", "A", b"", 15, 7), ("c", "FA", b"", 15, 7), ("s", "FA", b"", 7, 16), ("c", "A", b"", 16, 8)],
-    "target_closes": [("s", "SA", b"", 0, 1), ("s", "FPA", b"answer", 1, 8), ("c", "A", b"", 8, 8), ("c", "PA", b"!", 8, 8),
-                      ("s", "A", b"", 8, 9), ("c", "FA", b"", 9, 8), ("s", "A", b"", 8, 10)],
+    "target_closes": [("s", "SA", b"", 0, 1), ("s", "FPA", b"answer", 1, 8), ("c", "A", b"", 8, 8),
+                      ("c", "PA", b"!", 8, 8), ("s", "A", b"", 8, 9), ("c", "FA", b"", 9, 8), ("s", "A", b"", 8, 10)],
     "fin_before_the_answer": [("c", "FA", b"", 8, 1), ("s", "SA", b"", 0, 1), ("s", "A", b"", 1, 9),
                               ("s", "PA", b"answer", 1, 9), ("c", "A", b"", 9, 7), ("s", "FA", b"", 7, 9),
                               ("c", "A", b"", 9, 8)],

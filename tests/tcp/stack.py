@@ -1,4 +1,4 @@
-"""A small TCP of the tests' own, for both ends of a connection over a network that loses, doubles and swaps segments."""
+"""A small TCP of the tests' own, for both ends of a connection over a network that loses and doubles segments."""
 MOST = 400
 RETRY = 200_000
 """Octets a segment, and microseconds until what is not acknowledged is sent again."""
