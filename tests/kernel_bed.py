@@ -3,6 +3,7 @@
 Everything that is drawn at random when an engine starts is fixed here, so that two runs give the same bytes. All of it
 works in both modes: jitted, and as plain Python under `NUMBA_DISABLE_JIT=1`.
 """
+
 import os
 
 import numpy as np
@@ -19,9 +20,13 @@ from pipeline.kernels.neighbours import REACHABLE, add_neighbour
 EXAMPLES = int(os.environ.get("KERNEL_EXAMPLES", "60"))
 """Examples that hypothesis tries for a property; the runs un-jitted and with bounds checked ask for fewer."""
 
-generated = settings(max_examples=EXAMPLES, deadline=None, derandomize=True,
-                     phases=[Phase.explicit, Phase.generate, Phase.shrink],
-                     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+generated = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 
 SERVICE, PORT, CLIENT, GATEWAY = "10.1.0.1", 80, "10.1.0.2", "10.2.0.254"
 TARGETS = ("10.2.0.11", "10.2.0.12", "10.9.0.13")
@@ -102,7 +107,8 @@ class KernelBed:
         self.network = MemoryNetwork(ports=2, mbufs=mbufs)
         self.macs = [port.mac for port in self.network.ports]
         self.state, self.selects = assemble.make_state(
-            self.configuration, self.network.device, self.network.arena, self.macs, 0, 1e9)
+            self.configuration, self.network.device, self.network.arena, self.macs, 0, 1e9
+        )
         self.pool, self.arena = self.network.pool, self.network.arena
         self.connections, self.batch = self.state.connections, self.state.batch
         self.counters, self.packets, self.base = self.connections.counters, self.state.packets, self.state.base[0]
@@ -131,7 +137,7 @@ class KernelBed:
     def write(self, frames, segment_length=None):
         """Writes frames (bytes each) into mbufs and lists these in the batch; returns how many."""
         mbufs = write_frames(self.pool, frames, segment_length)
-        self.batch.mbuf[:len(mbufs)] = mbufs
+        self.batch.mbuf[: len(mbufs)] = mbufs
         return len(mbufs)
 
     def parse(self, frames, port=0, segment_length=None):
@@ -151,7 +157,7 @@ class KernelBed:
     def posted(self, port):
         """Takes the frames (bytes) that kernels have posted to `port` out of the outbox; their mbufs are freed."""
         outbox = self.state.outbox
-        mbufs = outbox.mbuf[port, :outbox.filled[port]].copy()
+        mbufs = outbox.mbuf[port, : outbox.filled[port]].copy()
         frames = [frame_bytes(self.arena, int(mbuf)) for mbuf in mbufs]
         outbox.filled[port] = 0
         self.pool.release(mbufs)
@@ -160,21 +166,35 @@ class KernelBed:
     @property
     def drops(self):
         """The drop counters that are not 0, by reason."""
-        return {name: int(count) for name, count in zip(counters.DROP_REASONS, self.counters.drops, strict=True) if count}
+        return {
+            name: int(count) for name, count in zip(counters.DROP_REASONS, self.counters.drops, strict=True) if count
+        }
 
     @property
     def notices(self):
         """The notices that are not 0, by name."""
         return {name: int(count) for name, count in zip(counters.NOTICES, self.counters.notices, strict=True) if count}
 
-    def segment(self, payload=b"", source=CLIENT, destination=SERVICE, mac=CLIENT_MAC, port=0, tag=None, ip=None,
-                ip_options=(), **tcp):
+    def segment(
+        self,
+        payload=b"",
+        source=CLIENT,
+        destination=SERVICE,
+        mac=CLIENT_MAC,
+        port=0,
+        tag=None,
+        ip=None,
+        ip_options=(),
+        **tcp,
+    ):
         """Returns a TCP segment to the engine's `port` as a frame, its lengths and checksums made by scapy."""
         fields = {"sport": 40000, "dport": PORT, "flags": "A", "seq": 1, "ack": 1, **tcp}
         packet = Ether(src=mac_text(mac), dst=mac_text(self.macs[port]))
         if tag is not None:
             packet /= Dot1Q(**tag)
-        return bytes(packet / IP(src=source, dst=destination, options=list(ip_options), **(ip or {})) / TCP(**fields) / payload)
+        return bytes(
+            packet / IP(src=source, dst=destination, options=list(ip_options), **(ip or {})) / TCP(**fields) / payload
+        )
 
 
 def checked(frame):

@@ -1,4 +1,5 @@
 """ARP: answers, what is learnt and from whom, who is asked when, and warnings of duplicates (RFC 826, RFC 5227)."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,7 +27,6 @@ from pipeline.kernels.neighbours import (
 TICK = 10_000
 BROADCAST, NONE = "ff:ff:ff:ff:ff:ff", 0xFFFF
 OURS = ("10.1.0.1", "10.2.0.1")
-
 
 
 @pytest.fixture
@@ -75,12 +75,23 @@ def test_a_request_for_our_address_is_answered_and_a_known_sender_learnt(bed, po
     assert (arp.op, arp.hwtype, arp.ptype, arp.hwlen, arp.plen) == (2, 1, 0x0800, 6, 4)
     assert (arp.hwsrc, arp.psrc, arp.hwdst, arp.pdst) == (mac_text(bed.macs[port]), ours, mac_text(CLIENT_MAC), sender)
     entry = known(bed, sender)
-    assert mac_of(entry) == CLIENT_MAC and entry.state == REACHABLE and entry.port == port and entry.confirmed == NOW // TICK
+    assert (
+        mac_of(entry) == CLIENT_MAC
+        and entry.state == REACHABLE
+        and entry.port == port
+        and entry.confirmed == NOW // TICK
+    )
 
 
-@pytest.mark.parametrize(("sender", "target", "port", "reason"), [
-    ("10.1.0.2", "10.1.0.3", 0, "another host"), ("10.1.0.2", "10.2.0.1", 0, "our address on the other port"),
-    ("10.1.0.2", "10.1.0.2", 0, "an announcement"), ("0.0.0.0", "10.1.0.9", 0, "a probe of another's")])
+@pytest.mark.parametrize(
+    ("sender", "target", "port", "reason"),
+    [
+        ("10.1.0.2", "10.1.0.3", 0, "another host"),
+        ("10.1.0.2", "10.2.0.1", 0, "our address on the other port"),
+        ("10.1.0.2", "10.1.0.2", 0, "an announcement"),
+        ("0.0.0.0", "10.1.0.9", 0, "a probe of another's"),
+    ],
+)
 def test_requests_that_are_not_for_us_are_not_answered_and_teach_nothing(bed, sender, target, port, reason):
     frame, before = packet(bed, sender, target, port=port), int(bed.state.network.known[0])
     verdict, after = heard(bed, frame, port)
@@ -106,16 +117,20 @@ def test_an_unknown_sender_is_answered_and_not_added(bed):
 def test_a_known_neighbour_is_learnt_from_whatever_arp_packet_it_sends(bed, frame):
     """So a gateway whose MAC changes is followed as soon as any ARP packet of its shows the new one."""
     sender = TARGETS[0]
-    sent = {"reply": packet(bed, sender, OURS[1], 2, 0x02BB00000011, 1, to=None),
-            "announcement": packet(bed, sender, sender, 1, 0x02BB00000011, 1),
-            "request for another": packet(bed, sender, "10.2.0.77", 1, 0x02BB00000011, 1)}[frame]
+    sent = {
+        "reply": packet(bed, sender, OURS[1], 2, 0x02BB00000011, 1, to=None),
+        "announcement": packet(bed, sender, sender, 1, 0x02BB00000011, 1),
+        "request for another": packet(bed, sender, "10.2.0.77", 1, 0x02BB00000011, 1),
+    }[frame]
     assert known(bed, sender).state == INCOMPLETE
     assert heard(bed, sent, 1)[0] == ABSORB
     entry = known(bed, sender)
     assert entry.state == REACHABLE and mac_of(entry) == 0x02BB00000011 and not bed.notices
     assert heard(bed, packet(bed, sender, sender, 1, 0x02BB00000099, 1), 1, NOW + 5 * TICK)[0] == ABSORB
     entry = known(bed, sender)
-    assert mac_of(entry) == 0x02BB00000099 and entry.confirmed == NOW // TICK + 5 and bed.notices == {"neighbour_moved": 1}
+    assert (
+        mac_of(entry) == 0x02BB00000099 and entry.confirmed == NOW // TICK + 5 and bed.notices == {"neighbour_moved": 1}
+    )
 
 
 def test_a_neighbour_is_not_learnt_from_another_port(bed):
@@ -139,15 +154,17 @@ def test_a_host_with_our_address_is_warned_of_and_not_answered(bed, sender, oper
     assert known(bed, OURS[0]) is None
 
 
-@pytest.mark.parametrize("fields", [
-    {"hwtype": 6}, {"ptype": 0x86DD}, {"hwlen": 8}, {"plen": 16}, {"mac": 0x010000000001}, {"mac": 0xFFFFFFFFFFFF}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"hwtype": 6}, {"ptype": 0x86DD}, {"hwlen": 8}, {"plen": 16}, {"mac": 0x010000000001}, {"mac": 0xFFFFFFFFFFFF}],
+)
 def test_invalid_packets_are_counted(bed, fields):
     fields = dict(fields)
     mac = fields.pop("mac", CLIENT_MAC)
     frame = bytearray(packet(bed, "10.1.0.2", OURS[0], mac=mac))
     for name, value in fields.items():
         place, size = {"hwtype": (14, 2), "ptype": (16, 2), "hwlen": (18, 1), "plen": (19, 1)}[name]
-        frame[place:place + size] = value.to_bytes(size, "big")
+        frame[place : place + size] = value.to_bytes(size, "big")
     verdict, after = heard(bed, bytes(frame))
     assert verdict == DROP and bed.drops == {"arp_invalid": 1} and after == bytes(frame)
 
@@ -210,7 +227,9 @@ def built(bed):
     requests = bed.state.requests
     count = int(requests.filled[0])
     assert allocate(bed.state.device, bed.state.fresh, count) == count
-    build_requests(bed.packets, bed.base, bed.state.fresh, count, requests, bed.state.network, bed.state.outbox, bed.counters)
+    build_requests(
+        bed.packets, bed.base, bed.state.fresh, count, requests, bed.state.network, bed.state.outbox, bed.counters
+    )
     assert requests.filled[0] == 0
     return [[Ether(frame) for frame in bed.posted(port)] for port in range(2)]
 
@@ -258,14 +277,17 @@ def test_the_neighbour_table_is_a_dictionary(found):
 
 def test_a_full_neighbour_table_takes_no_more_and_keeps_what_it_has():
     bed = KernelBed(mbufs=2)
-    small = bed.state.network._replace(neighbours=bed.state.network.neighbours[:4], slots=np.full(8, -1, np.int64),
-                                       known=np.zeros(1, np.int64))
+    small = bed.state.network._replace(
+        neighbours=bed.state.network.neighbours[:4], slots=np.full(8, -1, np.int64), known=np.zeros(1, np.int64)
+    )
     assert [int(add_neighbour(small, 100 + number, 0)) for number in range(6)] == [0, 1, 2, 3, NONE, NONE]
     assert [int(find_neighbour(small, 100 + number)) for number in range(6)] == [0, 1, 2, 3, NONE, NONE]
 
 
-@pytest.mark.parametrize(("text", "hop"), [
-    ("10.1.0.77", "10.1.0.77"), ("10.2.0.77", "10.2.0.77"), ("10.9.3.4", GATEWAY), ("192.0.2.1", None)])
+@pytest.mark.parametrize(
+    ("text", "hop"),
+    [("10.1.0.77", "10.1.0.77"), ("10.2.0.77", "10.2.0.77"), ("10.9.3.4", GATEWAY), ("192.0.2.1", None)],
+)
 def test_the_next_hop_is_the_address_or_its_gateway(bed, text, hop):
     number = int(next_hop(bed.state.network, address(text)))
     if hop is None:
@@ -278,7 +300,10 @@ def test_the_next_hop_is_the_address_or_its_gateway(bed, text, hop):
 def test_the_longest_prefix_wins(bed):
     network = bed.state.network._replace(
         route_network=np.array([address("10.9.1.0"), address("10.9.0.0"), 0]),
-        route_mask=np.array([0xFFFFFF00, 0xFFFF0000, 0]), route_gateway=np.array([1, 2, 3]), route_port=np.array([0, 1, 0]))
+        route_mask=np.array([0xFFFFFF00, 0xFFFF0000, 0]),
+        route_gateway=np.array([1, 2, 3]),
+        route_port=np.array([0, 1, 0]),
+    )
     assert [int(route_to(network, address(text))) for text in ("10.9.1.5", "10.9.2.5", "8.8.8.8")] == [0, 1, 2]
 
 

@@ -1,4 +1,5 @@
 """Build: segments of the engine's own, as ordered, with lengths and checksums that scapy computes too."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,7 +19,9 @@ HOPS = (BED.knows("10.1.0.99", 0, MACS[0]), BED.knows("10.2.0.99", 1, MACS[1]))
 NUMBER, PORT_NUMBER = st.integers(0, 2**32 - 1), st.integers(0, 65535)
 
 
-def endpoint(number, remote=("10.1.0.2", "10.2.0.11"), local=("10.1.0.1", "10.2.0.1"), ports=((40000, 8080), (80, 1024))):
+def endpoint(
+    number, remote=("10.1.0.2", "10.2.0.11"), local=("10.1.0.1", "10.2.0.1"), ports=((40000, 8080), (80, 1024))
+):
     """Gives a connection its addresses and next hops, a pair of each: the client's side and the target's."""
     hot = BED.connections.hot[number]
     for side in range(2):
@@ -36,14 +39,24 @@ def built():
     assert allocate(BED.state.device, BED.state.fresh, count) == count
     build(BED.packets, BED.base, BED.state.fresh, count, BED.connections, BED.state.network, outbox, NOW)
     assert segments.filled[0] == 0
-    BED.pool.release(outbox.released[:outbox.to_release[0]].copy())
+    BED.pool.release(outbox.released[: outbox.to_release[0]].copy())
     outbox.to_release[0] = 0
     return BED.posted(0), BED.posted(1)
 
 
 @generated
-@given(st.integers(0, 1), NUMBER, NUMBER, st.integers(0, 255), PORT_NUMBER, PORT_NUMBER, st.integers(0, 200), st.integers(0, 90),
-       PORT_NUMBER, PORT_NUMBER)
+@given(
+    st.integers(0, 1),
+    NUMBER,
+    NUMBER,
+    st.integers(0, 255),
+    PORT_NUMBER,
+    PORT_NUMBER,
+    st.integers(0, 200),
+    st.integers(0, 90),
+    PORT_NUMBER,
+    PORT_NUMBER,
+)
 def test_a_segment_is_what_was_ordered(side, seq, ack, control, window, mss, held, length, remote_port, local_port):
     endpoint(4, ports=((remote_port, remote_port), (local_port, local_port)))
     octets = BED.connections.held.octets
@@ -57,9 +70,16 @@ def test_a_segment_is_what_was_ordered(side, seq, ack, control, window, mss, hel
     assert (found[IP].src, found[IP].dst) == (("10.1.0.1", "10.1.0.2"), ("10.2.0.1", "10.2.0.11"))[side]
     tcp = found[TCP]
     assert (tcp.sport, tcp.dport, tcp.seq, tcp.ack, int(tcp.flags), tcp.window, tcp.urgptr) == (
-        local_port, remote_port, seq, ack, control, window, 0)
+        local_port,
+        remote_port,
+        seq,
+        ack,
+        control,
+        window,
+        0,
+    )
     assert tcp.options == ([("MSS", mss)] if mss else [])
-    assert bytes(tcp.payload) == octets[held:held + length].tobytes()
+    assert bytes(tcp.payload) == octets[held : held + length].tobytes()
     assert (found[IP].ttl, str(found[IP].flags), found[IP].tos) == (64, "DF", 0)
     assert len(frames[side][0]) == 14 + found[IP].len
 
@@ -71,7 +91,13 @@ def test_segments_leave_in_the_order_in_which_they_were_ordered():
         emit(BED.connections, 4 + number % 2, 1, control, number, 0, 100, 0, 0, 0)
     _, right = built()
     assert [(checked(frame)[TCP].seq, int(checked(frame)[TCP].flags)) for frame in right] == [
-        (0, SYN), (1, SYN | ACK), (2, ACK), (3, PSH | ACK), (4, FIN | ACK), (5, RST)]
+        (0, SYN),
+        (1, SYN | ACK),
+        (2, ACK),
+        (3, PSH | ACK),
+        (4, FIN | ACK),
+        (5, RST),
+    ]
 
 
 @pytest.mark.parametrize(("state", "goes"), [(0, 0), (INCOMPLETE, 0), (REACHABLE, 1), (PROBING, 1), (STATIC, 1)])

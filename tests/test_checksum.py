@@ -1,4 +1,5 @@
-"""The Internet checksum against scapy's, in one piece, through chained mbufs, and incrementally (RFC 1071, RFC 1624)."""
+"""The Internet checksum against scapy's: in one piece, through mbufs, incrementally (RFC 1071, RFC 1624)."""
+
 import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ BED = KernelBed()
 
 
 def packets_of(octets):
-    """Returns the overlays of an arena that holds just these bytes, which the kernel can read to the last and no further."""
+    """Returns the overlays of an arena that holds just these bytes: there is nothing behind the last one."""
     return overlays(as_array(octets), native=True)
 
 
@@ -82,13 +83,13 @@ def test_the_pseudo_header_is_scapys(source, destination, length):
 @example(b"\xff" * 20, [(0, 0), (1, 0)])
 def test_an_incremental_update_gives_what_a_new_sum_would(octets, changes):
     """As erratum 4782 of RFC 1624 warns, nothing but zeros under the sum has two forms of one checksum."""
-    old = bytearray(octets[:len(octets) & ~1])
+    old = bytearray(octets[: len(octets) & ~1])
     new, differences = bytearray(old), 0
     for place, value in changes:
         place = 4 * min(place, len(old) // 4 - 1)
-        before = int.from_bytes(new[place:place + 4], "big")
+        before = int.from_bytes(new[place : place + 4], "big")
         differences += difference(swap32(before), swap32(value))
-        new[place:place + 4] = value.to_bytes(4, "big")
+        new[place : place + 4] = value.to_bytes(4, "big")
     found = swap16(update(swap16(scapy_checksum(bytes(old))), differences))
     assert found % 0xFFFF == scapy_checksum(bytes(new)) % 0xFFFF
     if any(new) and any(old):

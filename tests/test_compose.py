@@ -1,4 +1,5 @@
 """Composing a loop: which kernels fill the slots, what is refused, and that an edit to a user's kernel is picked up."""
+
 import importlib
 import inspect
 import json
@@ -58,8 +59,13 @@ def refused(slot, place):
 def target_chosen(user, payload, **variables):
     """Runs a whole connection through a loop with the user's kernel, in a process of its own; returns the target."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
-    done = subprocess.run([sys.executable, str(STORY), f"{user / 'by_tenant.py'}:by_tenant", payload], env=environment,
-                          capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, str(STORY), f"{user / 'by_tenant.py'}:by_tenant", payload],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)["target"]
 
@@ -87,17 +93,28 @@ def test_the_loop_as_it_stands_is_the_composition_of_the_defaults():
 def test_every_select_kernel_is_imported_under_its_number():
     made = compose.source({}, ["http_host", "round_robin", "http_path"], "dpdk")
     for number, name in enumerate(("http_host", "round_robin", "http_path")):
-        assert f"import {name} as select_{number}\n" in made and f"return select_{number}(payload, service, selection)" in made
+        assert (
+            f"import {name} as select_{number}\n" in made
+            and f"return select_{number}(payload, service, selection)" in made
+        )
     assert "dpdk_device" in made and "memory_device" not in made
 
 
-@pytest.mark.parametrize(("slot", "name", "words"), [
-    ("select", "round_robbin", ['kernels.select = "round_robbin"', "round_robin, http_path, http_host, number_modulo"]),
-    ("lookup", "linear", ['kernels.lookup = "linear"', "bucketed"]),
-    ("select", "no.such.module:f", ["no.such.module:f", "cannot be loaded", "No module named 'no'"]),
-    ("select", "/no/such/file.py:f", ["/no/such/file.py:f", "cannot be loaded", "No such file"]),
-    ("select", "pipeline.kernels.select_content:nothing", ["there is no function nothing there"]),
-    ("select", "pipeline.kernels.select_content:SPACE", ["there is no function SPACE there"])])
+@pytest.mark.parametrize(
+    ("slot", "name", "words"),
+    [
+        (
+            "select",
+            "round_robbin",
+            ['kernels.select = "round_robbin"', "round_robin, http_path, http_host, number_modulo"],
+        ),
+        ("lookup", "linear", ['kernels.lookup = "linear"', "bucketed"]),
+        ("select", "no.such.module:f", ["no.such.module:f", "cannot be loaded", "No module named 'no'"]),
+        ("select", "/no/such/file.py:f", ["/no/such/file.py:f", "cannot be loaded", "No such file"]),
+        ("select", "pipeline.kernels.select_content:nothing", ["there is no function nothing there"]),
+        ("select", "pipeline.kernels.select_content:SPACE", ["there is no function SPACE there"]),
+    ],
+)
 def test_what_is_not_there_is_refused_by_one_sentence(slot, name, words):
     said = refused(slot, name)
     assert all(word in said for word in words), said
@@ -107,8 +124,12 @@ def test_what_is_not_there_is_refused_by_one_sentence(slot, name, words):
 def test_a_wrong_signature_is_refused_with_both_side_by_side(user):
     (user / "wrong.py").write_text("def mine(payload, service):\n    return 0\n")
     said = refused("select", f"{user / 'wrong.py'}:mine")
-    assert "select(payload, service, selection)" in said and "mine(payload, service)" in said and "wrong signature" in said
-    assert "parse(packets, base, batch, count, port, network, counters)" in refused("parse", "pipeline.kernels.rewrite:rewrite")
+    assert (
+        "select(payload, service, selection)" in said and "mine(payload, service)" in said and "wrong signature" in said
+    )
+    assert "parse(packets, base, batch, count, port, network, counters)" in refused(
+        "parse", "pipeline.kernels.rewrite:rewrite"
+    )
 
 
 def test_a_file_with_a_syntax_error_is_refused_by_its_name(user):
@@ -118,8 +139,9 @@ def test_a_file_with_a_syntax_error_is_refused_by_its_name(user):
 
 
 def test_a_plain_function_of_the_users_is_compiled_and_a_compiled_one_taken_as_it_is(user):
-    (user / "compiled.py").write_text("from pipeline.kernels.jit import kernel\n\n\n@kernel\ndef mine(payload, service, selection):\n"
-                                      "    return 1\n")
+    (user / "compiled.py").write_text(
+        "from pipeline.kernels.jit import kernel\n\n\n@kernel\ndef mine(payload, service, selection):\n    return 1\n"
+    )
     plain = compose.kernel_at("select", f"{user / 'by_tenant.py'}:by_tenant")
     compiled = compose.kernel_at("select", f"{user / 'compiled.py'}:mine")
     if not config.DISABLE_JIT:
@@ -141,8 +163,13 @@ def test_an_edit_to_a_users_kernel_or_to_what_it_imports_makes_another_compositi
     program = f"from pipeline import compose; print(compose.source({{}}, [{place!r}], 'memory'))"
 
     def made():
-        return subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
-                              text=True, check=True).stdout
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
 
     before = made()
     assert made() == before
@@ -162,7 +189,7 @@ def test_a_users_kernel_chooses_and_its_edits_are_picked_up(user):
 
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="compares compiled loops")
 def test_compiled_as_well_an_edit_is_picked_up_and_nothing_stale_is_loaded(user):
-    """The user's file lies where the last run of this test put it, so that both compositions are in the cache by now."""
+    """The user's file lies where the last run of this test put it: both compositions are in the cache by now."""
     folder = jit.cache_folder() / "test_compose"
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("by_tenant", "tenants"):
@@ -183,12 +210,18 @@ def test_the_newest_20_compositions_are_kept(cache):
     runs = []
     for age, order in enumerate(orders):
         runs.append(composition(order))
-        newest = cache / "compositions" / (pathlib.Path(inspect.getsourcefile(getattr(runs[-1], "py_func", runs[-1]))).name)
+        newest = (
+            cache / "compositions" / (pathlib.Path(inspect.getsourcefile(getattr(runs[-1], "py_func", runs[-1]))).name)
+        )
         os.utime(newest, (1_000_000 + age, 1_000_000 + age))
         if age == 10:
             first_again = composition(orders[0])
-            os.utime(cache / "compositions" / pathlib.Path(inspect.getsourcefile(getattr(first_again, "py_func", first_again))).name,
-                     (2_000_000, 2_000_000))
+            os.utime(
+                cache
+                / "compositions"
+                / pathlib.Path(inspect.getsourcefile(getattr(first_again, "py_func", first_again))).name,
+                (2_000_000, 2_000_000),
+            )
     kept = {path.name for path in (cache / "compositions").iterdir()}
     made = [pathlib.Path(inspect.getsourcefile(getattr(run, "py_func", run))).name for run in runs]
     assert compose.KEPT == 20 and len(set(made)) == 24 and len(kept) == 20
@@ -214,6 +247,18 @@ def test_a_second_process_loads_the_whole_loop_from_the_cache():
             whole_connection.main("number_modulo", "1 please")
         print(sum(happened.is_start for _, happened in recorder.buffer), file=sys.stderr)
         """)
-    compiled = [int(subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ROOT,
-                                   capture_output=True, text=True, check=True, timeout=600).stderr.splitlines()[-1]) for _ in range(2)]
+    compiled = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", program],
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=600,
+            ).stderr.splitlines()[-1]
+        )
+        for _ in range(2)
+    ]
     assert compiled[1] == 0

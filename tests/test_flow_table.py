@@ -1,4 +1,5 @@
 """The flow table against a dictionary: colliding hashes, full tables, and nothing left behind by deletions."""
+
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -22,13 +23,16 @@ from pipeline.kernels.jit import loop
 from pipeline.kernels.lookup import bucketed
 from pipeline.kernels.native import _portable_crc32c, crc32c
 
+
 @loop
 def crc_step(seed, word):
     """One step of the CRC that `hash_key` uses: an intrinsic cannot be called from Python."""
     return crc32c(seed, word)
 
 
-HASHES = st.one_of(st.sampled_from([0, 1, 2, 3, 0x10000, 0x10001, 0x20001, 0xFFFFFFFF, 0xFFFF0000]), st.integers(0, 2**32 - 1))
+HASHES = st.one_of(
+    st.sampled_from([0, 1, 2, 3, 0x10000, 0x10001, 0x20001, 0xFFFFFFFF, 0xFFFF0000]), st.integers(0, 2**32 - 1)
+)
 
 
 def key_of(entry):
@@ -41,8 +45,9 @@ def records(connections):
     hot = np.zeros(connections, HOT).view(np.recarray)
     for entry in range(2 * connections):
         record, side = hot[entry >> 1], entry & 1
-        (record.remote_address[side], record.local_address[side], record.remote_port[side],
-         record.local_port[side]) = key_of(entry)
+        (record.remote_address[side], record.local_address[side], record.remote_port[side], record.local_port[side]) = (
+            key_of(entry)
+        )
     return hot
 
 
@@ -91,8 +96,12 @@ class FlowTable(RuleBasedStateMachine):
             return
         mask = self.buckets.size - 1
         passed = np.zeros(self.buckets.size, int)
-        places = {int(self.buckets.entry[number, slot]): number for number in range(self.buckets.size)
-                  for slot in range(SLOTS) if self.buckets.tag[number, slot]}
+        places = {
+            int(self.buckets.entry[number, slot]): number
+            for number in range(self.buckets.size)
+            for slot in range(SLOTS)
+            if self.buckets.tag[number, slot]
+        }
         assert places.keys() == self.held.keys()
         for entry, hashed in self.held.items():
             assert find(self.buckets, self.hot, hashed, *key_of(entry)) == entry
@@ -104,6 +113,24 @@ class FlowTable(RuleBasedStateMachine):
 
 TestFlowTable = FlowTable.TestCase
 TestFlowTable.settings = generated
+
+
+@pytest.mark.parametrize("buckets", [2, 4])
+@pytest.mark.parametrize("more", [1, 2, 7, 8])
+def test_what_found_its_bucket_full_is_found_until_it_is_removed(buckets, more):
+    table, hot, hashed = np.zeros(buckets, BUCKET).view(np.recarray), records(16), 0x50001
+    entries = list(range(SLOTS + more))
+    assert all(insert(table, hashed, entry) for entry in entries)
+    assert table.passed.tolist() == [0, more] + [0] * (buckets - 2)
+    for place in range(SLOTS):
+        assert [int(find(table, hot, hashed, *key_of(entry))) for entry in entries] == [
+            entry if entry >= place else NOT_FOUND for entry in entries
+        ]
+        assert remove(table, hashed, place)
+    for left, entry in reversed(list(enumerate(entries[SLOTS:]))):
+        assert find(table, hot, hashed, *key_of(entry)) == entry
+        assert remove(table, hashed, entry) and table.passed[1] == left
+        assert find(table, hot, hashed, *key_of(entry)) == NOT_FOUND
 
 
 def test_a_table_filled_and_emptied_is_as_new_whatever_the_order():
@@ -133,10 +160,11 @@ def test_no_hash_has_the_tag_of_an_empty_slot():
 
 def test_crc32c_by_instruction_and_in_python_gives_the_published_values():
     """The vectors of RFC 3720, appendix B.4."""
+
     def whole(step, octets):
         register = 0xFFFFFFFF
         for start in range(0, len(octets), 8):
-            register = int(step(register, int.from_bytes(octets[start:start + 8], "little", signed=True)))
+            register = int(step(register, int.from_bytes(octets[start : start + 8], "little", signed=True)))
         return register ^ 0xFFFFFFFF
 
     for step in (_portable_crc32c, crc_step):
@@ -146,7 +174,9 @@ def test_crc32c_by_instruction_and_in_python_gives_the_published_values():
 
 
 def test_the_hash_of_a_key_depends_on_every_part_and_spreads():
-    keys = [(address, 0x0A010001, port, 80) for address in range(0x0A010002, 0x0A010042) for port in range(40000, 40064)]
+    keys = [
+        (address, 0x0A010001, port, 80) for address in range(0x0A010002, 0x0A010042) for port in range(40000, 40064)
+    ]
     hashes = {int(hash_key(*key)) for key in keys}
     assert all(0 <= hashed < 2**32 for hashed in hashes) and len(hashes) == len(keys)
     filled = np.bincount([hashed & 63 for hashed in hashes], minlength=64)
@@ -166,7 +196,9 @@ def test_lookup_finds_in_a_burst_what_find_finds_one_by_one():
     for _ in range(20):
         for row in range(64):
             entry = int(generator.integers(0, 2 * len(hot) + 20))
-            batch.source[row], batch.destination[row], batch.source_port[row], batch.destination_port[row] = key_of(entry)
+            batch.source[row], batch.destination[row], batch.source_port[row], batch.destination_port[row] = key_of(
+                entry
+            )
             batch.kind[row] = KIND_TCP if generator.random() < 0.9 else KIND_ARP
             batch.verdict[row] = PENDING if generator.random() < 0.9 else DROP
             batch.payload[row] = entry

@@ -1,4 +1,5 @@
 """ICMP: echo to our addresses is answered as scapy would answer it; everything else is counted."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +15,12 @@ BED = KernelBed()
 
 def echo(payload=b"", destination=SERVICE, port=0, ip_options=(), ip=None, **icmp):
     """Returns an ICMP packet to `destination` as a frame; an echo request unless told otherwise."""
-    return bytes(Ether(src=mac_text(CLIENT_MAC), dst=mac_text(BED.macs[port]))
-                 / IP(src=CLIENT, dst=destination, options=list(ip_options), **(ip or {})) / ICMP(**{"type": 8, **icmp}) / payload)
+    return bytes(
+        Ether(src=mac_text(CLIENT_MAC), dst=mac_text(BED.macs[port]))
+        / IP(src=CLIENT, dst=destination, options=list(ip_options), **(ip or {}))
+        / ICMP(**{"type": 8, **icmp})
+        / payload
+    )
 
 
 def answered(frame, port=0):
@@ -31,10 +36,22 @@ def answered(frame, port=0):
 
 
 @generated
-@given(st.binary(max_size=80), st.integers(0, 65535), st.integers(0, 65535), st.integers(0, 255), st.integers(0, 255), st.booleans())
+@given(
+    st.binary(max_size=80),
+    st.integers(0, 65535),
+    st.integers(0, 65535),
+    st.integers(0, 255),
+    st.integers(0, 255),
+    st.booleans(),
+)
 def test_an_echo_request_becomes_its_reply(payload, identifier, sequence, ttl, tos, options):
-    request = echo(payload, id=identifier, seq=sequence, ip={"ttl": ttl, "tos": tos},
-                   ip_options=[IPOption_Router_Alert()] if options else [])
+    request = echo(
+        payload,
+        id=identifier,
+        seq=sequence,
+        ip={"ttl": ttl, "tos": tos},
+        ip_options=[IPOption_Router_Alert()] if options else [],
+    )
     verdict, frame = answered(request)
     reply = checked(frame)
     assert verdict == ANSWER and BED.notices["echo_replies"] == 1 and not BED.drops
@@ -51,9 +68,17 @@ def test_every_address_of_ours_answers_by_the_port_of_the_question(destination, 
     assert verdict == ANSWER and checked(frame).src == mac_text(BED.macs[port]) and BED.batch.out_port[0] == port
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    ({"chksum": 0x1234}, "icmp_invalid"), ({"destination": "10.1.0.77"}, "not_ours"), ({"type": 0}, "icmp_other"),
-    ({"type": 13}, "icmp_other"), ({"type": 3, "code": 4}, "icmp_other"), ({"code": 1}, "icmp_other")])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"chksum": 0x1234}, "icmp_invalid"),
+        ({"destination": "10.1.0.77"}, "not_ours"),
+        ({"type": 0}, "icmp_other"),
+        ({"type": 13}, "icmp_other"),
+        ({"type": 3, "code": 4}, "icmp_other"),
+        ({"code": 1}, "icmp_other"),
+    ],
+)
 def test_everything_else_is_counted_and_left_as_it_is(change, reason):
     frame = echo(b"payload", **change)
     verdict, after = answered(frame)

@@ -1,4 +1,5 @@
 """Initial sequence numbers: HalfSipHash against its published vectors, and the clock of RFC 6528."""
+
 import struct
 
 import numpy as np
@@ -10,8 +11,24 @@ from kernel_bed import generated
 from pipeline.kernels.initial_number import half_siphash, initial_number
 
 WORDS = st.integers(0, 2**32 - 1)
-PUBLISHED = (0x5B9F35A9, 0xB85A4727, 0x03A662FA, 0x04E7FE8A, 0x89466E2A, 0x69B6FAC5, 0x23FC6358, 0xC563CF8B,
-             0x8F84B8D0, 0x79E706F8, 0x3479B094, 0x50300808, 0x2F87F057, 0xFF63E677, 0x7CF8FFD6, 0x972BFE74)
+PUBLISHED = (
+    0x5B9F35A9,
+    0xB85A4727,
+    0x03A662FA,
+    0x04E7FE8A,
+    0x89466E2A,
+    0x69B6FAC5,
+    0x23FC6358,
+    0xC563CF8B,
+    0x8F84B8D0,
+    0x79E706F8,
+    0x3479B094,
+    0x50300808,
+    0x2F87F057,
+    0xFF63E677,
+    0x7CF8FFD6,
+    0x972BFE74,
+)
 """HalfSipHash-2-4 with 4 octets of output, from the reference code's vectors: key 00 .. 07, messages of 0 to 15
 octets 00, 01, 02, ... (github.com/veorq/SipHash, vectors_hsip32), as little-endian words."""
 
@@ -73,5 +90,12 @@ def test_the_clock_adds_one_every_four_microseconds(remote, local, ports, now, l
 
 
 def test_the_secret_and_each_part_of_the_4_tuple_change_the_number():
-    given_to = [((1, 2), 3, 4, 5), ((0, 2), 3, 4, 5), ((1, 3), 3, 4, 5), ((1, 2), 2, 4, 5), ((1, 2), 3, 5, 5), ((1, 2), 3, 4, 4)]
+    given_to = [
+        ((1, 2), 3, 4, 5),
+        ((0, 2), 3, 4, 5),
+        ((1, 3), 3, 4, 5),
+        ((1, 2), 2, 4, 5),
+        ((1, 2), 3, 5, 5),
+        ((1, 2), 3, 4, 4),
+    ]
     assert len({initial_number(np.array(secret, np.int64), *key, 0) for secret, *key in given_to}) == len(given_to)

@@ -1,4 +1,5 @@
-"""The cache of compiled kernels: it notices every source, bounds checks have their own, and one process compiles for all."""
+"""The cache of compiled kernels: it notices every source, bounds checks have their own, one process compiles for all."""
+
 import json
 import os
 import pathlib
@@ -89,8 +90,14 @@ def environment(folder, checked=False):
 
 def asked(folder, module="near", function="asked", checked=False, runner=RUNNER):
     """Calls a function in a process of its own; returns its answer and the names of what was compiled for it."""
-    done = subprocess.run([sys.executable, "-c", runner, module, function], cwd=folder, env=environment(folder, checked),
-                          capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", runner, module, function],
+        cwd=folder,
+        env=environment(folder, checked),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -146,7 +153,8 @@ def test_a_module_of_a_package_imported_relatively_is_noticed(folder):
     (package / "inner" / "__init__.py").write_text("")
     (package / "numbers.py").write_text("NUMBER = 1\n")
     (package / "inner" / "more.py").write_text("MORE = 10\n")
-    (package / "inner" / "kernel.py").write_text(textwrap.dedent("""\
+    (package / "inner" / "kernel.py").write_text(
+        textwrap.dedent("""\
         from pipeline.kernels.jit import loop
         from . import more
         from ..numbers import NUMBER
@@ -154,7 +162,8 @@ def test_a_module_of_a_package_imported_relatively_is_noticed(folder):
         @loop
         def asked(values):
             return NUMBER + more.MORE
-        """))
+        """)
+    )
     (folder / "near.py").write_text("from mine.inner.kernel import asked\n")
     assert asked(folder)[0] == 11
     edit(folder, "mine/numbers", "1", "2")
@@ -165,7 +174,9 @@ def test_a_module_of_a_package_imported_relatively_is_noticed(folder):
 
 def test_options_of_the_jit_count(folder):
     asked(folder)
-    other = RUNNER.replace("recorder = ", "from pipeline.kernels import jit; jit.OPTIONS['fastmath'] = True\nrecorder = ", 1)
+    other = RUNNER.replace(
+        "recorder = ", "from pipeline.kernels import jit; jit.OPTIONS['fastmath'] = True\nrecorder = ", 1
+    )
     assert asked(folder, runner=other)[1]
     assert asked(folder)[0] == 11
 
@@ -178,7 +189,7 @@ def test_a_kernel_called_from_python_and_from_a_loop_has_two_caches_that_do_not_
 
 @pytest.mark.parametrize("function", ["asked", "written"])
 def test_bounds_are_checked_after_a_normal_run_and_only_then(folder, function):
-    """With `error_model="numpy"` and `nogil` a checked kernel raises IndexError all the same, through every function."""
+    """With `error_model="numpy"` and `nogil` a checked kernel raises IndexError all the same."""
     silent = 99 if function == "asked" else 0
     assert asked(folder, "outside", function)[0] == silent
     assert asked(folder, "outside", function, checked=True)[0] == "IndexError"
@@ -188,7 +199,9 @@ def test_bounds_are_checked_after_a_normal_run_and_only_then(folder, function):
 
 def test_of_two_cold_starts_at_once_one_compiles(folder):
     """The second says that it is there, and would be first to compile if the lock did not hold it."""
-    program = RUNNER.replace("recorder = ", """import pathlib, time
+    program = RUNNER.replace(
+        "recorder = ",
+        """import pathlib, time
 from pipeline import compose
 print("here", flush=True)
 if sys.argv[2] == "first":
@@ -204,9 +217,20 @@ else:
     pathlib.Path("second").touch()
     context = compose.compiling()
     context.__enter__()
-recorder = """, 1).replace("sys.argv[2])(", "'asked')(")
-    started = [subprocess.Popen([sys.executable, "-c", program, "near", turn], cwd=folder, env=environment(folder),
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for turn in ("first", "second")]
+recorder = """,
+        1,
+    ).replace("sys.argv[2])(", "'asked')(")
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, "near", turn],
+            cwd=folder,
+            env=environment(folder),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for turn in ("first", "second")
+    ]
     try:
         said = [process.communicate(timeout=120) for process in started]
     finally:
@@ -218,10 +242,15 @@ recorder = """, 1).replace("sys.argv[2])(", "'asked')(")
 
 
 def test_a_process_that_dies_with_the_lock_does_not_keep_it(folder):
-    program = "import os\nfrom pipeline import compose\ncompose.compiling().__enter__()\nprint('held', flush=True)\nos.abort()"
-    dying = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment(folder), capture_output=True, text=True)
+    program = "import os\nfrom pipeline import compose\ncompose.compiling().__enter__()\n"
+    program += "print('held', flush=True)\nos.abort()"
+    dying = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=environment(folder), capture_output=True, text=True
+    )
     assert dying.returncode != 0 and dying.stdout == "held\n"
     started = time.monotonic()
     free = "from pipeline import compose\nwith compose.compiling(): print('free')"
-    done = subprocess.run([sys.executable, "-c", free], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", free], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=60
+    )
     assert done.stdout == "free\n", f"after {time.monotonic() - started:.0f} s: {done.stderr}"

@@ -1,4 +1,5 @@
 """Parse against scapy for what is well formed, and against a parser over bytes for what is not."""
+
 import random
 import struct
 
@@ -31,7 +32,7 @@ TAG_VALUES = [0x8100, 0x88A8]
 
 
 def reference(frame, held):
-    """Returns why a frame is dropped, or what its columns hold (dict), read from bytes; `held` lie in the first mbuf."""
+    """Returns why a frame is dropped, or what its columns hold (dict), by bytes; `held` lie in the first mbuf."""
     if held < 14:
         return "runt_frame"
     destination, kind, at = frame[:6], frame[12:14], 14
@@ -54,16 +55,20 @@ def reference_ipv4(frame, held, at):
     header = (frame[at] & 15) * 4 if held > at else 0
     if held < at + 20 or frame[at] >> 4 != 4 or header < 20 or held < at + header:
         return "ipv4_header"
-    total, protocol = int.from_bytes(frame[at + 2:at + 4], "big"), frame[at + 9]
+    total, protocol = int.from_bytes(frame[at + 2 : at + 4], "big"), frame[at + 9]
     if total < header or at + total > len(frame):
         return "ipv4_length"
-    if scapy_checksum(frame[at:at + header]) != 0:
+    if scapy_checksum(frame[at : at + header]) != 0:
         return "ipv4_checksum"
-    if int.from_bytes(frame[at + 6:at + 8], "big") & 0x3FFF:
+    if int.from_bytes(frame[at + 6 : at + 8], "big") & 0x3FFF:
         return "fragment"
-    found = {"network": at, "transport": at + header, "payload_length": total - header,
-             "source": int.from_bytes(frame[at + 12:at + 16], "big"),
-             "destination": int.from_bytes(frame[at + 16:at + 20], "big")}
+    found = {
+        "network": at,
+        "transport": at + header,
+        "payload_length": total - header,
+        "source": int.from_bytes(frame[at + 12 : at + 16], "big"),
+        "destination": int.from_bytes(frame[at + 16 : at + 20], "big"),
+    }
     if protocol == 6:
         return reference_tcp(frame, held, found)
     if protocol != 1:
@@ -83,7 +88,7 @@ def reference_tcp(frame, held, found):
     names = ("source_port", "destination_port", "seq", "ack", None, "control", "window")
     found.update({name: value for name, value in zip(names, ports_and_numbers, strict=True) if name})
     found.update(kind=KIND_TCP, payload=at + header, payload_length=found["payload_length"] - header)
-    found["mss"] = reference_mss(frame[at + 20:at + header]) if found["control"] & 2 else 0
+    found["mss"] = reference_mss(frame[at + 20 : at + header]) if found["control"] & 2 else 0
     return found
 
 
@@ -96,12 +101,12 @@ def reference_mss(options):
         elif options[:2] == b"\x02\x04":
             return int.from_bytes(options[2:4], "big")
         else:
-            options = options[options[1]:]
+            options = options[options[1] :]
     return 0
 
 
 def parsed(frame, segment_length=None):
-    """Returns what the kernel makes of one frame: why it was dropped, or its columns, offsets from the frame's start."""
+    """Returns why the kernel dropped a frame, or its columns, offsets from the frame's start."""
     BED.counters.drops[:] = 0
     BED.counters.notices[:] = 0
     count = BED.parse([frame], 0, segment_length)
@@ -130,16 +135,50 @@ def agrees(frame, segment_length=None):
     return found
 
 
-OPTIONS = st.lists(st.sampled_from([("NOP", None), ("MSS", 1460), ("MSS", 65535), ("WScale", 7), ("SAckOK", b""), ("Timestamp", (1, 2)),
-                                    (254, b"abc"), ("EOL", None)]), max_size=4)
-IP_OPTIONS = st.sampled_from([[], [IPOption_Router_Alert()], [IPOption_NOP()] * 4, [IPOption_Timestamp(), IPOption_NOP()]])
+OPTIONS = st.lists(
+    st.sampled_from(
+        [
+            ("NOP", None),
+            ("MSS", 1460),
+            ("MSS", 65535),
+            ("WScale", 7),
+            ("SAckOK", b""),
+            ("Timestamp", (1, 2)),
+            (254, b"abc"),
+            ("EOL", None),
+        ]
+    ),
+    max_size=4,
+)
+IP_OPTIONS = st.sampled_from(
+    [[], [IPOption_Router_Alert()], [IPOption_NOP()] * 4, [IPOption_Timestamp(), IPOption_NOP()]]
+)
 FRAMES = st.builds(
-    lambda tag, options, ip_options, payload, padding, tcp: bytes(
-        (ETHER / Dot1Q(vlan=0, prio=tag) if tag is not None else ETHER) / IP(src=CLIENT, dst=SERVICE, options=ip_options)
-        / TCP(options=options, **tcp) / payload) + padding,
-    st.one_of(st.none(), st.integers(0, 7)), OPTIONS, IP_OPTIONS, st.binary(max_size=60), st.binary(max_size=8),
-    st.fixed_dictionaries({"sport": st.integers(0, 65535), "dport": st.integers(0, 65535), "seq": st.integers(0, 2**32 - 1),
-                           "ack": st.integers(0, 2**32 - 1), "flags": st.integers(0, 255), "window": st.integers(0, 65535)}))
+    lambda tag, options, ip_options, payload, padding, tcp: (
+        bytes(
+            (ETHER / Dot1Q(vlan=0, prio=tag) if tag is not None else ETHER)
+            / IP(src=CLIENT, dst=SERVICE, options=ip_options)
+            / TCP(options=options, **tcp)
+            / payload
+        )
+        + padding
+    ),
+    st.one_of(st.none(), st.integers(0, 7)),
+    OPTIONS,
+    IP_OPTIONS,
+    st.binary(max_size=60),
+    st.binary(max_size=8),
+    st.fixed_dictionaries(
+        {
+            "sport": st.integers(0, 65535),
+            "dport": st.integers(0, 65535),
+            "seq": st.integers(0, 2**32 - 1),
+            "ack": st.integers(0, 2**32 - 1),
+            "flags": st.integers(0, 255),
+            "window": st.integers(0, 65535),
+        }
+    ),
+)
 
 
 @generated
@@ -149,9 +188,15 @@ def test_columns_hold_what_scapy_reads(frame, segment_length):
     ip, tcp = packet[IP], packet[TCP]
     assert (row["kind"], row["source"], row["destination"]) == (KIND_TCP, address(ip.src), address(ip.dst))
     assert (row["source_port"], row["destination_port"], row["seq"], row["ack"], row["control"], row["window"]) == (
-        tcp.sport, tcp.dport, tcp.seq, tcp.ack, int(tcp.flags) & 0xFF, tcp.window)
-    payload = bytes(tcp.payload)[:ip.len - 4 * ip.ihl - 4 * tcp.dataofs]
-    assert frame[row["payload"]:row["payload"] + row["payload_length"]] == payload
+        tcp.sport,
+        tcp.dport,
+        tcp.seq,
+        tcp.ack,
+        int(tcp.flags) & 0xFF,
+        tcp.window,
+    )
+    payload = bytes(tcp.payload)[: ip.len - 4 * ip.ihl - 4 * tcp.dataofs]
+    assert frame[row["payload"] : row["payload"] + row["payload_length"]] == payload
     notices = BED.notices
     assert notices.get("vlan_priority_tag", 0) == (Dot1Q in packet) and notices.get("ipv4_options", 0) == (ip.ihl > 5)
     assert notices.get("several_segments", 0) == (segment_length is not None and len(frame) > segment_length)
@@ -167,7 +212,7 @@ def test_a_frame_with_changed_octets_gets_the_verdict_of_the_reference(frame, da
     for _ in range(data.draw(st.integers(1, 3))):
         frame[data.draw(st.integers(0, min(len(frame), 74) - 1))] = data.draw(st.integers(0, 255))
     if data.draw(st.booleans()):
-        frame = frame[:data.draw(st.integers(0, len(frame)))]
+        frame = frame[: data.draw(st.integers(0, len(frame)))]
     if data.draw(st.booleans()):
         mend_ipv4_checksum(frame)
     agrees(bytes(frame), data.draw(st.one_of(st.none(), st.integers(16, 120))) if len(frame) < 900 else None)
@@ -178,12 +223,16 @@ def mend_ipv4_checksum(frame):
     at = 18 if frame[12:14] == b"\x81\x00" else 14
     if len(frame) >= at + 20:
         header = max((frame[at] & 15) * 4, 20)
-        frame[at + 10:at + 12] = b"\0\0"
-        frame[at + 10:at + 12] = scapy_checksum(bytes(frame[at:at + header])).to_bytes(2, "big")
+        frame[at + 10 : at + 12] = b"\0\0"
+        frame[at + 10 : at + 12] = scapy_checksum(bytes(frame[at : at + header])).to_bytes(2, "big")
 
 
 @generated
-@given(st.binary(max_size=120), st.booleans(), st.sampled_from([b"\x08\x00", b"\x08\x06", b"\x81\x00", b"\x88\xa8", b"\x86\xdd"]))
+@given(
+    st.binary(max_size=120),
+    st.booleans(),
+    st.sampled_from([b"\x08\x00", b"\x08\x06", b"\x81\x00", b"\x88\xa8", b"\x86\xdd"]),
+)
 @example(b"", False, b"")
 def test_random_octets_get_the_verdict_of_the_reference(octets, to_us, kind):
     agrees(MAC.to_bytes(6, "big") + octets[:6].ljust(6) + kind + octets[6:] if to_us else octets)
@@ -191,7 +240,9 @@ def test_random_octets_get_the_verdict_of_the_reference(octets, to_us, kind):
 
 @pytest.mark.parametrize("length", range(0, 75))
 def test_a_frame_cut_anywhere_is_dropped_for_its_first_missing_part(length):
-    whole = BED.segment(b"0123456789", options=[("MSS", 1460), ("NOP", None), ("WScale", 7)], flags="S", tag={"prio": 3, "vlan": 0})
+    whole = BED.segment(
+        b"0123456789", options=[("MSS", 1460), ("NOP", None), ("WScale", 7)], flags="S", tag={"prio": 3, "vlan": 0}
+    )
     assert length < len(whole)
     found = agrees(whole[:length])
     assert found == ("runt_frame" if length < 18 else "ipv4_header" if length < 38 else "ipv4_length")
@@ -211,25 +262,69 @@ MAL_FORMED = {
     "icmp_invalid": bytes(ETHER / IP(proto=1) / Raw(bytes(7))),
 }
 MORE_MAL_FORMED = [
-    ("ipv4_header", bytes(ETHER / IP(ihl=4) / TCP())), ("ipv4_header", bytes(ETHER / IP(ihl=15) / TCP())[:60]),
-    ("ipv4_length", bytes(ETHER / IP(len=19) / TCP())), ("ipv4_length", bytes(ETHER / IP(len=0) / TCP())),
-    ("fragment", bytes(ETHER / IP(frag=3) / TCP())), ("tcp_header", bytes(ETHER / IP() / TCP(dataofs=4))),
-    ("tcp_header", bytes(ETHER / IP(len=39) / TCP())), ("other_vlan", bytes(ETHER / Dot1Q() / Dot1Q(vlan=1) / IP())[:14]
-     + b"\x0f\xff" + bytes(60)), ("other_ethertype", bytes(ETHER / Dot1Q(vlan=0) / Dot1Q(vlan=0) / IP() / TCP())),
-    ("other_mac", bytes(Ether(dst="ff:ff:ff:ff:ff:ff") / IP() / TCP())), ("runt_frame", b""),
+    ("ipv4_header", bytes(ETHER / IP(ihl=4) / TCP())),
+    ("ipv4_header", bytes(ETHER / IP(ihl=15) / TCP())[:60]),
+    ("ipv4_length", bytes(ETHER / IP(len=19) / TCP())),
+    ("ipv4_length", bytes(ETHER / IP(len=0) / TCP())),
+    ("fragment", bytes(ETHER / IP(frag=3) / TCP())),
+    ("tcp_header", bytes(ETHER / IP() / TCP(dataofs=4))),
+    ("tcp_header", bytes(ETHER / IP(len=39) / TCP())),
+    ("other_vlan", bytes(ETHER / Dot1Q() / Dot1Q(vlan=1) / IP())[:14] + b"\x0f\xff" + bytes(60)),
+    ("other_ethertype", bytes(ETHER / Dot1Q(vlan=0) / Dot1Q(vlan=0) / IP() / TCP())),
+    ("other_mac", bytes(Ether(dst="ff:ff:ff:ff:ff:ff") / IP() / TCP())),
+    ("runt_frame", b""),
 ]
 
 
-@pytest.mark.parametrize(("reason", "frame"), [*MAL_FORMED.items(), *MORE_MAL_FORMED],
-                         ids=[*MAL_FORMED, *(f"{reason}_again_{number}" for number, (reason, _) in enumerate(MORE_MAL_FORMED))])
+@pytest.mark.parametrize(
+    ("reason", "frame"),
+    [*MAL_FORMED.items(), *MORE_MAL_FORMED],
+    ids=[*MAL_FORMED, *(f"{reason}_again_{number}" for number, (reason, _) in enumerate(MORE_MAL_FORMED))],
+)
 def test_what_is_malformed_is_counted_under_its_reason(reason, frame):
     assert agrees(frame) == reason
 
 
+@pytest.mark.parametrize("length", [40, 41, 44, 45, 46, 50])
+def test_the_length_of_the_ip_header_decides_what_is_payload(length):
+    """44 octets of IP packet, and 5 of padding behind it."""
+    found = agrees(bytes(ETHER / IP(len=length) / TCP() / b"data") + bytes(5))
+    assert found == "ipv4_length" if length == 50 else found["payload_length"] == length - 40
+
+
+@pytest.mark.parametrize(
+    ("options", "mss"),
+    [
+        (b"\x02\x04\x05\xb4", 1460),
+        (b"\x01\x01\x01\x02\x04\x05\xb4\x00", 1460),
+        (b"\x00\x02\x04\x05\xb4\x00\x00\x00", 0),
+        (b"\x05\x01\x02\x04\x05\xb4\x00\x00", 0),
+        (b"\x05\x00\x02\x04\x05\xb4\x00\x00", 0),
+        (b"\x02\x04\x05\xb4\x02\x04\x00\x01", 1460),
+        (b"\x01\x01\x02\x04", 0),
+        (b"\x01\x01\x01\x02", 0),
+        (b"\x02\x03\x05\x00", 0),
+        (b"\x02\x06\x05\xb4\x01\x01\x00\x00", 0),
+        (b"\x03\x03\x07\x02\x04\x05\xb4\x00", 1460),
+        (b"\x02\x04\x00\x00", 0),
+        (b"\x02\x04\xff\xff", 65535),
+    ],
+)
+def test_the_mss_option_among_others(options, mss):
+    frame = ETHER / IP() / TCP(flags="S", dataofs=5 + len(options) // 4) / options
+    assert agrees(bytes(frame))["mss"] == mss
+
+
 def test_kinds_and_the_order_of_rows_of_a_mixed_burst():
     BED.counters.drops[:] = 0
-    frames = [BED.segment(b"x"), bytes(Ether(dst="ff:ff:ff:ff:ff:ff") / ARP()), bytes(ETHER / IP(dst=SERVICE) / ICMP(id=4)),
-              MAL_FORMED["ipv4_length"], bytes(ETHER / ARP()), BED.segment(tag={"prio": 1, "vlan": 0})]
+    frames = [
+        BED.segment(b"x"),
+        bytes(Ether(dst="ff:ff:ff:ff:ff:ff") / ARP()),
+        bytes(ETHER / IP(dst=SERVICE) / ICMP(id=4)),
+        MAL_FORMED["ipv4_length"],
+        bytes(ETHER / ARP()),
+        BED.segment(tag={"prio": 1, "vlan": 0}),
+    ]
     count = BED.parse(frames, port=0)
     assert BED.batch.kind[:count].tolist() == [KIND_TCP, KIND_ARP, KIND_ICMP, KIND_NONE, KIND_ARP, KIND_TCP]
     assert BED.batch.verdict[:count].tolist() == [PENDING] * 3 + [DROP] + [PENDING] * 2

@@ -1,4 +1,5 @@
 """Refuse: the RST that answers a segment of no connection (RFC 9293, section 3.10.7.1), and when there is none."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,9 @@ def answered(frames, port=0, budget=100, segment_length=None):
     count = BED.parse(frames, port, segment_length)
     assert (BED.batch.verdict[:count] == PENDING).all()
     BED.batch.verdict[:count] = REFUSE
-    refuse(BED.packets, BED.batch, count, BED.state.selection.services, BED.state.network, BED.state.budget, BED.counters)
+    refuse(
+        BED.packets, BED.batch, count, BED.state.selection.services, BED.state.network, BED.state.budget, BED.counters
+    )
     found = [BED.frame(row) for row in range(count)]
     verdicts = BED.batch.verdict[:count].tolist()
     BED.free(count)
@@ -29,12 +32,29 @@ def answered(frames, port=0, budget=100, segment_length=None):
 
 
 @generated
-@given(NUMBER, NUMBER, st.integers(0, 255).filter(lambda control: not control & RST), st.binary(max_size=60), PORT_NUMBER,
-       st.sampled_from([PORT, 1, 65535]), st.booleans(), st.booleans(), st.binary(max_size=6))
+@given(
+    NUMBER,
+    NUMBER,
+    st.integers(0, 255).filter(lambda control: not control & RST),
+    st.binary(max_size=60),
+    PORT_NUMBER,
+    st.sampled_from([PORT, 1, 65535]),
+    st.booleans(),
+    st.booleans(),
+    st.binary(max_size=6),
+)
 def test_the_reset_is_the_one_of_the_standard(seq, ack, control, payload, sport, dport, tagged, options, padding):
-    frame = BED.segment(payload, seq=seq, ack=ack, flags=control, sport=sport, dport=dport,
-                        tag={"vlan": 0, "prio": 1} if tagged else None, ip_options=[IPOption_Router_Alert()] if options else [],
-                        options=[("MSS", 1460)])
+    frame = BED.segment(
+        payload,
+        seq=seq,
+        ack=ack,
+        flags=control,
+        sport=sport,
+        dport=dport,
+        tag={"vlan": 0, "prio": 1} if tagged else None,
+        ip_options=[IPOption_Router_Alert()] if options else [],
+        options=[("MSS", 1460)],
+    )
     (verdict,), (answer,) = answered([frame + padding])
     reset = checked(answer)
     assert verdict == ANSWER and BED.notices["resets_sent"] == 1 and not BED.drops
@@ -50,9 +70,16 @@ def test_the_reset_is_the_one_of_the_standard(seq, ack, control, payload, sport,
     assert len(answer) == 54 + 4 * tagged
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    ({"flags": "R"}, "stray_segment"), ({"flags": "RA"}, "stray_segment"), ({"dport": 81}, "stray_segment"),
-    ({"dport": 81, "flags": "S"}, "stray_segment"), ({"destination": "10.1.0.77"}, "not_ours")])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"flags": "R"}, "stray_segment"),
+        ({"flags": "RA"}, "stray_segment"),
+        ({"dport": 81}, "stray_segment"),
+        ({"dport": 81, "flags": "S"}, "stray_segment"),
+        ({"destination": "10.1.0.77"}, "not_ours"),
+    ],
+)
 def test_some_get_no_reset(change, reason):
     frame = BED.segment(b"x", **change)
     verdicts, (after,) = answered([frame])
@@ -86,6 +113,8 @@ def test_the_answer_leaves_by_the_port_of_the_question():
 def test_rows_with_another_verdict_are_left_alone():
     frame = BED.segment(b"x")
     count = BED.parse([frame])
-    refuse(BED.packets, BED.batch, count, BED.state.selection.services, BED.state.network, BED.state.budget, BED.counters)
+    refuse(
+        BED.packets, BED.batch, count, BED.state.selection.services, BED.state.network, BED.state.budget, BED.counters
+    )
     assert BED.batch.verdict[0] == PENDING and BED.frame(0) == frame
     BED.free(count)

@@ -1,4 +1,5 @@
 """Rewrite: what leaves has the other side's addresses, ports and numbers, and checksums that scapy agrees with."""
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -17,15 +18,29 @@ OTHER_MACS = (0x02CC00000001, 0x02DD00000002)
 LEFT, RIGHT = BED.knows("10.1.0.99", 0, OTHER_MACS[0]), BED.knows("10.2.0.99", 1, OTHER_MACS[1])
 NUMBER, PORT_NUMBER = st.integers(0, 2**32 - 1), st.integers(0, 65535)
 EDGES = st.one_of(st.sampled_from([0, 1, 0xFFFF, 0x10000, 0xFFFFFFFF, 0x80000000]), NUMBER)
-CONNECTIONS = st.fixed_dictionaries({
-    "remote_address": st.tuples(NUMBER, NUMBER), "local_address": st.tuples(NUMBER, NUMBER),
-    "remote_port": st.tuples(PORT_NUMBER, PORT_NUMBER), "local_port": st.tuples(PORT_NUMBER, PORT_NUMBER),
-    "shift": st.tuples(EDGES, EDGES)})
-SEGMENTS = st.fixed_dictionaries({
-    "sport": PORT_NUMBER, "dport": PORT_NUMBER, "seq": EDGES, "ack": EDGES, "window": PORT_NUMBER, "flags": st.integers(0, 255),
-    "options": st.sampled_from([[], [("Timestamp", (5, 6)), ("NOP", None)], [("NOP", None), ("NOP", None)]])})
-IPS = st.fixed_dictionaries({"ttl": st.integers(2, 255), "tos": st.integers(0, 255), "id": PORT_NUMBER,
-                             "flags": st.sampled_from(["", "DF"])})
+CONNECTIONS = st.fixed_dictionaries(
+    {
+        "remote_address": st.tuples(NUMBER, NUMBER),
+        "local_address": st.tuples(NUMBER, NUMBER),
+        "remote_port": st.tuples(PORT_NUMBER, PORT_NUMBER),
+        "local_port": st.tuples(PORT_NUMBER, PORT_NUMBER),
+        "shift": st.tuples(EDGES, EDGES),
+    }
+)
+SEGMENTS = st.fixed_dictionaries(
+    {
+        "sport": PORT_NUMBER,
+        "dport": PORT_NUMBER,
+        "seq": EDGES,
+        "ack": EDGES,
+        "window": PORT_NUMBER,
+        "flags": st.integers(0, 255),
+        "options": st.sampled_from([[], [("Timestamp", (5, 6)), ("NOP", None)], [("NOP", None), ("NOP", None)]]),
+    }
+)
+IPS = st.fixed_dictionaries(
+    {"ttl": st.integers(2, 255), "tos": st.integers(0, 255), "id": PORT_NUMBER, "flags": st.sampled_from(["", "DF"])}
+)
 
 
 def dotted(number):
@@ -58,7 +73,11 @@ def passed(frame, side, number=3, segment_length=None, verdict=FORWARD):
 def test_every_header_is_translated_and_nothing_else_changes(fields, tcp, ip, side, payload, tagged, with_options):
     hot, other = bound(fields), 1 - side
     options = [IPOption_Router_Alert()] if with_options else []
-    before = Ether(BED.segment(payload, port=side, ip=ip, ip_options=options, tag={"vlan": 0, "prio": 2} if tagged else None, **tcp))
+    before = Ether(
+        BED.segment(
+            payload, port=side, ip=ip, ip_options=options, tag={"vlan": 0, "prio": 2} if tagged else None, **tcp
+        )
+    )
     after = checked(passed(bytes(before), side))
     assert (after.src, after.dst) == (mac_text(BED.macs[other]), mac_text(OTHER_MACS[other]))
     assert BED.batch.out_port[0] == other
@@ -88,8 +107,11 @@ def test_a_corrupt_segment_stays_corrupt(fields, tcp, side, payload, wrong_by):
 
 @generated
 @given(CONNECTIONS, SEGMENTS, st.binary(max_size=70))
-@example({"remote_address": (0, 0), "local_address": (0, 0), "remote_port": (0, 0), "local_port": (0, 0), "shift": (0, 0)},
-         {"sport": 0, "dport": 0, "seq": 0, "ack": 0, "window": 0, "flags": 0, "options": []}, b"")
+@example(
+    {"remote_address": (0, 0), "local_address": (0, 0), "remote_port": (0, 0), "local_port": (0, 0), "shift": (0, 0)},
+    {"sport": 0, "dport": 0, "seq": 0, "ack": 0, "window": 0, "flags": 0, "options": []},
+    b"",
+)
 def test_there_and_back_a_segment_is_what_it_was(fields, tcp, payload):
     """The addresses of both sides are made those of the frame, so that the second way undoes the first."""
     hot = bound(fields)
@@ -105,7 +127,11 @@ def test_there_and_back_a_segment_is_what_it_was(fields, tcp, payload):
     back = checked(passed(bytes(answer), TARGET))
     assert (back[IP].src, back[IP].dst) == (SERVICE, CLIENT)
     assert (back[TCP].sport, back[TCP].dport, back[TCP].seq, back[TCP].ack) == (
-        tcp["dport"], tcp["sport"], tcp["ack"], tcp["seq"])
+        tcp["dport"],
+        tcp["sport"],
+        tcp["ack"],
+        tcp["seq"],
+    )
 
 
 def test_a_segment_in_several_mbufs_keeps_its_payload():
@@ -115,11 +141,19 @@ def test_a_segment_in_several_mbufs_keeps_its_payload():
     assert bytes(after[TCP].payload) == payload
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    ({"ip": {"ttl": 1}}, "ttl_exceeded"), ({"ip": {"ttl": 0}}, "ttl_exceeded"), ({"payload": bytes(1461)}, "larger_than_mtu"),
-    ({"payload": bytes(1460)}, None), ({"payload": bytes(1456), "ip_options": [IPOption_Router_Alert()]}, None),
-    ({"payload": bytes(1457), "ip_options": [IPOption_Router_Alert()]}, "larger_than_mtu"),
-    ({"payload": bytes(1461), "tag": {"vlan": 0}}, "larger_than_mtu"), ({"payload": bytes(1460), "tag": {"vlan": 0}}, None)])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"ip": {"ttl": 1}}, "ttl_exceeded"),
+        ({"ip": {"ttl": 0}}, "ttl_exceeded"),
+        ({"payload": bytes(1461)}, "larger_than_mtu"),
+        ({"payload": bytes(1460)}, None),
+        ({"payload": bytes(1456), "ip_options": [IPOption_Router_Alert()]}, None),
+        ({"payload": bytes(1457), "ip_options": [IPOption_Router_Alert()]}, "larger_than_mtu"),
+        ({"payload": bytes(1461), "tag": {"vlan": 0}}, "larger_than_mtu"),
+        ({"payload": bytes(1460), "tag": {"vlan": 0}}, None),
+    ],
+)
 def test_what_cannot_go_on_is_dropped_untouched(change, reason):
     bound({"shift": (5, 7)})
     BED.counters.drops[:] = 0
@@ -130,7 +164,9 @@ def test_what_cannot_go_on_is_dropped_untouched(change, reason):
     assert (found == frame) == bool(reason)
 
 
-@pytest.mark.parametrize(("state", "goes"), [(0, False), (INCOMPLETE, False), (REACHABLE, True), (PROBING, True), (STATIC, True)])
+@pytest.mark.parametrize(
+    ("state", "goes"), [(0, False), (INCOMPLETE, False), (REACHABLE, True), (PROBING, True), (STATIC, True)]
+)
 def test_only_a_next_hop_that_is_known_gets_packets(state, goes):
     bound({"shift": (5, 7)})
     entry, frame = BED.state.network.neighbours[RIGHT], BED.segment(b"x")

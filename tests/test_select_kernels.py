@@ -1,4 +1,5 @@
 """Select kernels against rules over bytes, with hostile payload at the very end of its array, and cut anywhere."""
+
 import random
 
 import numpy as np
@@ -26,11 +27,20 @@ def selection(rules=(), members=3):
     for pattern, member in rules:
         kept.append((len(patterns), len(pattern), member))
         patterns += pattern
-    return services.Selection(rows, np.array(kept or [(0, 0, 0)], services.RULE).view(np.recarray),
-                              np.frombuffer(patterns or b"\0", np.uint8).copy(), np.zeros((2, services.MEMORY), np.int64))
+    return services.Selection(
+        rows,
+        np.array(kept or [(0, 0, 0)], services.RULE).view(np.recarray),
+        np.frombuffer(patterns or b"\0", np.uint8).copy(),
+        np.zeros((2, services.MEMORY), np.int64),
+    )
 
 
-RULES = {"number_modulo": selection(), "http_path": selection(PATHS), "http_host": selection(HOSTS), "round_robin": selection()}
+RULES = {
+    "number_modulo": selection(),
+    "http_path": selection(PATHS),
+    "http_host": selection(HOSTS),
+    "round_robin": selection(),
+}
 
 
 def asked(name, payload):
@@ -57,18 +67,55 @@ def by_host(payload):
 
 
 TOKEN = st.sampled_from([b"GET", b"POST", b"PROPFIND"])
-PATH = st.one_of(st.sampled_from([b"/", b"/a", b"/ab?c=d", b"/b/c/d", b"/b", b"/static/", b"/static", b"*", b"http://x/"]),
-                 st.binary(min_size=1, max_size=20).map(lambda octets: b"/" + octets.translate(None, b" \r\n")))
-HOST = st.one_of(st.sampled_from([b"one.example", b"ONE.example", b"two.example:8080", b"10.0.0.1:80", b"x", b"", b"one.example.org",
-                                  b"one.exampl", b"xx"]), st.from_regex(rb"\A[a-z0-9.-]{1,20}\Z"))
-FIELDS = st.lists(st.sampled_from([b"Accept: */*", b"Hos: x", b"Hosts: x", b"X-Host: x", b"Cookie: a=b; Host: x", b"A:", b"Via: a:b:c"]),
-                  max_size=4)
+PATH = st.one_of(
+    st.sampled_from([b"/", b"/a", b"/ab?c=d", b"/b/c/d", b"/b", b"/static/", b"/static", b"*", b"http://x/"]),
+    st.binary(min_size=1, max_size=20).map(lambda octets: b"/" + octets.translate(None, b" \r\n")),
+)
+HOST = st.one_of(
+    st.sampled_from(
+        [
+            b"one.example",
+            b"ONE.example",
+            b"two.example:8080",
+            b"10.0.0.1:80",
+            b"x",
+            b"",
+            b"one.example.org",
+            b"one.exampl",
+            b"xx",
+        ]
+    ),
+    st.from_regex(rb"\A[a-z0-9.-]{1,20}\Z"),
+)
+FIELDS = st.lists(
+    st.sampled_from(
+        [b"Accept: */*", b"Hos: x", b"Hosts: x", b"X-Host: x", b"Cookie: a=b; Host: x", b"A:", b"Via: a:b:c"]
+    ),
+    max_size=4,
+)
 REQUESTS = st.builds(
-    lambda method, path, before, name, spaces, host, after, body: b"\r\n".join(
-        [method + b" " + path + b" HTTP/1.1", *before, *([name + b":" + b" " * spaces + host + b" " * (spaces // 2)] if name else []),
-         *after, b"", b""]) + body,
-    TOKEN, PATH, FIELDS, st.sampled_from([b"Host", b"host", b"HOST", b"hOsT", b""]), st.integers(0, 3), HOST, FIELDS,
-    st.binary(max_size=12))
+    lambda method, path, before, name, spaces, host, after, body: (
+        b"\r\n".join(
+            [
+                method + b" " + path + b" HTTP/1.1",
+                *before,
+                *([name + b":" + b" " * spaces + host + b" " * (spaces // 2)] if name else []),
+                *after,
+                b"",
+                b"",
+            ]
+        )
+        + body
+    ),
+    TOKEN,
+    PATH,
+    FIELDS,
+    st.sampled_from([b"Host", b"host", b"HOST", b"hOsT", b""]),
+    st.integers(0, 3),
+    HOST,
+    FIELDS,
+    st.binary(max_size=12),
+)
 
 
 @generated
@@ -88,17 +135,36 @@ def test_a_request_cut_anywhere_gets_need_more_or_the_right_target(request):
         assert all(answer == right for answer in answers[known:]), "an answer once given was taken back"
 
 
-@pytest.mark.parametrize(("request_line", "member"), [
-    (b"GET / HTTP/1.1", 1), (b"GET /a HTTP/1.1", 0), (b"GET /static/x HTTP/1.0", 1), (b"GET /b/c HTTP/1.1", 2),
-    (b"GET * HTTP/1.1", NO_MATCH), (b"GET http://one.example/a HTTP/1.1", NO_MATCH)])
+@pytest.mark.parametrize(
+    ("request_line", "member"),
+    [
+        (b"GET / HTTP/1.1", 1),
+        (b"GET /a HTTP/1.1", 0),
+        (b"GET /static/x HTTP/1.0", 1),
+        (b"GET /b/c HTTP/1.1", 2),
+        (b"GET * HTTP/1.1", NO_MATCH),
+        (b"GET http://one.example/a HTTP/1.1", NO_MATCH),
+    ],
+)
 def test_paths(request_line, member):
     assert asked("http_path", request_line + b"\r\n\r\n") == member
 
 
-@pytest.mark.parametrize(("field", "member"), [
-    (b"Host: one.example", 0), (b"host:one.example:81", 0), (b"HOST:   TWO.EXAMPLE  ", 1), (b"Host: one.example.", NO_MATCH),
-    (b"Host:", NO_MATCH), (b"Host: ", NO_MATCH), (b"Host : one.example", NO_MATCH), (b"Accept: one.example", NO_MATCH),
-    (b"Host: :80", NO_MATCH), (b"Host: 10.0.0.1", 2)])
+@pytest.mark.parametrize(
+    ("field", "member"),
+    [
+        (b"Host: one.example", 0),
+        (b"host:one.example:81", 0),
+        (b"HOST:   TWO.EXAMPLE  ", 1),
+        (b"Host: one.example.", NO_MATCH),
+        (b"Host:", NO_MATCH),
+        (b"Host: ", NO_MATCH),
+        (b"Host : one.example", NO_MATCH),
+        (b"Accept: one.example", NO_MATCH),
+        (b"Host: :80", NO_MATCH),
+        (b"Host: 10.0.0.1", 2),
+    ],
+)
 def test_hosts(field, member):
     assert asked("http_host", b"GET / HTTP/1.1\r\n" + field + b"\r\nAccept: x\r\n\r\n") == member
 
@@ -142,8 +208,33 @@ def test_round_robin_takes_each_target_in_turn_for_each_service():
 
 HOSTILE = st.one_of(
     st.binary(max_size=64),
-    st.lists(st.sampled_from([b"GET", b" ", b"/", b"/a", b"\n", b"\r", b"\r\n", b"Host:", b"host", b":", b"H", b"Ho", b"Hos", b"Host",
-                              b"\x00", b"\xff", b"1", b"999999999999999999", b"one.example"]), max_size=16).map(b"".join))
+    st.lists(
+        st.sampled_from(
+            [
+                b"GET",
+                b" ",
+                b"/",
+                b"/a",
+                b"\n",
+                b"\r",
+                b"\r\n",
+                b"Host:",
+                b"host",
+                b":",
+                b"H",
+                b"Ho",
+                b"Hos",
+                b"Host",
+                b"\x00",
+                b"\xff",
+                b"1",
+                b"999999999999999999",
+                b"one.example",
+            ]
+        ),
+        max_size=16,
+    ).map(b"".join),
+)
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -1,4 +1,5 @@
 """Source ports against a first-in, first-out queue, and the look-up of services."""
+
 import collections
 
 import numpy as np
@@ -11,20 +12,24 @@ from pipeline.kernels.services import find_service, give_source, take_source
 
 
 def source_ports(sizes):
-    """Returns `SourcePorts` with a pool for each of `sizes`, entries counted from 1000 a pool, and the queues they equal."""
+    """Returns `SourcePorts` with a pool for each of `sizes`, and the queues that they equal."""
     most = max(max(sizes), 1)
     ring = np.zeros((len(sizes), most), np.uint32)
     queues = []
     for pool, size in enumerate(sizes):
         queues.append(collections.deque(range(1000 * (pool + 1), 1000 * (pool + 1) + size)))
         ring[pool, :size] = queues[-1]
-    sources = services.SourcePorts(ring, np.zeros(len(sizes), np.int64), np.array(sizes, np.int64),
-                                   np.zeros((len(sizes), 1), np.int64))
+    sources = services.SourcePorts(
+        ring, np.zeros(len(sizes), np.int64), np.array(sizes, np.int64), np.zeros((len(sizes), 1), np.int64)
+    )
     return sources, queues
 
 
 @generated
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=3), st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=80))
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=80),
+)
 def test_source_ports_are_a_queue_for_each_pool(sizes, steps):
     sources, queues = source_ports(sizes)
     taken = [[] for _ in sizes]
@@ -60,4 +65,6 @@ def test_services_are_found_by_address_and_port_both():
     rows = KernelBed().state.selection.services
     at = address(SERVICE)
     assert [find_service(rows, at, PORT), find_service(rows, at, PORT + 1)] == [0, 1]
-    assert [find_service(rows, at, PORT + 2), find_service(rows, at + 1, PORT), find_service(rows[:0], at, PORT)] == [-1] * 3
+    assert [find_service(rows, at, PORT + 2), find_service(rows, at + 1, PORT), find_service(rows[:0], at, PORT)] == [
+        -1
+    ] * 3

@@ -1,9 +1,10 @@
 """What Numba infers for every kernel: no number ever becomes a float, none is reckoned with as uint64.
 
-In Numba uint64 with a literal gives int64, uint64 with an int64 of another branch gives float64, and a subtraction of two
-uint32 gives uint64: each is a wrong value in silence. So every integer of a kernel is an int64, and this file walks the
+In Numba uint64 with a literal gives int64, uint64 with an int64 of another branch gives float64, and a subtraction of
+two uint32 gives uint64: each is a wrong value in silence. So every integer of a kernel is an int64, and this file walks the
 typed IR of all of them, from the loop down.
 """
+
 import importlib
 import pkgutil
 
@@ -64,8 +65,16 @@ def typed_ir(function, arguments):
     """Returns (IR, types of its variables, signatures of its calls) of a Python function for argument types."""
     flags = Flags()
     flags.error_model, flags.nrt = "numpy", False
-    return compile_extra(cpu_target.typing_context, cpu_target.target_context, function, arguments, None, flags, {},
-                         pipeline_class=TypesAlone)
+    return compile_extra(
+        cpu_target.typing_context,
+        cpu_target.target_context,
+        function,
+        arguments,
+        None,
+        flags,
+        {},
+        pipeline_class=TypesAlone,
+    )
 
 
 def bad_variables(blocks, typemap):
@@ -76,7 +85,7 @@ def bad_variables(blocks, typemap):
 
 
 def bad_operations(blocks, typemap, calltypes):
-    """Yields a sentence for each operation on a uint64 that is no conversion and no test for equality, or that gives one."""
+    """Yields a sentence for each operation on a uint64 that is no test for equality, or that gives one."""
     for expression, signature in calltypes.items():
         if not isinstance(expression, ir.Expr) or expression.op not in ("binop", "inplace_binop", "unary"):
             continue
@@ -100,7 +109,10 @@ def walk(function, arguments, faults, seen):
     seen.add((function.py_func, arguments))
     blocks, typemap, calltypes = typed_ir(function.py_func, arguments)
     name = f"{function.py_func.__module__}.{function.py_func.__name__}"
-    faults += [f"{name}: {sentence}" for sentence in (*bad_variables(blocks, typemap), *bad_operations(blocks, typemap, calltypes))]
+    faults += [
+        f"{name}: {sentence}"
+        for sentence in (*bad_variables(blocks, typemap), *bad_operations(blocks, typemap, calltypes))
+    ]
     for expression, signature in called(calltypes):
         kind = typemap[expression.func.name]
         if isinstance(kind, types.Dispatcher):
@@ -133,15 +145,23 @@ def test_all_kernels_are_in_the_loop(walked):
     for module in pkgutil.iter_modules(kernels.__path__):
         if module.name != "dpdk_device":
             found = importlib.import_module(f"pipeline.kernels.{module.name}")
-            all_of_them |= {name for name, value in vars(found).items()
-                            if isinstance(value, jit.Kernel) and value.py_func.__module__ == found.__name__}
+            all_of_them |= {
+                name
+                for name, value in vars(found).items()
+                if isinstance(value, jit.Kernel) and value.py_func.__module__ == found.__name__
+            }
     assert all_of_them - reached - NOT_IN_THE_LOOP.keys() == set()
 
 
 def test_kernels_that_the_loop_does_not_need_are_clean_as_well():
     faults, bed = [], KernelBed()
     walk(importlib.import_module("pipeline.kernels.native")._portable_crc32c, (types.int64, types.int64), faults, set())
-    walk(importlib.import_module("pipeline.kernels.neighbours").next_hop, (typeof(bed.state.network), types.int64), faults, set())
+    walk(
+        importlib.import_module("pipeline.kernels.neighbours").next_hop,
+        (typeof(bed.state.network), types.int64),
+        faults,
+        set(),
+    )
     assert not faults
 
 
@@ -166,8 +186,14 @@ def calls_a_fault(numbers):
     return reckons_with_uint64(numbers)
 
 
-@pytest.mark.parametrize(("kernel", "dtype", "words"), [
-    (becomes_a_float, np.uint64, "float64"), (reckons_with_uint64, np.uint32, "uint64"), (calls_a_fault, np.uint32, "uint64")])
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "words"),
+    [
+        (becomes_a_float, np.uint64, "float64"),
+        (reckons_with_uint64, np.uint32, "uint64"),
+        (calls_a_fault, np.uint32, "uint64"),
+    ],
+)
 def test_a_fault_is_found(kernel, dtype, words):
     faults = []
     walk(kernel, (typeof(np.zeros(2, dtype)),), faults, set())
@@ -203,5 +229,10 @@ def test_fields_of_one_cache_line_are_just_that():
 
 
 def test_select_kernels_are_dispatchers():
-    chosen = [select_balancing.round_robin, select_content.http_path, select_content.http_host, select_content.number_modulo]
+    chosen = [
+        select_balancing.round_robin,
+        select_content.http_path,
+        select_content.http_host,
+        select_content.number_modulo,
+    ]
     assert all(isinstance(kernel, Dispatcher) for kernel in chosen)

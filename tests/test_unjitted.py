@@ -1,4 +1,5 @@
-"""The same work as plain Python and with bounds checked: the whole loop byte by byte, and the tests of single kernels."""
+"""The same work as plain Python and with bounds checked: the whole loop byte by byte, and the kernels' tests."""
+
 import functools
 import json
 import os
@@ -11,19 +12,42 @@ from numba.core import config
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODES = {"jitted": {}, "plain Python": {"NUMBA_DISABLE_JIT": "1"}, "bounds checked": {"NUMBA_BOUNDSCHECK": "1"}}
-OF_KERNELS = ("sequence", "checksum", "flow_table", "wheel", "parse", "rewrite", "initial_number", "select_kernels", "arp", "icmp",
-              "refuse", "build", "services")
+OF_KERNELS = (
+    "sequence",
+    "checksum",
+    "flow_table",
+    "wheel",
+    "parse",
+    "rewrite",
+    "initial_number",
+    "select_kernels",
+    "arp",
+    "icmp",
+    "refuse",
+    "build",
+    "services",
+)
 LONGEST_COMPILATION = 600
 
-pytestmark = pytest.mark.skipif(bool(config.DISABLE_JIT or config.BOUNDSCHECK), reason="this is the run that starts the others")
+pytestmark = pytest.mark.skipif(
+    bool(config.DISABLE_JIT or config.BOUNDSCHECK), reason="this is the run that starts the others"
+)
 
 
 def child(mode, *command):
     """Runs Python in one of MODES with warnings of overflow as errors; returns what it wrote to stdout."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK")
+    }
     environment |= MODES[mode] | {"PYTHONPATH": str(HERE.parent), "KERNEL_EXAMPLES": "8"}
-    done = subprocess.run([sys.executable, "-W", "error::RuntimeWarning", *command], env=environment, cwd=HERE.parent,
-                          capture_output=True, text=True, timeout=LONGEST_COMPILATION)
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", *command],
+        env=environment,
+        cwd=HERE.parent,
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_COMPILATION,
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
 
@@ -53,6 +77,15 @@ def test_the_whole_loop_gives_the_same_frames_and_leaves_the_same_state(mode):
 
 @pytest.mark.parametrize("mode", ["plain Python", "bounds checked"])
 def test_the_tests_of_kernels_pass_in_the_other_modes(mode):
-    said = child(mode, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error::RuntimeWarning",
-                 *(str(HERE / f"test_{name}.py") for name in OF_KERNELS))
+    said = child(
+        mode,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "error::RuntimeWarning",
+        *(str(HERE / f"test_{name}.py") for name in OF_KERNELS),
+    )
     assert " passed" in said and int(said.rpartition("\n")[0].splitlines()[-1].split(" passed")[0].split()[-1]) > 250

@@ -1,4 +1,5 @@
 """The timer wheel against a sorted list: never early, never later than the advance, on all four levels."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,15 +13,26 @@ TIMERS = 12
 FARTHEST = 2**32 - SLOTS**3 - 1
 EDGES = [SLOTS - 1, SLOTS, SLOTS + 1, 2 * SLOTS, SLOTS**2 - 1, SLOTS**2, SLOTS**2 + SLOTS + 1, SLOTS**3 - 1, SLOTS**3]
 STARTS = st.one_of(
-    st.just(0), st.integers(0, 2**20),
-    st.builds(lambda edge, times, back: max(edge * times - back, 0), st.sampled_from([SLOTS, SLOTS**2, SLOTS**3, 2**32]),
-              st.integers(0, 5), st.integers(0, 300)))
+    st.just(0),
+    st.integers(0, 2**20),
+    st.builds(
+        lambda edge, times, back: max(edge * times - back, 0),
+        st.sampled_from([SLOTS, SLOTS**2, SLOTS**3, 2**32]),
+        st.integers(0, 5),
+        st.integers(0, 300),
+    ),
+)
 AWAY = st.one_of(st.integers(-5, 20), st.sampled_from(EDGES), st.integers(0, 3 * SLOTS), st.integers(0, 2 * SLOTS**2))
-STEPS = st.lists(st.one_of(
-    st.tuples(st.just("schedule"), st.integers(0, TIMERS - 1), AWAY),
-    st.tuples(st.just("cancel"), st.integers(0, TIMERS - 1), st.just(0)),
-    st.tuples(st.just("advance"), st.integers(1, 5), st.one_of(st.integers(0, 40), st.sampled_from([255, 256, 257, 700])))),
-    max_size=40)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("schedule"), st.integers(0, TIMERS - 1), AWAY),
+        st.tuples(st.just("cancel"), st.integers(0, TIMERS - 1), st.just(0)),
+        st.tuples(
+            st.just("advance"), st.integers(1, 5), st.one_of(st.integers(0, 40), st.sampled_from([255, 256, 257, 700]))
+        ),
+    ),
+    max_size=40,
+)
 
 
 def wheel_at(tick, timers=TIMERS):
@@ -81,7 +93,20 @@ def test_advancing_tick_by_tick_each_timer_expires_in_its_own_tick(start, distan
     expired = np.zeros(TIMERS, np.int64)
     for tick in range(start, start + max(distances) + 1):
         count = advance(wheel, tick, expired)
-        assert sorted(expired[:count].tolist()) == [timer for timer, away in enumerate(distances) if start + away == tick]
+        assert sorted(expired[:count].tolist()) == [
+            timer for timer, away in enumerate(distances) if start + away == tick
+        ]
+
+
+@pytest.mark.parametrize("start", [0, 1, 255, 256, 300, SLOTS**2 - 300, SLOTS**2 - 1, SLOTS**3 - 257, 2**32 - 300])
+def test_deadlines_on_the_edge_of_a_slot_expire_in_their_own_tick(start):
+    edges = [edge for edge in range(start - start % SLOTS, start + 4 * SLOTS, SLOTS) if edge > start + 1]
+    deadlines = [edge + beside for edge in edges for beside in (-1, 0, 1)]
+    wheel = wheel_at(start, len(deadlines))
+    for timer, deadline in enumerate(deadlines):
+        schedule(wheel, timer, deadline)
+    for timer, deadline in enumerate(deadlines):
+        assert advance_all(wheel, deadline, 4) == [(timer, deadline)]
 
 
 @pytest.mark.parametrize("room", [1, 2, 3])

@@ -5,6 +5,7 @@
 A child process of tests: the same story is told jitted, as plain Python, and with bounds checked, and each has to give
 the same frames and leave the same state. SELECT names the select kernel (default: pipeline/loop.py as it stands).
 """
+
 import hashlib
 import json
 import random
@@ -45,16 +46,31 @@ class Story:
 
     def target(self, syn, seq, ack, flags="A", payload=b"", **fields):
         """Returns a segment of the target to which the engine sent `syn`."""
-        return self.bed.segment(payload, source=syn[IP].dst, destination=syn[IP].src, mac=TARGET_MAC, port=1, sport=syn[TCP].dport,
-                                dport=syn[TCP].sport, seq=seq % 2**32, ack=ack % 2**32, flags=flags, **fields)
+        return self.bed.segment(
+            payload,
+            source=syn[IP].dst,
+            destination=syn[IP].src,
+            mac=TARGET_MAC,
+            port=1,
+            sport=syn[TCP].dport,
+            dport=syn[TCP].sport,
+            seq=seq % 2**32,
+            ack=ack % 2**32,
+            flags=flags,
+            **fields,
+        )
 
 
 def neighbours(story):
     """The first pass asks for the targets' MAC addresses; they answer."""
     story.tell()
-    replies = [bytes(Ether(src=mac_text(TARGET_MAC + number), dst=mac_text(story.bed.macs[1])) / ARP(
-        op=2, hwsrc=mac_text(TARGET_MAC + number), psrc=text, pdst="10.2.0.1"))
-        for number, text in enumerate((*TARGETS[:2], GATEWAY))]
+    replies = [
+        bytes(
+            Ether(src=mac_text(TARGET_MAC + number), dst=mac_text(story.bed.macs[1]))
+            / ARP(op=2, hwsrc=mac_text(TARGET_MAC + number), psrc=text, pdst="10.2.0.1")
+        )
+        for number, text in enumerate((*TARGETS[:2], GATEWAY))
+    ]
     story.tell(*replies, port=1)
 
 
@@ -114,17 +130,27 @@ def refused_and_lost(story):
 def strays_and_noise(story):
     """Echo, ARP, strays, and frames of a seeded generator on both ports."""
     ether = Ether(src=mac_text(CLIENT_MAC), dst=mac_text(story.bed.macs[0]))
-    story.tell(bytes(ether / IP(src=CLIENT, dst=SERVICE) / ICMP(id=7, seq=1) / b"ping"), story.client(1, 2, "PA", b"stray"),
-               bytes(Ether(src=mac_text(CLIENT_MAC)) / ARP(psrc=CLIENT, pdst=SERVICE, hwsrc=mac_text(CLIENT_MAC))))
+    story.tell(
+        bytes(ether / IP(src=CLIENT, dst=SERVICE) / ICMP(id=7, seq=1) / b"ping"),
+        story.client(1, 2, "PA", b"stray"),
+        bytes(Ether(src=mac_text(CLIENT_MAC)) / ARP(psrc=CLIENT, pdst=SERVICE, hwsrc=mac_text(CLIENT_MAC))),
+    )
     noise = random.Random(11)
     for number in range(60):
         frames = []
         for _ in range(noise.randrange(20)):
-            frame = bytearray(story.client(noise.randrange(2**32), noise.randrange(2**32), noise.choice(["S", "A", "PA", "FA", "R"]),
-                                           noise.randbytes(noise.randrange(40)), noise.randrange(40000, 40010)))
+            frame = bytearray(
+                story.client(
+                    noise.randrange(2**32),
+                    noise.randrange(2**32),
+                    noise.choice(["S", "A", "PA", "FA", "R"]),
+                    noise.randbytes(noise.randrange(40)),
+                    noise.randrange(40000, 40010),
+                )
+            )
             for _ in range(noise.choice([0, 0, 0, 1, 4])):
                 frame[noise.randrange(len(frame))] = noise.randrange(256)
-            frames.append(bytes(frame[:noise.randrange(len(frame))] if noise.random() < 0.1 else frame))
+            frames.append(bytes(frame[: noise.randrange(len(frame))] if noise.random() < 0.1 else frame))
         story.tell(*frames, port=number % 2 if noise.random() < 0.2 else 0, after=noise.choice([10, 1_000, 300_000]))
     for _ in range(40):
         story.tell(after=20 * SECOND)
@@ -149,9 +175,15 @@ def main(select=None, payload="GET /a HTTP/1.1\r\nHost: one.example\r\n\r\n"):
     if select is None:
         refused_and_lost(story)
         strays_and_noise(story)
-    told = {"target": target, "frames": [[port, frame.hex()] for port, frame in story.frames],
-            "state": dict(digests(story.bed.state)), "open": int(story.bed.counters.totals[5]), "drops": story.bed.drops,
-            "notices": story.bed.notices, "lost_mbufs": free - story.bed.pool.available}
+    told = {
+        "target": target,
+        "frames": [[port, frame.hex()] for port, frame in story.frames],
+        "state": dict(digests(story.bed.state)),
+        "open": int(story.bed.counters.totals[5]),
+        "drops": story.bed.drops,
+        "notices": story.bed.notices,
+        "lost_mbufs": free - story.bed.pool.available,
+    }
     print(json.dumps(told))
 
 
