@@ -5,7 +5,9 @@ A gateway whose MAC changes is followed as soon as any ARP packet of its shows t
 from numpy import int64
 
 from .batch import ABSORB, ANSWER, DROP, KIND_ARP, PENDING
+from .build import set_length
 from .checksum import data_start
+from .connection import NO_NEIGHBOUR, note
 from .counters import (
     DROP_ARP_INVALID,
     NOTICE_ARP_REPLIES,
@@ -13,11 +15,9 @@ from .counters import (
     NOTICE_DUPLICATE_ADDRESS,
     NOTICE_NEIGHBOUR_MOVED,
 )
-from .build import set_length
-from .connection import NO_NEIGHBOUR, note
 from .headers import ARP_LENGTH, ETHERNET_LENGTH, ETHERTYPE_ARP, ETHERTYPE_IPV4
 from .jit import kernel
-from .native import swap16, swap32
+from .native import record_at, swap16, swap32
 from .neighbours import (
     ASK_EVERY,
     INCOMPLETE,
@@ -42,7 +42,7 @@ ANNOUNCEMENTS, ANNOUNCE_EVERY = 2, 200
 @kernel
 def is_valid(packets, at):
     """Says whether an ARP packet is for Ethernet and IPv4 and its sender can be a host."""
-    arp = packets.arp[at]
+    arp = record_at(packets.arp, at)
     return (swap16(int64(arp.hardware)) == 1 and swap16(int64(arp.protocol)) == ETHERTYPE_IPV4
             and arp.hardware_length == 6 and arp.protocol_length == 4 and swap16(int64(arp.sender_high)) & 0x0100 == 0)
 
@@ -58,10 +58,10 @@ def warn_of_duplicate(network, counters, address, mac_high, mac_low):
 def learn(packets, at, port, network, counters, tick):
     """Takes the MAC of a sender that is in the neighbour table already; ARP alone never adds one, else it could be
     filled by requests in many names."""
-    arp = packets.arp[at]
+    arp = record_at(packets.arp, at)
     address = swap32(int64(arp.sender_address))
     number = find_neighbour(network, address)
-    if number != NO_NEIGHBOUR and int64(network.neighbours[number].port) == port:
+    if number != NO_NEIGHBOUR and int64(record_at(network.neighbours, number).port) == port:
         moved = hear(network, number, swap16(int64(arp.sender_high)), swap32(int64(arp.sender_low)), tick)
         counters.notices[NOTICE_NEIGHBOUR_MOVED] += int64(moved)
 
@@ -69,10 +69,10 @@ def learn(packets, at, port, network, counters, tick):
 @kernel
 def reply_in_place(packets, frame, at, network, port):
     """Turns a request for one of our addresses into the reply."""
-    arp = packets.arp[at]
+    arp = record_at(packets.arp, at)
     ours, theirs = int64(arp.target_address), int64(arp.sender_address)
     swap_macs(packets, frame)
-    ethernet = packets.ethernet[frame]
+    ethernet = record_at(packets.ethernet, frame)
     ethernet.source_high, ethernet.source_low = swap16(network.mac_high[port]), swap32(network.mac_low[port])
     arp.operation = swap16(REPLY)
     arp.target_high, arp.target_low, arp.target_address = int64(arp.sender_high), int64(arp.sender_low), theirs
@@ -93,7 +93,7 @@ def answer_arp(packets, batch, count, network, counters, now):
             batch.verdict[row] = DROP
             counters.drops[DROP_ARP_INVALID] += 1
             continue
-        arp = packets.arp[at]
+        arp = record_at(packets.arp, at)
         sender = swap32(int64(arp.sender_address))
         if owns(network, sender, port):
             warn_of_duplicate(network, counters, sender, swap16(int64(arp.sender_high)), swap32(int64(arp.sender_low)))
@@ -146,7 +146,7 @@ def neighbours_to_ask(network, requests, now):
     tick = now // TICK_MICROSECONDS
     announce(network, requests, tick)
     for number in range(network.known[0]):
-        if has_to_be_asked(network.neighbours[number], tick):
+        if has_to_be_asked(record_at(network.neighbours, number), tick):
             note(requests, number, 0)
 
 
@@ -155,10 +155,10 @@ def write_request(packets, base, mbuf, address, port, source, network):
     """Writes an ARP request for an address into a fresh mbuf: broadcast by `port`, in the name of `source`."""
     frame = data_start(packets, base, mbuf)
     high, low = swap16(network.mac_high[port]), swap32(network.mac_low[port])
-    ethernet = packets.ethernet[frame]
+    ethernet = record_at(packets.ethernet, frame)
     ethernet.destination_high, ethernet.destination_low = 0xFFFF, 0xFFFFFFFF
     ethernet.source_high, ethernet.source_low, ethernet.ethertype = high, low, swap16(ETHERTYPE_ARP)
-    arp = packets.arp[frame + ETHERNET_LENGTH]
+    arp = record_at(packets.arp, frame + ETHERNET_LENGTH)
     arp.hardware, arp.protocol = swap16(1), swap16(ETHERTYPE_IPV4)
     arp.hardware_length, arp.protocol_length, arp.operation = 6, 4, swap16(REQUEST)
     arp.sender_high, arp.sender_low, arp.sender_address = high, low, swap32(source)
@@ -175,7 +175,7 @@ def build_requests(packets, base, fresh, got, requests, network, outbox, counter
             address, port = network.own_address[-1 - number], network.own_port[-1 - number]
             source = address
         else:
-            address, port = int64(network.neighbours[number].address), int64(network.neighbours[number].port)
+            address, port = int64(record_at(network.neighbours, number).address), int64(record_at(network.neighbours, number).port)
             route = route_to(network, address)
             source = network.route_source[route] if route >= 0 else 0
         write_request(packets, base, fresh[row], address, port, source, network)

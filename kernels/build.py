@@ -12,7 +12,7 @@ from .headers import (
     TCP_OPTION_MSS,
 )
 from .jit import kernel
-from .native import swap16, swap32
+from .native import record_at, swap16, swap32
 from .neighbours import REACHABLE
 from .outbox import discard, post
 from .refuse import finish_tcp, write_ipv4_header
@@ -27,14 +27,14 @@ RESOLVE_RETRY = 2
 @kernel
 def set_length(packets, mbuf, length):
     """Makes a fresh mbuf one of `length` bytes in one piece."""
-    head = packets.mbuf[mbuf]
+    head = record_at(packets.mbuf, mbuf)
     head.data_length, head.packet_length, head.segments, head.offload = length, length, 1, 0
 
 
 @kernel
 def write_tcp_header(packets, at, hot, segments, row):
     """Writes the TCP header of a segment, with an MSS option where it has one; returns its length."""
-    side, tcp = segments.side[row], packets.tcp[at]
+    side, tcp = segments.side[row], record_at(packets.tcp, at)
     options = MSS_OPTION if segments.mss[row] != 0 else 0
     tcp.source_port, tcp.destination_port = swap16(int64(hot.local_port[side])), swap16(int64(hot.remote_port[side]))
     tcp.seq, tcp.ack = swap32(segments.seq[row]), swap32(segments.ack[row])
@@ -43,7 +43,7 @@ def write_tcp_header(packets, at, hot, segments, row):
     if options:
         packets.octets[at + TCP_LENGTH] = TCP_OPTION_MSS
         packets.octets[at + TCP_LENGTH + 1] = MSS_OPTION
-        packets.word16[at + TCP_LENGTH + 2].value = swap16(segments.mss[row])
+        record_at(packets.word16, at + TCP_LENGTH + 2).value = swap16(segments.mss[row])
     return TCP_LENGTH + options
 
 
@@ -51,11 +51,11 @@ def write_tcp_header(packets, at, hot, segments, row):
 def build_one(packets, base, mbuf, connections, row, neighbour, network):
     """Writes one ordered segment into a fresh mbuf."""
     segments, side = connections.segments, connections.segments.side[row]
-    hot = connections.hot[segments.connection[row]]
+    hot = record_at(connections.hot, segments.connection[row])
     frame = data_start(packets, base, mbuf)
     at, length = frame + ETHERNET_LENGTH, segments.length[row]
     write_ethernet(packets, frame, neighbour, network)
-    packets.ethernet[frame].ethertype = swap16(ETHERTYPE_IPV4)
+    record_at(packets.ethernet, frame).ethertype = swap16(ETHERTYPE_IPV4)
     header = write_tcp_header(packets, at + IPV4_LENGTH, hot, segments, row)
     write_ipv4_header(packets, at, IPV4_LENGTH + header + length, int64(hot.local_address[side]),
                       int64(hot.remote_address[side]))
@@ -69,7 +69,7 @@ def build_one(packets, base, mbuf, connections, row, neighbour, network):
 @kernel
 def unresolved(connections, connection, tick):
     """A segment could not go out, since nobody has said yet where its next hop is: handshakes try again shortly."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     connections.counters.drops[DROP_UNRESOLVED_NEIGHBOUR] += 1
     if hot.state == SYN_RECEIVED or hot.state == CONNECTING:
         cold.retry = (tick + RESOLVE_RETRY) & 0xFFFFFFFF
@@ -84,8 +84,8 @@ def build(packets, base, fresh, got, connections, network, outbox, now):
     """
     segments, counters = connections.segments, connections.counters
     for row in range(got):
-        hot = connections.hot[segments.connection[row]]
-        neighbour = network.neighbours[hot.neighbour[segments.side[row]]]
+        hot = record_at(connections.hot, segments.connection[row])
+        neighbour = record_at(network.neighbours, hot.neighbour[segments.side[row]])
         if neighbour.state < REACHABLE:
             unresolved(connections, segments.connection[row], now // TICK_MICROSECONDS)
             discard(outbox, fresh[row])

@@ -7,7 +7,7 @@ from numpy import int64
 
 from .headers import PROTOCOL_TCP
 from .jit import kernel
-from .native import swap16
+from .native import record_at, swap16
 
 
 @kernel
@@ -26,9 +26,9 @@ def sum_octets(packets, start, length):
     total = 0
     end = start + (length & ~3)
     for offset in range(start, end, 4):
-        total += int64(packets.word32[offset].value)
+        total += int64(record_at(packets.word32, offset).value)
     if length & 2:
-        total += int64(packets.word16[end].value)
+        total += int64(record_at(packets.word16, end).value)
         end += 2
     if length & 1:
         total += int64(packets.octets[end])
@@ -36,9 +36,17 @@ def sum_octets(packets, start, length):
 
 
 @kernel
+def sum_ipv4(packets, at):
+    """Returns the unfolded sum of the 20 bytes of an IPv4 header without options: five loads, no loop."""
+    words = packets.word32
+    return (int64(record_at(words, at).value) + int64(record_at(words, at + 4).value) + int64(record_at(words, at + 8).value)
+            + int64(record_at(words, at + 12).value) + int64(record_at(words, at + 16).value))
+
+
+@kernel
 def data_start(packets, base, mbuf):
     """Returns the byte offset of the first data byte of the mbuf at byte offset `mbuf`; `base` is the arena's address."""
-    return int64(packets.mbuf[mbuf].buffer_address) - base + int64(packets.mbuf[mbuf].data_off)
+    return int64(record_at(packets.mbuf, mbuf).buffer_address) - base + int64(record_at(packets.mbuf, mbuf).data_off)
 
 
 @kernel
@@ -48,25 +56,25 @@ def sum_chain(packets, base, mbuf, start, length):
     `mbuf` (byte offset) holds the first of them. A part of odd length shifts what follows by a byte.
     """
     total, odd, remaining = 0, False, length
-    part = min(remaining, data_start(packets, base, mbuf) + int64(packets.mbuf[mbuf].data_length) - start)
+    part = min(remaining, data_start(packets, base, mbuf) + int64(record_at(packets.mbuf, mbuf).data_length) - start)
     while remaining > 0:
         if part > 0:
             partial = fold(sum_octets(packets, start, part))
             total += swap16(partial) if odd else partial
             odd = odd != (part & 1 == 1)
             remaining -= part
-        if remaining <= 0 or packets.mbuf[mbuf].next == 0:
+        if remaining <= 0 or record_at(packets.mbuf, mbuf).next == 0:
             break
-        mbuf = int64(packets.mbuf[mbuf].next) - base
+        mbuf = int64(record_at(packets.mbuf, mbuf).next) - base
         start = data_start(packets, base, mbuf)
-        part = min(remaining, int64(packets.mbuf[mbuf].data_length))
+        part = min(remaining, int64(record_at(packets.mbuf, mbuf).data_length))
     return fold(total)
 
 
 @kernel
 def pseudo_header(packets, network, tcp_length):
     """Returns the unfolded sum of TCP's pseudo header, read from the IPv4 header at byte offset `network`."""
-    ip = packets.ipv4[network]
+    ip = record_at(packets.ipv4, network)
     return int64(ip.source) + int64(ip.destination) + swap16(PROTOCOL_TCP) + swap16(tcp_length)
 
 

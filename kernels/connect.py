@@ -26,6 +26,7 @@ from .counters import (
 from .flow_table import hash_key, insert
 from .headers import ACK, RST, SYN
 from .jit import kernel
+from .native import record_at
 from .open import SYN_RETRY
 from .records import ACTIVE_RST, EXHAUSTED, REFUSED, TCP_SYN_SENT, step
 from .sequence import wrap
@@ -36,7 +37,7 @@ from .wheel import TICK_MICROSECONDS
 @kernel
 def turn_away(connections, connection, cause):
     """Resets the client of a connection that gets no target, and ends it for `cause`."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     emit(connections, connection, CLIENT, RST | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]), 0, 0, 0, 0)
     connections.counters.events[CLIENT, SENT_RST] += 1
     connections.counters.services[hot.service, OF_SERVICE_REFUSED] += 1
@@ -46,7 +47,7 @@ def turn_away(connections, connection, cause):
 @kernel
 def send_syn(connections, connection, network):
     """Orders the SYN toward the target: the client's own initial number, and no larger MSS than it has."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     seq = wrap(int64(cold.client_isn) + int64(hot.shift[CLIENT]))
     emit(connections, connection, TARGET, SYN, seq, 0, int64(cold.window),
          min(int64(cold.mss[CLIENT]), network.mss[0]), 0, 0)
@@ -56,8 +57,8 @@ def send_syn(connections, connection, network):
 @kernel
 def bind(connections, connection, target, targets, sources):
     """Gives a connection its target, a source port and the key of the target's packets; returns -1 or what ran out."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
-    row = targets.rows[target]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    row = record_at(targets.rows, target)
     pool = row.pool
     entry = take_source(sources, pool)
     if entry < 0:
@@ -80,7 +81,7 @@ def target_of(connections, connection, answer, selection, targets):
 
     Held bytes that fill their slot, or end with a FIN, will not grow: *need more* then is *no match*.
     """
-    hot, cold, held = connections.hot[connection], connections.cold[connection], connections.held
+    hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     service = selection.services[hot.service]
     if 0 <= answer < service.members:
         return targets.members[service.first_member + answer]
@@ -98,7 +99,7 @@ def connect(connections, selection, targets, sources, network, records, now):
     tick = now // TICK_MICROSECONDS
     for number in range(choices.filled[0]):
         connection = choices.connection[number]
-        hot, cold = connections.hot[connection], connections.cold[connection]
+        hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
         hot.options &= 0xFF ^ ASKED
         if hot.state != FIRST_DATA:
             continue

@@ -9,6 +9,7 @@ import numpy as np
 
 from .counters import DROP_SEGMENTS_FULL, Counters
 from .jit import kernel
+from .native import record_at
 
 CLIENT, TARGET = 0, 1
 FREE, SYN_RECEIVED, FIRST_DATA, CONNECTING, ESTABLISHED, HALF_CLOSED, FIN_WAIT, TIME_WAIT = range(8)
@@ -139,7 +140,7 @@ def note(listed, connection, detail):
 @kernel
 def ask(connections, connection):
     """Lists a connection in `choices`, once however many segments of a burst make it ready for a target."""
-    hot = connections.hot[connection]
+    hot = record_at(connections.hot, connection)
     if hot.options & ASKED == 0:
         hot.options |= ASKED
         note(connections.choices, connection, 0)
@@ -168,7 +169,7 @@ def emit(connections, connection, side, control, seq, ack, window, mss, held, le
 @kernel
 def enter(connections, connection, state):
     """Puts a connection in `state`, keeps the count by state, and has its timer set anew."""
-    hot = connections.hot[connection]
+    hot = record_at(connections.hot, connection)
     connections.counters.states[hot.state] -= 1
     connections.counters.states[state] += 1
     hot.state = state
@@ -178,7 +179,7 @@ def enter(connections, connection, state):
 @kernel
 def end(connections, connection, client_cause, target_cause):
     """Ends a connection: from here on it counts as FREE; the release stage gives back what it holds."""
-    hot = connections.hot[connection]
+    hot = record_at(connections.hot, connection)
     if hot.state != FREE:
         connections.counters.states[hot.state] -= 1
         connections.counters.states[FREE] += 1

@@ -4,6 +4,8 @@ Idle timers are lazy: packets only stamp their connection, and a timer that come
 """
 from numpy import int64
 
+from .build import RESOLVE_RETRY
+from .connect import send_syn
 from .connection import (
     CLIENT,
     CONNECTING,
@@ -28,12 +30,11 @@ from .counters import (
     SENT_RST,
     TOTAL_EXPIRED,
 )
-from .build import RESOLVE_RETRY
-from .connect import send_syn
 from .farewell import answer_fin, closed
 from .handshake import HELD_RETRY, send_held
 from .headers import ACK, RST
 from .jit import kernel
+from .native import record_at
 from .neighbours import REACHABLE
 from .open import SYN_RETRY, send_syn_ack
 from .records import (
@@ -55,7 +56,7 @@ often in vain (over some 150 s) ends its connection."""
 @kernel
 def state_deadline(connections, connection):
     """Returns the tick at which a connection's state times out, as a 32-bit number."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     if hot.closing & RST_SEEN:
         return wrap(int64(hot.stamp) + connections.timeouts[TIME_WAIT])
     handshake = hot.state < ESTABLISHED or hot.target == NO_TARGET
@@ -65,7 +66,7 @@ def state_deadline(connections, connection):
 @kernel
 def deadline(connections, connection, tick):
     """Returns the tick at which something is next to be done for a connection: a retransmission or its time-out."""
-    last, retry = state_deadline(connections, connection), int64(connections.cold[connection].retry)
+    last, retry = state_deadline(connections, connection), int64(record_at(connections.cold, connection).retry)
     if retry != 0 and distance(retry, last) < 0:
         last = retry
     return tick + distance(last, wrap(tick))
@@ -74,7 +75,7 @@ def deadline(connections, connection, tick):
 @kernel
 def reset_both(connections, connection):
     """Orders a RST to the client and, where there is one, to the target, each with what it acknowledged last."""
-    hot = connections.hot[connection]
+    hot = record_at(connections.hot, connection)
     events = connections.counters.events
     emit(connections, connection, CLIENT, RST | ACK, int64(hot.acked[CLIENT]),
          wrap(int64(hot.acked[TARGET]) - int64(hot.shift[CLIENT])) if hot.state >= ESTABLISHED
@@ -82,7 +83,7 @@ def reset_both(connections, connection):
     events[CLIENT, SENT_RST] += 1
     if hot.target != NO_TARGET:
         seq = int64(hot.acked[TARGET]) if hot.state >= ESTABLISHED else wrap(
-            int64(connections.cold[connection].client_isn) + 1 + int64(hot.shift[CLIENT]))
+            int64(record_at(connections.cold, connection).client_isn) + 1 + int64(hot.shift[CLIENT]))
         ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET])) if hot.state >= ESTABLISHED else 0
         emit(connections, connection, TARGET, RST | (ACK if hot.state >= ESTABLISHED else 0), seq, ack, 0, 0, 0, 0)
         events[TARGET, SENT_RST] += 1
@@ -94,7 +95,7 @@ def time_out(connections, connection, records, now):
 
     TIME_WAIT ends silently, and so does what a RST has ended that nothing contradicted (SPLICE 4.1).
     """
-    hot = connections.hot[connection]
+    hot = record_at(connections.hot, connection)
     if hot.state == TIME_WAIT:
         closed(connections, connection)
         return
@@ -112,11 +113,11 @@ def time_out(connections, connection, records, now):
 @kernel
 def retransmit(connections, connection, network, tick):
     """Sends again what the engine owns in this state, and sets the next time, twice as far away."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     notices, first = connections.counters.notices, SYN_RETRY
     opening = hot.state == SYN_RECEIVED or hot.state == CONNECTING
     waits_for = int64(hot.neighbour[CLIENT if hot.state == SYN_RECEIVED else TARGET])
-    if opening and network.neighbours[waits_for].state < REACHABLE:
+    if opening and record_at(network.neighbours, waits_for).state < REACHABLE:
         cold.retry = wrap(tick + RESOLVE_RETRY)
         return
     if hot.state == SYN_RECEIVED:
@@ -143,7 +144,7 @@ def expire(connections, expired, count, network, records, now):
     connections.counters.totals[TOTAL_EXPIRED] += count
     for number in range(count):
         connection = expired[number]
-        hot, cold = connections.hot[connection], connections.cold[connection]
+        hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
         if hot.state == FREE:
             continue
         if distance(wrap(tick), state_deadline(connections, connection)) >= 0:
@@ -164,7 +165,7 @@ def set_timers(connections, wheel, now):
     touched = connections.touched
     for number in range(touched.filled[0]):
         connection = touched.connection[number]
-        if connections.hot[connection].state != FREE:
+        if record_at(connections.hot, connection).state != FREE:
             schedule(wheel, connection, deadline(connections, connection, tick))
     touched.filled[0] = 0
 
@@ -173,9 +174,9 @@ def set_timers(connections, wheel, now):
 def stop_all(connections, first, count, records, now):
     """Ends `count` connections from `first` on, the live ones with RST to both sides (SPLICE 9)."""
     for connection in range(first, min(first + count, connections.hot.shape[0])):
-        if connections.hot[connection].state == TIME_WAIT:
+        if record_at(connections.hot, connection).state == TIME_WAIT:
             closed(connections, connection)
-        elif connections.hot[connection].state != FREE:
+        elif record_at(connections.hot, connection).state != FREE:
             reset_both(connections, connection)
             step(records, connection, CLIENT, TCP_CLOSED, now)
             step(records, connection, TARGET, TCP_CLOSED, now)

@@ -5,6 +5,7 @@ from .connection import CLIENT, FIN_WAIT, TARGET_FIRST, emit, end, enter
 from .counters import NOTICE_FIRST_DATA_ANSWERED_FIN, RECEIVED_FIN_ACTIVE, SENT_FIN_PASSIVE
 from .headers import ACK, FIN
 from .jit import kernel
+from .native import record_at
 from .records import ACTIVE_CLOSE, PASSIVE_CLOSE, TCP_CLOSE_WAIT, TCP_LAST_ACK, step
 from .sequence import wrap
 
@@ -15,7 +16,7 @@ FIN_RETRY = 30
 @kernel
 def answer_fin(connections, connection):
     """Closes toward a client that closed before it was bound: its FIN is acknowledged, and ours sent."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     emit(connections, connection, CLIENT, FIN | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]),
          connections.held.limit[0], 0, 0, 0)
 
@@ -23,7 +24,7 @@ def answer_fin(connections, connection):
 @kernel
 def leave_unbound(connections, connection, records, now, tick):
     """The client has closed without a word: answer its FIN and wait for its last acknowledgement."""
-    cold, counters = connections.cold[connection], connections.counters
+    cold, counters = record_at(connections.cold, connection), connections.counters
     answer_fin(connections, connection)
     cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + FIN_RETRY) & 0xFFFFFFFF, 0
     enter(connections, connection, FIN_WAIT)
@@ -37,6 +38,6 @@ def leave_unbound(connections, connection, records, now, tick):
 @kernel
 def closed(connections, connection):
     """Ends a connection that both sides have closed: who sent the first FIN was active, seen from its peer."""
-    target_first = connections.hot[connection].closing & TARGET_FIRST != 0
+    target_first = record_at(connections.hot, connection).closing & TARGET_FIRST != 0
     end(connections, connection, ACTIVE_CLOSE if target_first else PASSIVE_CLOSE,
         PASSIVE_CLOSE if target_first else ACTIVE_CLOSE)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy import int64
 
 from .jit import kernel
-from .native import crc32c
+from .native import crc32c, record_at, trailing_zeros
 
 SLOTS = 8
 EMPTY = 0
@@ -41,9 +41,18 @@ def tag_of(hashed):
 
 
 @kernel
+def slots_with(bucket, tag):
+    """Returns a bit for each slot of a bucket that has this tag. Without a branch: where a tag stands is not predictable."""
+    found = 0
+    for slot in range(SLOTS):
+        found |= int64(int64(bucket.tag[slot]) == tag) << slot
+    return found
+
+
+@kernel
 def same_key(hot, entry, remote, local, remote_port, local_port):
     """Says whether the connection and side of `entry` have this key."""
-    record = hot[entry >> 1]
+    record = record_at(hot, entry >> 1)
     side = entry & 1
     return (int64(record.remote_address[side]) == remote and int64(record.local_address[side]) == local
             and int64(record.remote_port[side]) == remote_port and int64(record.local_port[side]) == local_port)
@@ -56,12 +65,13 @@ def find(buckets, hot, hashed, remote, local, remote_port, local_port):
     number = hashed & mask
     tag = tag_of(hashed)
     for _ in range(buckets.shape[0]):
-        bucket = buckets[number]
-        for slot in range(SLOTS):
-            if int64(bucket.tag[slot]) == tag:
-                entry = int64(bucket.entry[slot])
-                if same_key(hot, entry, remote, local, remote_port, local_port):
-                    return entry
+        bucket = record_at(buckets, number)
+        found = slots_with(bucket, tag)
+        while found != 0:
+            entry = int64(bucket.entry[trailing_zeros(found)])
+            if same_key(hot, entry, remote, local, remote_port, local_port):
+                return entry
+            found &= found - 1
         if bucket.passed == 0:
             break
         number = (number + 1) & mask
@@ -74,13 +84,13 @@ def insert(buckets, hashed, entry):
     mask = buckets.shape[0] - 1
     home = hashed & mask
     for step in range(buckets.shape[0]):
-        bucket = buckets[(home + step) & mask]
+        bucket = record_at(buckets, (home + step) & mask)
         for slot in range(SLOTS):
             if bucket.tag[slot] == EMPTY:
                 bucket.tag[slot] = tag_of(hashed)
                 bucket.entry[slot] = entry
                 for passed in range(step):
-                    buckets[(home + passed) & mask].passed += 1
+                    record_at(buckets, (home + passed) & mask).passed += 1
                 return True
     return False
 
@@ -92,12 +102,12 @@ def remove(buckets, hashed, entry):
     home = hashed & mask
     tag = tag_of(hashed)
     for step in range(buckets.shape[0]):
-        bucket = buckets[(home + step) & mask]
+        bucket = record_at(buckets, (home + step) & mask)
         for slot in range(SLOTS):
             if int64(bucket.tag[slot]) == tag and int64(bucket.entry[slot]) == entry:
                 bucket.tag[slot] = EMPTY
                 for passed in range(step):
-                    buckets[(home + passed) & mask].passed -= 1
+                    record_at(buckets, (home + passed) & mask).passed -= 1
                 return True
         if bucket.passed == 0:
             return False

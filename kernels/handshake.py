@@ -37,6 +37,7 @@ from .farewell import answer_fin
 from .headers import ACK, FIN, PSH, RST, SYN
 from .hold import hold
 from .jit import kernel
+from .native import record_at
 from .open import LEAST_MSS, send_syn_ack
 from .records import (
     ACTIVE_CLOSE,
@@ -65,13 +66,13 @@ def unexpected(batch, row, connections, side):
 @kernel
 def reset_from_client(batch, row, connections, connection):
     """A RST before binding ends the connection if it has just the number that comes next; the target gets one too."""
-    hot = connections.hot[connection]
+    hot = record_at(connections.hot, connection)
     if batch.seq[row] != int64(hot.next[CLIENT]):
         unexpected(batch, row, connections, CLIENT)
         return
     connections.counters.events[CLIENT, RECEIVED_RST] += 1
     if hot.state == CONNECTING:
-        seq = wrap(int64(connections.cold[connection].client_isn) + 1 + int64(hot.shift[CLIENT]))
+        seq = wrap(int64(record_at(connections.cold, connection).client_isn) + 1 + int64(hot.shift[CLIENT]))
         emit(connections, connection, TARGET, RST, seq, 0, 0, 0, 0, 0)
         connections.counters.events[TARGET, SENT_RST] += 1
     end(connections, connection, PASSIVE_RST, ACTIVE_RST)
@@ -81,7 +82,7 @@ def reset_from_client(batch, row, connections, connection):
 @kernel
 def syn_again(batch, row, connections, connection, network):
     """The client's SYN once more: our SYN-ACK was lost, so it goes out again."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     if hot.state != SYN_RECEIVED or batch.seq[row] != int64(cold.client_isn):
         unexpected(batch, row, connections, CLIENT)
         return
@@ -93,19 +94,19 @@ def syn_again(batch, row, connections, connection, network):
 @kernel
 def client_is_there(connections, connection, services, records, now, tick):
     """The client's handshake is complete: wait for its first data, or ask for a target at once."""
-    cold = connections.cold[connection]
+    cold = record_at(connections.cold, connection)
     cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, 0, 0
     enter(connections, connection, FIRST_DATA)
     step(records, connection, CLIENT, TCP_ESTABLISHED, now)
     connections.counters.events[CLIENT, RECEIVED_ACK_OF_SYN_ACK] += 1
-    if services[connections.hot[connection].service].binding == IMMEDIATE:
+    if services[record_at(connections.hot, connection).service].binding == IMMEDIATE:
         ask(connections, connection)
 
 
 @kernel
 def from_client(packets, base, batch, row, connections, connection, services, network, records, now, tick):
     """A client's segment before its connection is bound (SYN_RECEIVED, FIRST_DATA, CONNECTING, FIN_WAIT)."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     control = batch.control[row]
     if control & RST:
         reset_from_client(batch, row, connections, connection)
@@ -141,7 +142,7 @@ def send_held(connections, connection):
 
     Always from the held copy: what was inspected is what is sent (SPLICE 1.4).
     """
-    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET]))
     first = wrap(int64(cold.client_isn) + 1 + int64(hot.shift[CLIENT]))
     slot, most = int64(cold.held), max(int64(cold.mss[TARGET]), 64)
@@ -165,7 +166,7 @@ def send_held(connections, connection):
 @kernel
 def target_is_there(batch, row, connections, connection, network, records, now, tick):
     """The target's SYN-ACK: the shift is known from here on. Acknowledge it, hand the held payload over, splice."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     hot.shift[TARGET] = wrap(int64(cold.proxy_isn) - batch.seq[row])
     hot.next[TARGET] = wrap(batch.seq[row] + 1)
     hot.acked[TARGET] = batch.ack[row]
@@ -193,7 +194,7 @@ def target_is_there(batch, row, connections, connection, network, records, now, 
 @kernel
 def from_target(batch, row, connections, connection, network, records, now, tick):
     """A target's segment while we connect to it: its SYN-ACK, its refusal, or nothing that we expect."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     control = batch.control[row]
     ours = wrap(int64(cold.client_isn) + 1 + int64(hot.shift[CLIENT]))
     if control & ACK == 0 or batch.ack[row] != ours or hot.state != CONNECTING or hot.target == NO_TARGET:

@@ -21,6 +21,7 @@ from .counters import (
 from .farewell import leave_unbound
 from .headers import FIN
 from .jit import kernel
+from .native import record_at
 from .records import TCP_CLOSE_WAIT, step
 from .sequence import distance, wrap
 from .wheel import TICK_MICROSECONDS
@@ -30,15 +31,15 @@ from .wheel import TICK_MICROSECONDS
 def copy_payload(packets, base, mbuf, start, skip, length, destination, at):
     """Copies `length` bytes that begin `skip` bytes behind arena offset `start`, through chained mbufs, to `destination`."""
     done, offset = 0, start + skip
-    stop = data_start(packets, base, mbuf) + int64(packets.mbuf[mbuf].data_length)
+    stop = data_start(packets, base, mbuf) + int64(record_at(packets.mbuf, mbuf).data_length)
     while done < length:
         if offset >= stop:
-            if packets.mbuf[mbuf].next == 0:
+            if record_at(packets.mbuf, mbuf).next == 0:
                 return
             beyond = offset - stop
-            mbuf = int64(packets.mbuf[mbuf].next) - base
+            mbuf = int64(record_at(packets.mbuf, mbuf).next) - base
             offset = data_start(packets, base, mbuf) + beyond
-            stop = offset - beyond + int64(packets.mbuf[mbuf].data_length)
+            stop = offset - beyond + int64(record_at(packets.mbuf, mbuf).data_length)
             continue
         part = min(length - done, stop - offset)
         for number in range(part):
@@ -50,7 +51,7 @@ def copy_payload(packets, base, mbuf, start, skip, length, destination, at):
 @kernel
 def slot_for(connections, connection):
     """Returns the connection's slot of held bytes, a fresh one if it has none; -1 where all are taken."""
-    hot, cold, held = connections.hot[connection], connections.cold[connection], connections.held
+    hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     if hot.options & HOLDS:
         return int64(cold.held)
     if held.free_count[0] == 0:
@@ -94,7 +95,7 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
 
     Returns -1, or why the row is dropped.
     """
-    hot, cold, held = connections.hot[connection], connections.cold[connection], connections.held
+    hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     if hot.closing & (FIN_SEEN << CLIENT):
         return DROP_HELD_ALREADY
     first = wrap(int64(cold.client_isn) + 1)

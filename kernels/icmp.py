@@ -5,6 +5,7 @@ from .batch import ANSWER, DROP, KIND_ICMP, PENDING
 from .checksum import difference, fold, sum_octets, update
 from .counters import DROP_ICMP_INVALID, DROP_ICMP_OTHER, DROP_NOT_OURS, NOTICE_ECHO_REPLIES
 from .jit import kernel
+from .native import record_at
 from .neighbours import owns
 from .refuse import swap_macs
 
@@ -15,7 +16,7 @@ ECHO_REPLY, ECHO_REQUEST = 0, 8
 def echo_in_place(packets, batch, row):
     """Turns an echo request into its reply; swapping the addresses leaves the IPv4 checksum as it was."""
     swap_macs(packets, batch.frame[row])
-    ip, icmp = packets.ipv4[batch.network[row]], packets.icmp[batch.transport[row]]
+    ip, icmp = record_at(packets.ipv4, batch.network[row]), record_at(packets.icmp, batch.transport[row])
     source, destination = int64(ip.source), int64(ip.destination)
     ip.source, ip.destination = destination, source
     before = int64(ip.ttl) | (int64(ip.protocol) << 8)
@@ -24,7 +25,7 @@ def echo_in_place(packets, batch, row):
     icmp.type, icmp.checksum = ECHO_REPLY, 0
     # In full, for an update cannot tell a sum of zeros (checksum 0xFFFF) from one of 0xFFFF (RFC 1624, section 3).
     icmp.checksum = 0xFFFF - fold(sum_octets(packets, batch.transport[row], batch.payload_length[row]))
-    packets.mbuf[batch.mbuf[row]].offload = 0
+    record_at(packets.mbuf, batch.mbuf[row]).offload = 0
 
 
 @kernel
@@ -33,7 +34,7 @@ def answer_icmp(packets, batch, count, network, counters):
     for row in range(count):
         if batch.kind[row] != KIND_ICMP or batch.verdict[row] != PENDING:
             continue
-        icmp = packets.icmp[batch.transport[row]]
+        icmp = record_at(packets.icmp, batch.transport[row])
         reason = -1
         if fold(sum_octets(packets, batch.transport[row], batch.payload_length[row])) != 0xFFFF:
             reason = DROP_ICMP_INVALID

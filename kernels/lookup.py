@@ -6,9 +6,9 @@ from numpy import int64
 
 from .batch import KIND_TCP, NO_FLOW, PENDING
 from .connection import HOT
-from .flow_table import BUCKET, SLOTS, find, hash_key, same_key, tag_of
+from .flow_table import BUCKET, find, hash_key, same_key, slots_with, tag_of
 from .jit import kernel
-from .native import address_of, prefetch
+from .native import address_of, prefetch, record_at, trailing_zeros
 
 BUCKET_BYTES, HOT_BYTES = BUCKET.itemsize, HOT.itemsize
 
@@ -29,13 +29,9 @@ def candidates(batch, count, buckets, hot):
     first, mask = address_of(hot), buckets.shape[0] - 1
     for row in range(count):
         hashed = batch.hash[row]
-        bucket = buckets[hashed & mask]
-        tag = tag_of(hashed)
-        entry = NO_FLOW
-        for slot in range(SLOTS):
-            if bucket.tag[slot] == tag:
-                entry = int64(bucket.entry[slot])
-                break
+        bucket = record_at(buckets, hashed & mask)
+        found = slots_with(bucket, tag_of(hashed))
+        entry = int64(bucket.entry[trailing_zeros(found)]) if found != 0 else NO_FLOW
         batch.flow[row] = entry
         if entry >= 0:
             prefetch(first + (entry >> 1) * HOT_BYTES)

@@ -68,6 +68,10 @@ I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 if config.DISABLE_JIT:
     crc32c = _portable_crc32c
 
+    def trailing_zeros(value):
+        """Returns how many zero bits a number other than 0 ends with."""
+        return (int(value) & -int(value)).bit_length() - 1
+
     def prefetch(address):
         """Does nothing: there is no cache to warm in plain Python."""
 
@@ -92,6 +96,11 @@ else:
             return builder.call(function, list(arguments))
     else:
         crc32c = _portable_crc32c
+
+    @_intrinsic(types.int64(types.int64))
+    def trailing_zeros(builder, arguments):
+        """Returns how many zero bits a number other than 0 ends with."""
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     @_intrinsic(types.void(types.int64))
     def prefetch(builder, arguments):
@@ -120,6 +129,30 @@ else:
         pointer = builder.inttoptr(arguments[0], I64.as_pointer())
         builder.store_atomic(arguments[1], pointer, "release", 8)
         return ir.Constant(I8.as_pointer(), None)
+
+
+if config.DISABLE_JIT or config.BOUNDSCHECK:
+    @kernel
+    def record_at(records, place):
+        """Returns the record of a structured array at `place`, which is checked."""
+        return records[place]
+else:
+    @intrinsic
+    def record_at(context, records, place):
+        """Returns the record of a structured array at `place`: an index if it is contiguous, else, of an overlay with a
+        stride of one byte, an offset. Never negative.
+
+        Plain indexing asks of every index whether it counts from the end, and multiplies by a stride that it loads:
+        parse and rewrite took twice as long.
+        """
+        size = records.dtype.size if records.layout == "C" else 1
+
+        def emit(context, builder, signature, arguments):
+            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            offset = builder.mul(arguments[1], I64(size))
+            address = builder.gep(builder.bitcast(data, I8.as_pointer()), [offset])
+            return builder.bitcast(address, context.get_value_type(signature.return_type))
+        return records.dtype(records, types.int64), emit
 
 
 @kernel

@@ -10,6 +10,7 @@ from numpy import int64
 
 from .connection import NO_NEIGHBOUR
 from .jit import kernel
+from .native import record_at
 
 UNUSED, INCOMPLETE, REACHABLE, PROBING, STATIC = range(5)
 NEIGHBOUR_STATES = ("unused", "incomplete", "reachable", "probing", "static")
@@ -79,7 +80,7 @@ def find_neighbour(network, address):
     slot = _home(network, address)
     while network.slots[slot] >= 0:
         number = network.slots[slot]
-        if int64(network.neighbours[number].address) == address:
+        if int64(record_at(network.neighbours, number).address) == address:
             return number
         slot = (slot + 1) & mask
     return NO_NEIGHBOUR
@@ -100,7 +101,7 @@ def add_neighbour(network, address, port):
         slot = (slot + 1) & mask
     network.slots[slot] = number
     network.known[0] = number + 1
-    entry = network.neighbours[number]
+    entry = record_at(network.neighbours, number)
     entry.address = address
     entry.port = port
     entry.state = INCOMPLETE
@@ -110,7 +111,7 @@ def add_neighbour(network, address, port):
 @kernel
 def hear(network, number, mac_high, mac_low, tick):
     """Records that a neighbour has just been heard of at this MAC; returns whether it had another before."""
-    entry = network.neighbours[number]
+    entry = record_at(network.neighbours, number)
     if entry.state == STATIC:
         return False
     moved = entry.state >= REACHABLE and (int64(entry.mac_high) != mac_high or int64(entry.mac_low) != mac_low)

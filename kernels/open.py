@@ -33,7 +33,7 @@ from .flow_table import find, insert
 from .headers import ACK, FIN, RST, SYN
 from .initial_number import initial_number
 from .jit import kernel
-from .native import swap16, swap32
+from .native import record_at, swap16, swap32
 from .neighbours import INCOMPLETE, add_neighbour, hear, owns, route_to
 from .records import TCP_SYN_RECEIVED, begin, step
 from .sequence import distance, wrap
@@ -56,7 +56,7 @@ def retire(batch, count, connections):
         flow = batch.flow[row]
         if flow < 0:
             continue
-        hot = connections.hot[flow >> 1]
+        hot = record_at(connections.hot, flow >> 1)
         opens = (batch.verdict[row] == PENDING and batch.control[row] & (SYN | ACK | RST | FIN) == SYN
                  and flow & 1 == CLIENT)
         if opens and hot.state == TIME_WAIT and distance(batch.seq[row], int64(hot.next[CLIENT])) > 0:
@@ -79,10 +79,10 @@ def client_neighbour(packets, batch, row, network, tick):
     number = add_neighbour(network, gateway if gateway != 0 else address, network.route_port[route])
     if number == NO_NEIGHBOUR:
         return -1
-    entry = network.neighbours[number]
+    entry = record_at(network.neighbours, number)
     entry.used = tick
     if gateway == 0 and entry.state == INCOMPLETE:
-        ethernet = packets.ethernet[batch.frame[row]]
+        ethernet = record_at(packets.ethernet, batch.frame[row])
         hear(network, number, swap16(int64(ethernet.source_high)), swap32(int64(ethernet.source_low)), tick)
     return number
 
@@ -97,7 +97,7 @@ def source_is_bad(network, address):
 @kernel
 def fill(batch, row, connections, connection, service, neighbour, now):
     """Writes the state of a new connection from its SYN."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     tick = now // TICK_MICROSECONDS
     remote, local = batch.source[row], batch.destination[row]
     ports = (batch.source_port[row] << 16) | batch.destination_port[row]
@@ -123,7 +123,7 @@ def fill(batch, row, connections, connection, service, neighbour, now):
 @kernel
 def send_syn_ack(connections, connection, network):
     """Orders the SYN-ACK toward the client: the MSS that fits every port, a window of what we can hold (SPLICE 1.3)."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     window = min(connections.held.limit[0], 0xFFFF)
     emit(connections, connection, CLIENT, SYN | ACK, int64(cold.proxy_isn), int64(hot.next[CLIENT]), window,
          network.mss[0], 0, 0)

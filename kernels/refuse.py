@@ -11,7 +11,7 @@ from .counters import (
 )
 from .headers import ACK, FIN, IPV4_LENGTH, PROTOCOL_TCP, RST, SYN, TCP_LENGTH
 from .jit import kernel
-from .native import swap16, swap32
+from .native import record_at, swap16, swap32
 from .neighbours import owns
 from .sequence import wrap
 from .services import STRAY_DROP, find_service
@@ -20,7 +20,7 @@ from .services import STRAY_DROP, find_service
 @kernel
 def swap_macs(packets, frame):
     """Sends a frame back to where it came from."""
-    ethernet = packets.ethernet[frame]
+    ethernet = record_at(packets.ethernet, frame)
     high, low = int64(ethernet.destination_high), int64(ethernet.destination_low)
     ethernet.destination_high, ethernet.destination_low = int64(ethernet.source_high), int64(ethernet.source_low)
     ethernet.source_high, ethernet.source_low = high, low
@@ -29,7 +29,7 @@ def swap_macs(packets, frame):
 @kernel
 def write_ipv4_header(packets, at, total_length, source, destination):
     """Writes a fresh IPv4 header of 20 bytes for TCP: do not fragment, TTL 64, addresses in host order."""
-    ip = packets.ipv4[at]
+    ip = record_at(packets.ipv4, at)
     ip.version_length, ip.service = 0x45, 0
     ip.total_length = swap16(total_length)
     ip.identification, ip.fragment = 0, swap16(0x4000)
@@ -42,9 +42,9 @@ def write_ipv4_header(packets, at, total_length, source, destination):
 def finish_tcp(packets, network, length):
     """Fills in the checksum of a TCP segment of `length` bytes behind a 20-byte IPv4 header."""
     tcp = network + IPV4_LENGTH
-    packets.tcp[tcp].checksum = 0
+    record_at(packets.tcp, tcp).checksum = 0
     total = sum_octets(packets, tcp, length) + pseudo_header(packets, network, length)
-    packets.tcp[tcp].checksum = 0xFFFF - fold(total)
+    record_at(packets.tcp, tcp).checksum = 0xFFFF - fold(total)
 
 
 @kernel
@@ -55,7 +55,7 @@ def reset_in_place(packets, batch, row):
     occupied = length + int64(control & SYN != 0) + int64(control & FIN != 0)
     swap_macs(packets, frame)
     write_ipv4_header(packets, network, IPV4_LENGTH + TCP_LENGTH, batch.destination[row], batch.source[row])
-    tcp = packets.tcp[network + IPV4_LENGTH]
+    tcp = record_at(packets.tcp, network + IPV4_LENGTH)
     tcp.source_port, tcp.destination_port = swap16(batch.destination_port[row]), swap16(batch.source_port[row])
     if control & ACK:
         tcp.seq, tcp.ack, tcp.control = swap32(batch.ack[row]), 0, RST
@@ -63,7 +63,7 @@ def reset_in_place(packets, batch, row):
         tcp.seq, tcp.ack, tcp.control = 0, swap32(wrap(batch.seq[row] + occupied)), RST | ACK
     tcp.data_offset, tcp.window, tcp.urgent = 5 << 4, 0, 0
     finish_tcp(packets, network, TCP_LENGTH)
-    mbuf = packets.mbuf[batch.mbuf[row]]
+    mbuf = record_at(packets.mbuf, batch.mbuf[row])
     mbuf.data_length = network - frame + IPV4_LENGTH + TCP_LENGTH
     mbuf.packet_length = network - frame + IPV4_LENGTH + TCP_LENGTH
     mbuf.offload = 0
@@ -92,7 +92,7 @@ def refuse(packets, batch, count, services, network, budget, counters):
         if batch.verdict[row] != REFUSE:
             continue
         reason = DROP_STRAY_SEGMENT
-        if packets.mbuf[batch.mbuf[row]].segments == 1:
+        if record_at(packets.mbuf, batch.mbuf[row]).segments == 1:
             reason = reason_not_to_answer(batch, row, services, network, budget)
         if reason >= 0:
             batch.verdict[row] = DROP

@@ -5,6 +5,7 @@ from .connection import CLIENT, HOLDS, NO_HELD, NO_TARGET, TARGET
 from .counters import OF_SERVICE_OPEN, OF_TARGET_OPEN, OF_TARGET_TIMEOUTS, TOTAL_CLOSED, TOTAL_OPEN
 from .flow_table import hash_key, remove
 from .jit import kernel
+from .native import record_at
 from .records import TIMEOUT, finish
 from .services import give_source
 from .wheel import cancel
@@ -21,7 +22,7 @@ def forget_key(connections, hot, connection, side):
 @kernel
 def give_back(connections, connection, targets, sources):
     """Frees the keys, the held slot and the source port of a connection."""
-    hot, cold, held = connections.hot[connection], connections.cold[connection], connections.held
+    hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     forget_key(connections, hot, connection, CLIENT)
     if hot.options & HOLDS:
         held.free[held.free_count[0]] = int64(cold.held)
@@ -30,7 +31,7 @@ def give_back(connections, connection, targets, sources):
         hot.options &= 0xFF ^ HOLDS
     if hot.target != NO_TARGET:
         forget_key(connections, hot, connection, TARGET)
-        give_source(sources, targets.rows[hot.target].pool, int64(cold.source))
+        give_source(sources, record_at(targets.rows, hot.target).pool, int64(cold.source))
 
 
 @kernel
@@ -39,8 +40,8 @@ def release(connections, targets, sources, wheel, records, now):
     releases, counters = connections.releases, connections.counters
     for number in range(releases.filled[0]):
         connection, causes = releases.connection[number], releases.detail[number]
-        hot = connections.hot[connection]
-        finish(records, counters, hot, connections.cold[connection], connection, causes, now)
+        hot = record_at(connections.hot, connection)
+        finish(records, counters, hot, record_at(connections.cold, connection), connection, causes, now)
         give_back(connections, connection, targets, sources)
         cancel(wheel, connection)
         counters.totals[TOTAL_OPEN] -= 1

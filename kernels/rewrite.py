@@ -5,7 +5,7 @@ from .batch import DROP, FORWARD
 from .checksum import difference, update
 from .counters import DROP_LARGER_THAN_MTU, DROP_TTL_EXCEEDED, DROP_UNRESOLVED_NEIGHBOUR
 from .jit import kernel
-from .native import swap16, swap32
+from .native import record_at, swap16, swap32
 from .neighbours import REACHABLE
 from .sequence import wrap
 
@@ -13,7 +13,7 @@ from .sequence import wrap
 @kernel
 def write_ethernet(packets, frame, neighbour, network):
     """Addresses a frame to a neighbour, from the port through which that is reached."""
-    ethernet, port = packets.ethernet[frame], neighbour.port
+    ethernet, port = record_at(packets.ethernet, frame), neighbour.port
     ethernet.destination_high = swap16(int64(neighbour.mac_high))
     ethernet.destination_low = swap32(int64(neighbour.mac_low))
     ethernet.source_high = swap16(network.mac_high[port])
@@ -24,7 +24,7 @@ def write_ethernet(packets, frame, neighbour, network):
 def write_ipv4(packets, at, source, destination):
     """Translates addresses (as they stand in the packet) and takes one hop off the TTL; returns the sum's difference
     by the addresses, which TCP's pseudo header covers as well."""
-    ip = packets.ipv4[at]
+    ip = record_at(packets.ipv4, at)
     addresses = difference(int64(ip.source), source) + difference(int64(ip.destination), destination)
     ttl = int64(ip.ttl)
     before = ttl | (int64(ip.protocol) << 8)
@@ -38,13 +38,13 @@ def write_ipv4(packets, at, source, destination):
 @kernel
 def write_tcp(packets, at, ports, seq, ack, addresses):
     """Translates ports (both in one word, as they stand in the packet), sequence number and acknowledgement."""
-    tcp = packets.tcp[at]
-    total = addresses + difference(int64(packets.word32[at].value), ports)
+    tcp = record_at(packets.tcp, at)
+    total = addresses + difference(int64(record_at(packets.word32, at).value), ports)
     if int64(tcp.seq) != seq:
         total += difference(int64(tcp.seq), seq)
     if int64(tcp.ack) != ack:
         total += difference(int64(tcp.ack), ack)
-    packets.word32[at].value = ports
+    record_at(packets.word32, at).value = ports
     tcp.seq = seq
     tcp.ack = ack
     tcp.checksum = update(int64(tcp.checksum), total)
@@ -55,9 +55,9 @@ def refuse_to_forward(packets, batch, row, neighbour, network):
     """Returns why a packet cannot go to this neighbour, or -1."""
     if neighbour.state < REACHABLE:
         return DROP_UNRESOLVED_NEIGHBOUR
-    if packets.ipv4[batch.network[row]].ttl <= 1:
+    if record_at(packets.ipv4, batch.network[row]).ttl <= 1:
         return DROP_TTL_EXCEEDED
-    length = int64(packets.mbuf[batch.mbuf[row]].packet_length) - (batch.network[row] - batch.frame[row])
+    length = int64(record_at(packets.mbuf, batch.mbuf[row]).packet_length) - (batch.network[row] - batch.frame[row])
     return DROP_LARGER_THAN_MTU if length > network.mtu[neighbour.port] else -1
 
 
@@ -68,9 +68,9 @@ def rewrite(packets, batch, count, connections, network):
         if batch.verdict[row] != FORWARD:
             continue
         flow = batch.flow[row]
-        hot, side = connections.hot[flow >> 1], flow & 1
+        hot, side = record_at(connections.hot, flow >> 1), flow & 1
         other = 1 - side
-        neighbour = network.neighbours[hot.neighbour[other]]
+        neighbour = record_at(network.neighbours, hot.neighbour[other])
         reason = refuse_to_forward(packets, batch, row, neighbour, network)
         if reason >= 0:
             batch.verdict[row] = DROP
@@ -82,5 +82,5 @@ def rewrite(packets, batch, count, connections, network):
         ports = swap16(int64(hot.local_port[other])) | (swap16(int64(hot.remote_port[other])) << 16)
         write_tcp(packets, batch.transport[row], ports, swap32(wrap(batch.seq[row] + int64(hot.shift[side]))),
                   swap32(wrap(batch.ack[row] - int64(hot.shift[other]))), addresses)
-        packets.mbuf[batch.mbuf[row]].offload = 0
+        record_at(packets.mbuf, batch.mbuf[row]).offload = 0
         batch.out_port[row] = int64(neighbour.port)

@@ -42,6 +42,7 @@ from .counters import (
 from .handshake import unexpected
 from .headers import ACK, FIN, RST, SYN
 from .jit import kernel
+from .native import record_at
 from .records import (
     ACTIVE_RST,
     PASSIVE_RST,
@@ -66,7 +67,7 @@ RESET_WINDOW = 1 << 16
 @kernel
 def reset(batch, row, connections, connection, side, records, now, tick):
     """A RST near the receiver's last acknowledgement passes; only the exact one ends the connection (RFC 5961, 3.2)."""
-    hot, other = connections.hot[connection], 1 - side
+    hot, other = record_at(connections.hot, connection), 1 - side
     exact = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
     away = distance(batch.seq[row], exact)
     if away < -RESET_WINDOW or away > RESET_WINDOW:
@@ -90,14 +91,14 @@ def reset(batch, row, connections, connection, side, records, now, tick):
 @kernel
 def challenge(batch, row, connections, connection, side):
     """A SYN into a live connection is answered with the last numbers relayed (RFC 5961, section 4.2), within a budget."""
-    hot, other, budget = connections.hot[connection], 1 - side, connections.budget
+    hot, other, budget = record_at(connections.hot, connection), 1 - side, connections.budget
     if budget[0] <= 0:
         batch.verdict[row] = DROP
         connections.counters.drops[DROP_RESET_RATE_LIMIT] += 1
         return
     budget[0] -= 1
     ack = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
-    emit(connections, connection, side, ACK, int64(hot.acked[side]), ack, int64(connections.cold[connection].window),
+    emit(connections, connection, side, ACK, int64(hot.acked[side]), ack, int64(record_at(connections.cold, connection).window),
          0, 0, 0)
     connections.counters.notices[NOTICE_CHALLENGE_ACKS] += 1
     batch.verdict[row] = ABSORB
@@ -106,7 +107,7 @@ def challenge(batch, row, connections, connection, side):
 @kernel
 def held_is_acknowledged(connections, connection):
     """The target has all the bytes that we held: their slot is free again, nothing is left to retransmit."""
-    hot, cold, held = connections.hot[connection], connections.cold[connection], connections.held
+    hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     held.free[held.free_count[0]] = int64(cold.held)
     held.free_count[0] += 1
     cold.held = NO_HELD
@@ -118,7 +119,7 @@ def held_is_acknowledged(connections, connection):
 @kernel
 def held_end(connections, connection):
     """Returns the number behind the last held byte, as the target sees it."""
-    hot, cold = connections.hot[connection], connections.cold[connection]
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     length = connections.held.length[int64(cold.held)]
     return wrap(int64(cold.client_isn) + 1 + length + int64(hot.shift[CLIENT]))
 
@@ -126,7 +127,7 @@ def held_end(connections, connection):
 @kernel
 def covered_by_held(batch, row, connections, connection):
     """Says whether a client's payload begins inside what we hold: then our own copy is what the target gets."""
-    seq = wrap(batch.seq[row] + int64(connections.hot[connection].shift[CLIENT]))
+    seq = wrap(batch.seq[row] + int64(record_at(connections.hot, connection).shift[CLIENT]))
     return batch.payload_length[row] > 0 and distance(seq, held_end(connections, connection)) < 0
 
 
@@ -136,14 +137,14 @@ def follow_numbers(batch, row, connections, connection, side, finishes):
 
     A FIN's checksum has been verified: where its end is before `next`, it was `next` that a corrupt segment had moved.
     """
-    hot, other = connections.hot[connection], 1 - side
+    hot, other = record_at(connections.hot, connection), 1 - side
     stop = wrap(batch.seq[row] + batch.payload_length[row] + finishes)
     anchor = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
     inside = 0 <= distance(stop, anchor) <= WINDOW
     ahead = distance(stop, int64(hot.next[side]))
     if inside and (ahead > 0 or (finishes and ahead < 0)):
         if stop < int64(hot.next[side]) and ahead > 0:
-            connections.cold[connection].wraps[side] += 1
+            record_at(connections.cold, connection).wraps[side] += 1
         hot.next[side] = stop
     return inside
 
@@ -151,7 +152,7 @@ def follow_numbers(batch, row, connections, connection, side, finishes):
 @kernel
 def follow_acknowledgement(batch, row, connections, connection, side):
     """Moves the side's last acknowledgement on, within what the other side has sent; frees held bytes it covers."""
-    hot, other = connections.hot[connection], 1 - side
+    hot, other = record_at(connections.hot, connection), 1 - side
     gain = distance(batch.ack[row], int64(hot.acked[side]))
     sent = wrap(int64(hot.next[other]) + int64(hot.shift[other]))
     if gain > 0 and distance(sent, batch.ack[row]) >= 0:
@@ -163,7 +164,7 @@ def follow_acknowledgement(batch, row, connections, connection, side):
 @kernel
 def fin_comes(connections, connection, side, records, now):
     """The first FIN of a side: who closes first is active, and each end of ours changes its state."""
-    hot, other = connections.hot[connection], 1 - side
+    hot, other = record_at(connections.hot, connection), 1 - side
     events = connections.counters.events
     first = hot.closing & (FIN_SEEN << other) == 0
     hot.closing |= FIN_SEEN << side
@@ -179,7 +180,7 @@ def fin_comes(connections, connection, side, records, now):
 @kernel
 def fin_is_acknowledged(connections, connection, side, records, now):
     """Notes that `side` has acknowledged the other's FIN."""
-    hot, other = connections.hot[connection], 1 - side
+    hot, other = record_at(connections.hot, connection), 1 - side
     hot.closing |= FIN_ACKED << other
     connections.counters.events[side, RECEIVED_ACK_OF_FIN] += 1
     connections.counters.events[other, SENT_ACK_OF_FIN] += 1
@@ -191,7 +192,7 @@ def fin_is_acknowledged(connections, connection, side, records, now):
 @kernel
 def close(batch, row, connections, connection, side, finishes, records, now):
     """Follows the two FINs and their acknowledgements through HALF_CLOSED, FIN_WAIT and TIME_WAIT."""
-    hot, other = connections.hot[connection], 1 - side
+    hot, other = record_at(connections.hot, connection), 1 - side
     sent = wrap(int64(hot.next[other]) + int64(hot.shift[other]))
     theirs = hot.closing & ((FIN_SEEN | FIN_ACKED) << other)
     if theirs == FIN_SEEN << other and distance(batch.ack[row], sent) >= 0:
@@ -207,7 +208,7 @@ def close(batch, row, connections, connection, side, finishes, records, now):
 @kernel
 def splice(batch, row, connections, connection, side, records, now, tick):
     """One segment of a bound connection: decides its verdict and moves the connection's numbers and state."""
-    hot = connections.hot[connection]
+    hot = record_at(connections.hot, connection)
     control = batch.control[row]
     if control & RST:
         reset(batch, row, connections, connection, side, records, now, tick)

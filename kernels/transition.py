@@ -3,6 +3,7 @@ from .batch import KIND_TCP, PENDING, REFUSE
 from .connection import CLIENT, ESTABLISHED, FREE, NO_TARGET
 from .handshake import from_client, from_target
 from .jit import kernel
+from .native import record_at
 from .splice import splice
 from .wheel import TICK_MICROSECONDS
 
@@ -18,11 +19,11 @@ def transition(packets, base, batch, count, connections, services, network, reco
         if batch.kind[row] != KIND_TCP or batch.verdict[row] != PENDING:
             continue
         flow = batch.flow[row]
-        if flow < 0 or connections.hot[flow >> 1].state == FREE:
+        if flow < 0 or record_at(connections.hot, flow >> 1).state == FREE:
             batch.verdict[row] = REFUSE
             continue
         connection, side = flow >> 1, flow & 1
-        hot = connections.hot[connection]
+        hot = record_at(connections.hot, connection)
         if hot.state >= ESTABLISHED and hot.target != NO_TARGET:
             splice(batch, row, connections, connection, side, records, now, tick)
         elif side == CLIENT:

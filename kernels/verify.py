@@ -11,6 +11,7 @@ from .connection import ESTABLISHED, HOLDS
 from .counters import DROP_TCP_CHECKSUM
 from .headers import FIN, RST, SYN
 from .jit import kernel
+from .native import record_at
 
 OFFLOAD_BAD, OFFLOAD_GOOD = 1 << 3, 1 << 8
 """RTE_MBUF_F_RX_L4_CKSUM_BAD and _GOOD; both or neither mean that the NIC does not know."""
@@ -19,7 +20,7 @@ OFFLOAD_BAD, OFFLOAD_GOOD = 1 << 3, 1 << 8
 @kernel
 def tcp_checksum_is_right(packets, base, batch, row):
     """Says whether a TCP segment's checksum is right: the NIC's word where it has one, else our own sum."""
-    word = int64(packets.mbuf[batch.mbuf[row]].offload) & (OFFLOAD_BAD | OFFLOAD_GOOD)
+    word = int64(record_at(packets.mbuf, batch.mbuf[row]).offload) & (OFFLOAD_BAD | OFFLOAD_GOOD)
     if word == OFFLOAD_GOOD or word == OFFLOAD_BAD:
         return word == OFFLOAD_GOOD
     transport = batch.transport[row]
@@ -38,7 +39,7 @@ def verify(packets, base, batch, count, connections):
         if batch.kind[row] != KIND_TCP or batch.verdict[row] != PENDING:
             continue
         flow = batch.flow[row]
-        hot = connections.hot[max(flow >> 1, 0)]
+        hot = record_at(connections.hot, max(flow >> 1, 0))
         plain = flow >= 0 and hot.state == ESTABLISHED and hot.options & HOLDS == 0
         if plain and batch.control[row] & (SYN | FIN | RST) == 0:
             continue
