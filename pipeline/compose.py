@@ -131,6 +131,16 @@ def source(kernels, selects, device):
     return head + "".join(lines) + tail
 
 
+def complaint(error, kernels, selects):
+    """Returns a sentence about a loop that Numba refused to compile (`error`), naming the kernels that are not ours."""
+    foreign = [f'"{name}"' for name in [*kernels.values(), *selects] if ":" in name]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Failed in nopython", "During:", "File ", "<source", "- "))]
+    places = [line for line in lines if line.startswith("File ") and "pipeline" not in line]
+    return (f"the kernels do not compile{', with ' + ', '.join(foreign) if foreign else ''}: {(told or lines)[0]}"
+            + (f" ({places[-1].rstrip(':')})" if places else ""))
+
+
 @contextlib.contextmanager
 def compiling():
     """Holds the lock under which loops are written and compiled: of many cold starts at once, one compiles."""

@@ -4,8 +4,10 @@ import datetime
 import threading
 import time
 
+from numba.core.errors import NumbaError
+
 from pipeline import assemble, compose, snapshot
-from pipeline.errors import RunError
+from pipeline.errors import ConfigurationError, RunError
 from pipeline.network_namespace import entered
 from pipeline.progress import compiling_aloud
 from pipeline.worker import Worker, read_ticks
@@ -50,7 +52,10 @@ class Engine:
             kind = type(device).__module__.rpartition(".")[2].removesuffix("_device")
             with compose.compiling(), compiling_aloud(self.say):
                 run = compose.compose(settings.kernels, selects, kind)
-                run(self.state, 0, 0)
+                try:
+                    run(self.state, 0, 0)
+                except NumbaError as error:
+                    raise ConfigurationError(compose.complaint(error, settings.kernels, selects)) from error
             self.worker = Worker(run, self.state, settings.engine.cores[0], surround)
             self._begun = time.monotonic()
             self.worker.start()
