@@ -1,4 +1,4 @@
-"""The cache of compiled kernels: it notices every source, bounds checks have their own, one process compiles for all."""
+"""The cache of compiled kernels: it notices every source, bounds checks have theirs, one process compiles for all."""
 
 import json
 import os

@@ -1,8 +1,8 @@
 """What Numba infers for every kernel: no number ever becomes a float, none is reckoned with as uint64.
 
 In Numba uint64 with a literal gives int64, uint64 with an int64 of another branch gives float64, and a subtraction of
-two uint32 gives uint64: each is a wrong value in silence. So every integer of a kernel is an int64, and this file walks the
-typed IR of all of them, from the loop down.
+two uint32 gives uint64: each is a wrong value in silence. So every integer of a kernel is an int64, and this file walks
+the typed IR of all of them, from the loop down.
 """
 
 import importlib
