@@ -105,7 +105,8 @@ def tcp_rows(macs, addresses, ports, numbers, control, payload=None, payload_len
     octets used in each row (default: all m); `options` are the same for all, a multiple of four octets.
     """
     given = [*macs, *addresses, *ports, *numbers, control]
-    count = np.broadcast_shapes(*(np.shape(value) for value in given), (1,) if payload is None else payload.shape[:1])[0]
+    given_payload = (1,) if payload is None else payload.shape[:1]
+    count = np.broadcast_shapes(*(np.shape(value) for value in given), given_payload)[0]
     most = 0 if payload is None else payload.shape[1]
     used = np.broadcast_to(np.asarray(most if payload_length is None else payload_length, np.int64), count)
     header = TCP_LENGTH + len(options)
@@ -127,7 +128,7 @@ def tcp_rows(macs, addresses, ports, numbers, control, payload=None, payload_len
 
 
 def octets_at(arena, width):
-    """Returns a view of the arena that has, at each offset, the `width` octets from there on (uint8[offsets, width])."""
+    """Returns a view of the arena that has at each offset the `width` octets from there on (uint8[offsets, width])."""
     return np.lib.stride_tricks.sliding_window_view(arena.octets, width, writeable=True)
 
 

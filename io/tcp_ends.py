@@ -49,7 +49,7 @@ def arp_reply(requests, mac):
 
 
 class Received:
-    """Frames that came out of one port (rows, lengths), and the TCP headers of those that have one in the usual place."""
+    """Frames that came out of one port (rows, lengths), and the TCP headers of those that have no tag and options."""
 
     def __init__(self, rows, lengths):
         self.rows, self.lengths = rows, lengths
@@ -113,7 +113,8 @@ class TcpEnds:
             return tcp_rows(self.macs[0], (self.address[which], self.service[0]),
                             (self.port[which], self.service[1]), (seq, ack), control, payload, lengths, options)
         return tcp_rows(self.macs[1], (self.target[which], self.proxy_address[which]),
-                        (self.target_port[which], self.proxy_port[which]), (seq, ack), control, payload, lengths, options)
+                        (self.target_port[which], self.proxy_port[which]), (seq, ack), control, payload, lengths,
+                        options)
 
     def _exchange(self, side, frames):
         self.engine.feed(self.ports[side], write_rows(self.engine.pool, *frames))
@@ -157,8 +158,9 @@ class TcpEnds:
         self._exchange(1, self.frames(1, which, self.server_first[which], ours, SYN | ACK, options=mss))
         held = self.take(1)
         self.received[0, which] = 32
-        if int((held.payload_length == 32).sum()) != len(which):
-            raise RuntimeError(f"{len(which)} held payloads were to come, {int((held.payload_length == 32).sum())} came")
+        came = int((held.payload_length == 32).sum())
+        if came != len(which):
+            raise RuntimeError(f"{len(which)} held payloads were to come, {came} came")
         self._exchange(1, self.frames(1, which, wrap(self.server_first[which] + 1), wrap(ours + 32), ACK))
         self.take(0)
 
@@ -182,9 +184,12 @@ class TcpEnds:
         return self.frames(side, which, wrap(seq - back), ack, control, payload, lengths)
 
     def accept(self, side, got):
-        """Takes in what came for `side`; returns (new segments, copies of old ones), raises ValueError for wrong octets."""
+        """Takes in what came for `side`; returns how many segments are new and how many copies of old ones.
+
+        Raises ValueError where octets are wrong or a new segment comes twice.
+        """
         rows = np.flatnonzero(got.tcp_right & (got.payload_length > 0))
-        # A server's row of columns is found by who it is and the proxy's port, which differs for each of its connections.
+        # A server's connection is found by the server's address and the proxy's port, which differs for each of them.
         keys = (got.destination << 16) | (got.source_port if side else got.destination_port)
         which = self._find(self._by_server if side else self._by_client, keys[rows])
         rows, which = rows[which >= 0], which[which >= 0]

@@ -4,9 +4,9 @@
     python perf/stages.py --json              one JSON document
 
 Packets of 64 octets (60 and the check sequence) of established connections go from clients to targets, through memory
-ports: no device and no kernel has a part in it. Each kernel that pipeline/loop.py calls is timed by itself: it goes over
-all prepared bursts before the next one does, between two readings of the time-stamp counter. The whole pass is timed in
-the loop as it is, with its clock, its timers and the poll of the other, empty port.
+ports: no device and no operating system has a part in it. Each kernel that pipeline/loop.py calls is timed by itself:
+it goes over all prepared bursts before the next one does, between two readings of the time-stamp counter. The whole
+pass is timed in the loop as it is, with its clock, its timers and the poll of the other, empty port.
 """
 import ast
 import hashlib
@@ -61,8 +61,8 @@ def alone(state, columns, taken, port, count, draining, now):
     bursts = columns.mbuf.shape[0]
 {loops}
 """
-"""`whole` makes passes of the loop as it is and returns the ticks that they took. `alone` receives a burst into each row of
-`columns` and has each kernel go over all of them; `taken` (int64, one a kernel) gets the ticks."""
+"""`whole` makes passes of the loop as it is and returns the ticks that they took. `alone` receives a burst into each
+row of `columns` and has each kernel go over all of them; `taken` (int64, one a kernel) gets the ticks."""
 A_LOOP = """
     start = ticks()
     for number in range(bursts):
@@ -102,7 +102,7 @@ def configuration_for(connections):
 
 
 def with_drivers(selects):
-    """Returns the source of the composed loop with `whole` and `alone` behind it, and the names of the kernels timed."""
+    """Returns the source of the composed loop with `whole` and `alone` behind it, and the names of its kernels."""
     text = compose.source({}, selects, "memory")
     (stages,) = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == "stages"]
     assignments = [ast.unparse(node) for node in stages.body if isinstance(node, ast.Assign)]
@@ -122,7 +122,7 @@ def with_drivers(selects):
 
 
 def load(text):
-    """Returns the module with this source, kept beside the composed loops, so that Numba finds it in its cache again."""
+    """Returns the module with this source, kept beside the composed loops, so that Numba's cache knows it again."""
     folder = jit.cache_folder() / "measurements"
     folder.mkdir(parents=True, exist_ok=True)
     root = pathlib.Path(compose.__file__).resolve().parent
@@ -160,7 +160,7 @@ class Bench:
         self.empty(0)
 
     def frames(self, packets):
-        """Returns rows and lengths of new segments of connections in random order, each connection as often as others."""
+        """Returns rows and lengths of new segments of all connections, as many of each, in random order."""
         order = [self.random.permutation(len(self.ends.address)) for _ in range(-(-packets // len(self.ends.address)))]
         which, made = np.concatenate(order)[:packets], []
         for start in range(0, packets, len(self.ends.address)):
@@ -180,7 +180,7 @@ class Bench:
         return bursts
 
     def empty(self, expected):
-        """Takes the mbufs back from the ring of the last port; all have to be there, among what the engine says itself."""
+        """Takes the mbufs back from the ring of the last port; all are there, beside what the engine says itself."""
         sent = self.engine.pool.device.sent
         count = memory_device.dequeue(sent, len(self.engine.ports) - 1, self.scratch, 0, self.scratch.size)
         ours = np.isin(self.scratch[:count], self.mbufs)
@@ -247,17 +247,16 @@ def show(result):
     table.add_section()
     totals = [sum(row[str(burst)]["median"] for row in result["stages"].values()) for burst in result["bursts"]]
     table.add_row("sum of these", *(f"{total:.1f}" for total in totals))
-    table.add_row("[bold]whole pass", *(f"[bold]{result['pass'][str(burst)]['median']:.1f}"
-                                                  for burst in result["bursts"]))
+    table.add_row("[bold]whole pass", *(f"[bold]{result['pass'][str(burst)]['median']:.1f}" for burst in result["bursts"]))
     for key, name in (("low", "  a quarter of runs below"), ("high", "  a quarter of runs above")):
         table.add_row(name, *(f"{result['pass'][str(burst)][key]:.1f}" for burst in result["bursts"]))
     console.print(table)
-    console.print(f"Medians of {result['runs']} runs of {result['packets']:,} packets. Ticks are the time-stamp counter's, which "
-                  f"runs at one rate whatever the core does.")
+    console.print(f"Medians of {result['runs']} runs of {result['packets']:,} packets. Ticks are the time-stamp "
+                  "counter's, which runs at one rate whatever the core does.")
     if "ratio_32_to_1" in result:
         ratio = result["ratio_32_to_1"]
         console.print(f"A packet in a burst of 32 costs {ratio:.2f} of one in a burst of 1: "
-                      + ("at most half, as it has to." if ratio <= 0.5 else "more than half, it should be at most half."))
+                      + ("at most half, as it has to." if ratio <= 0.5 else "it should be at most half."))
 
 
 @click.command(help=__doc__.partition("\n\n")[0], context_settings={"help_option_names": ["-h", "--help"]})
@@ -275,10 +274,12 @@ def main(connections, packets, runs, bursts, core, as_json):
     except ValueError:
         sizes = [0]
     if sizes[0] < 1 or sizes[-1] > 64:
-        raise click.BadParameter(f"{bursts!r}: sizes from 1 to 64 with commas between are expected", param_hint="--bursts")
+        raise click.BadParameter(f"{bursts!r}: sizes from 1 to 64 with commas between are expected",
+                                 param_hint="--bursts")
     cores = sorted(os.sched_getaffinity(0))
     if core is not None and core not in cores:
-        raise click.BadParameter(f"{core}: this process may use cores {', '.join(map(str, cores))}", param_hint="--core")
+        raise click.BadParameter(f"{core}: this process may use cores {', '.join(map(str, cores))}",
+                                 param_hint="--core")
     os.sched_setaffinity(0, {cores[-1] if core is None else core})
     result = measure(connections, packets, runs, sizes, lambda words: click.echo(f"{words} ...", err=True))
     if as_json:

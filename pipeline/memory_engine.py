@@ -26,7 +26,7 @@ class MemoryEngine:
             self.run(self.state, 0, 0)
 
     def feed(self, number, mbufs):
-        """Lets port `number` receive the frames that start at the offsets `mbufs`; raises RuntimeError where they do not fit."""
+        """Lets port `number` receive the frames at the offsets `mbufs`; raises RuntimeError where they do not fit."""
         fed = self.ports[number].feed_mbufs(mbufs)
         if fed != len(mbufs):
             raise RuntimeError(f"the ring of port {number} had room for {fed} of {len(mbufs)} frames")

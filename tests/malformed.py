@@ -16,6 +16,7 @@ from pipeline.io.frame_rows import (
     ethernet_ipv4,
     folded,
     load,
+    octets_at,
     ones_sum,
     pseudo_sum,
     seal_ipv4,
@@ -254,8 +255,8 @@ def data_offset(valid, side, count):
 def ip_options(valid, side, count):
     """Random octets as IP options, 4 to 40: data passes, a SYN to a closed port is refused."""
     half = count // 2
-    rows, lengths = joined([valid.data(side, half),
-                            valid.opening(side, count - half, valid.random.integers(CLOSED_PORTS, 65536, count - half))])
+    closed = valid.random.integers(CLOSED_PORTS, 65536, count - half)
+    rows, lengths = joined([valid.data(side, half), valid.opening(side, count - half, closed)])
     size = 4 * int(valid.random.integers(1, 11))
     rows = inserted(rows, TRANSPORT, valid.random.integers(0, 256, (count, size), np.uint8))
     rows[:, NETWORK] = 0x45 + size // 4
@@ -268,7 +269,8 @@ def fragments(valid, side, count):
     """First, middle and last fragments."""
     rows, lengths = valid.mixed(side, count)
     more, offset = valid.random.integers(0, 2, count), valid.random.integers(0, 1 << 13, count)
-    store(rows, NETWORK + 6, 2, valid.random.integers(0, 2, count) << 14 | more << 13 | np.where(more, offset, offset | 1))
+    flags = valid.random.integers(0, 2, count) << 14 | more << 13
+    store(rows, NETWORK + 6, 2, flags | np.where(more, offset, offset | 1))
     seal_ipv4(rows)
     return Frames(rows, lengths, np.full(count, drop("fragment")))
 
@@ -280,8 +282,8 @@ def vlan(valid, side, count):
     tag = np.zeros((count, 4), np.uint8)
     store(tag, 0, 2, np.where((variant == 2) | (variant == 3), 0x88A8, 0x8100))
     store(tag, 2, 2, priority | np.where((variant == 1) | (variant == 2), valid.random.integers(1, 4096, count), 0))
-    rows[variant == 3] = inserted(rows[variant == 3], 12, np.array([[0x81, 0, 0, 5]] * int((variant == 3).sum()), np.uint8)
-                                  .reshape(-1, 4))
+    inner = np.tile(np.array([0x81, 0, 0, 5], np.uint8), (int((variant == 3).sum()), 1))
+    rows[variant == 3] = inserted(rows[variant == 3], 12, inner)
     rows = inserted(rows, 12, tag)
     lengths = np.where(variant == 4, valid.random.integers(14, 18, count), lengths + 4 + 4 * (variant == 3))
     cut_to(rows, lengths)
@@ -302,7 +304,7 @@ def ip_checksum(valid, side, count):
 
 
 def tcp_checksum(valid, side, count):
-    """Wrong TCP checksums: on SYN, FIN and RST they are found; on data, also with numbers of its own, they pass wrong."""
+    """Wrong TCP checksums: on SYN, FIN and RST they are found; on data, also with other numbers, they pass wrong."""
     third = max(count // 3, 1)
     parts = [valid.data(side, count - 2 * third), valid.closing(side, third), valid.opening(side, third)]
     rows, lengths = joined(parts)
@@ -329,7 +331,7 @@ def icmp_checksum(valid, side, count):
 
 
 def random_octets(valid, side, count):
-    """Random octets: all of the frame, behind our MAC, as an IPv4 header, behind a right one, as TCP, with its checksum."""
+    """Random octets: all of the frame, behind our MAC, as an IPv4 header, behind a right one, as TCP, TCP sealed."""
     rows = valid.random.integers(0, 256, (count, 1536), np.uint8)
     lengths = valid.random.integers(0, 1515, count)
     depth = valid.random.integers(0, 6, count)
@@ -391,17 +393,18 @@ def random_icmp(valid, side, count):
     rows[:, TRANSPORT + 1] = np.where(valid.random.integers(0, 4, count) == 0, valid.random.integers(0, 256, count), 0)
     store(rows, NETWORK + 16, 4, np.where(valid.random.integers(0, 4, count) == 0, 0x0A636363, valid.address(side)))
     store(rows, TRANSPORT + 2, 2, 0)
-    store(rows, TRANSPORT + 2, 2, np.where(valid.random.integers(0, 3, count) == 0, valid.random.integers(0, 1 << 16, count),
-                                           0xFFFF - ones_sum(rows[:, TRANSPORT:])))
+    right, other = 0xFFFF - ones_sum(rows[:, TRANSPORT:]), valid.random.integers(0, 1 << 16, count)
+    store(rows, TRANSPORT + 2, 2, np.where(valid.random.integers(0, 3, count) == 0, other, right))
     lengths = np.where(valid.random.integers(0, 6, count) == 0, valid.random.integers(34, 42, count), lengths)
     cut_to(rows, lengths)
     store(rows, NETWORK + 2, 2, lengths - NETWORK)
     seal_ipv4(rows)
-    return Frames(rows, lengths, judgement(rows, lengths, valid.mac(side)[0], [valid.address(side), valid.ends.service[0]]))
+    owned = [valid.address(side), valid.ends.service[0]]
+    return Frames(rows, lengths, judgement(rows, lengths, valid.mac(side)[0], owned))
 
 
-ON_THE_WIRE = (truncated, total_length, header_length, data_offset, ip_options, fragments, vlan, ip_checksum, tcp_checksum,
-               icmp_checksum, random_octets, random_arp, random_icmp)
+ON_THE_WIRE = (truncated, total_length, header_length, data_offset, ip_options, fragments, vlan, ip_checksum,
+               tcp_checksum, icmp_checksum, random_octets, random_arp, random_icmp)
 """Kinds that any port can receive: (valid, side, count) -> Frames."""
 
 
@@ -410,7 +413,7 @@ def write_chains(pool, rows, lengths, cuts):
     edges = [0, *cuts, rows.shape[1]]
     mbufs = pool.allocate(len(rows) * (len(edges) - 1)).reshape(len(rows), len(edges) - 1)
     records = pool.arena.native.mbuf
-    octets = np.lib.stride_tricks.sliding_window_view(pool.arena.octets, BUFFER, writeable=True)
+    octets = octets_at(pool.arena, BUFFER)
     for number, (start, end) in enumerate(itertools.pairwise(edges)):
         octets[mbufs[:, number] + 256, :end - start] = rows[:, start:end]
         records["data_length"][mbufs[:, number]] = np.clip(lengths - start, 0, end - start)
@@ -446,14 +449,15 @@ def segment_chains(valid, side, count, pool):
     if variant == 2:
         records["segments"][mbufs] = valid.random.choice([0, 2, 4, 5, 200, 65535], len(mbufs))
     if variant == 3:
-        records["packet_length"][mbufs] = lengths[endless:] + valid.random.choice([-5, -1, 1, 60000, 1 << 30], len(mbufs))
+        lie = valid.random.choice([-5, -1, 1, 60000, 1 << 30], len(mbufs))
+        records["packet_length"][mbufs] = lengths[endless:] + lie
     header = drop("runt_frame" if first < 14 else "ipv4_header" if first < 34 else "tcp_header")
     outcome = [header, FORWARDED, drop("mbuf_chain"), drop("mbuf_chain")][variant]
     return np.concatenate([long, mbufs]), np.where(np.arange(count) < endless, drop("mbuf_chain"), outcome)
 
 
 def giants(valid, side, count, pool):
-    """Frames of 65,549 octets in 33 segments: data beyond any MTU, SYNs right and wrong, echo requests, a missing end."""
+    """Frames of 65,549 octets in 33 segments: data beyond any MTU, SYNs right and wrong, echo requests, no end."""
     variant = int(valid.random.integers(0, 5))
     syn = valid.opening(side, count, valid.random.integers(CLOSED_PORTS, 65536, count))
     heads = {0: valid.data(side, count, back=1 << 16), 3: valid.echo(side, count)}.get(variant, syn)
@@ -466,7 +470,7 @@ def giants(valid, side, count, pool):
     if variant == 2:
         spoilt(valid, rows, TRANSPORT + 16)
     chains = pool.allocate(count * 33).reshape(count, 33)
-    records, octets = pool.arena.native.mbuf, np.lib.stride_tricks.sliding_window_view(pool.arena.octets, BUFFER, writeable=True)
+    records, octets = pool.arena.native.mbuf, octets_at(pool.arena, BUFFER)
     octets[chains + 256] = 0
     octets[chains[:, 0] + 256] = rows
     records["data_length"][chains] = BUFFER
@@ -474,8 +478,8 @@ def giants(valid, side, count, pool):
     records["next"][chains[:, :-1]] = (chains[:, 1:] + pool.arena.base).astype(np.uint64)
     records["segments"][chains[:, 0]] = 33
     records["packet_length"][chains[:, 0]] = size - int(variant == 4)
-    outcome = [drop("larger_than_mtu"), drop("stray_segment"), drop("tcp_checksum"), drop("icmp_invalid"), drop("ipv4_length")]
-    return chains[:, 0].copy(), np.full(count, outcome[variant])
+    reasons = ("larger_than_mtu", "stray_segment", "tcp_checksum", "icmp_invalid", "ipv4_length")
+    return chains[:, 0].copy(), np.full(count, drop(reasons[variant]))
 
 
 IN_MEMORY = (mbuf_lengths, segment_chains, giants)

@@ -39,7 +39,8 @@ class DeviceEngine:
         self.pool, self.ports, self.wires = pool, ports, wires
         self.macs = [port.mac for port in ports]
         self.now, self.fed = SECOND, 0
-        self.state, selects = assemble.make_state(flood.SETTINGS, dpdk.device(pool, ports), pool.arena, self.macs, 0, 1e9)
+        self.state, selects = assemble.make_state(flood.SETTINGS, dpdk.device(pool, ports), pool.arena, self.macs,
+                                                  0, 1e9)
         with compose.compiling():
             self.run = compose.compose({}, selects, "dpdk")
             self.run(self.state, 0, 0)
@@ -151,7 +152,8 @@ def af_packet(pool):
         with entered(namespace):
             pathlib.Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
         for number in (0, 1):
-            for words in (f"link add e{number} type veth peer name h{number}", f"link set e{number} up", f"link set h{number} up"):
+            for words in (f"link add e{number} type veth peer name h{number}", f"link set e{number} up",
+                          f"link set h{number} up"):
                 subprocess.run(["ip", "-n", namespace, *words.split()], check=True, timeout=10)
         with contextlib.ExitStack() as stack:
             ports = []

@@ -49,10 +49,11 @@ def test_a_million_malformed_frames(flood):
 
 def test_nothing_is_read_outside_its_array():
     """The same with Numba's bounds checking, which compiles the loop once more, into its own part of the cache."""
-    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "PIPELINE_MALFORMED": "100000", "PIPELINE_SEED": str(SEED + 1),
-                   "PIPELINE_SOAK": ""}
+    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "PIPELINE_MALFORMED": "100000", "PIPELINE_SOAK": "",
+                   "PIPELINE_SEED": str(SEED + 1)}
     run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k",
-                          "each_kind or a_million"], env=environment, capture_output=True, text=True, timeout=900, check=False)
+                          "each_kind or a_million"], env=environment, capture_output=True, text=True, timeout=900,
+                         check=False)
     assert run.returncode == 0 and f"{len(EVERY_KIND) + 1} passed" in run.stdout, run.stdout + run.stderr
 
 
@@ -63,6 +64,7 @@ def test_a_real_device_hands_over_the_same(device):
     if os.geteuid() != 0 and device == "af_packet":
         pytest.skip("needs root: network namespaces and packet sockets")
     script = pathlib.Path(__file__).with_name("malformed_devices.py")
-    run = subprocess.run([sys.executable, script, device, str(SEED)], capture_output=True, text=True, timeout=300, check=False)
+    run = subprocess.run([sys.executable, script, device, str(SEED)], capture_output=True, text=True, timeout=300,
+                         check=False)
     assert run.returncode == 0, f"PIPELINE_SEED={SEED}\n{run.stdout}{run.stderr}"
     assert int(run.stdout.split()[0]) > 5000

@@ -10,7 +10,8 @@ PERF = pathlib.Path(__file__).parents[1] / "perf"
 
 
 def run(script, *arguments):
-    return subprocess.run([sys.executable, PERF / script, *arguments], capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run([sys.executable, PERF / script, *arguments], capture_output=True, text=True, timeout=300,
+                          check=False)
 
 
 def test_stages_prints_one_json_document():
@@ -25,7 +26,8 @@ def test_stages_prints_one_json_document():
         assert list(row) == ["1", "3", "32"]
         assert all(0 <= cell["low"] <= cell["median"] <= cell["high"] for cell in row.values())
     assert all(result["stages"]["parse"][burst]["median"] > 0 < result["pass"][burst]["low"] for burst in row)
-    assert result["ratio_32_to_1"] == pytest.approx(result["pass"]["32"]["median"] / result["pass"]["1"]["median"], abs=0.001)
+    passes = result["pass"]
+    assert result["ratio_32_to_1"] == pytest.approx(passes["32"]["median"] / passes["1"]["median"], abs=0.001)
 
 
 def test_stages_prints_a_table():
