@@ -247,7 +247,8 @@ def show(result):
     table.add_section()
     totals = [sum(row[str(burst)]["median"] for row in result["stages"].values()) for burst in result["bursts"]]
     table.add_row("sum of these", *(f"{total:.1f}" for total in totals))
-    for key, name in (("median", "[bold]whole pass"), ("low", "  a quarter of runs below"), ("high", "  a quarter of runs above")):
+    for key, name in (("median", "[bold]whole pass"), ("low", "  a quarter of runs below"),
+                      ("high", "  a quarter of runs above")):
         table.add_row(name, *(f"{result['pass'][str(burst)][key]:.1f}" for burst in result["bursts"]))
     console.print(table)
     console.print(f"Medians of {result['runs']} runs of {result['packets']:,} packets. Ticks are the time-stamp "
