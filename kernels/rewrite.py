@@ -82,5 +82,7 @@ def rewrite(packets, batch, count, connections, network):
         ports = swap16(int64(hot.local_port[other])) | (swap16(int64(hot.remote_port[other])) << 16)
         write_tcp(packets, batch.transport[row], ports, swap32(wrap(batch.seq[row] + int64(hot.shift[side]))),
                   swap32(wrap(batch.ack[row] - int64(hot.shift[other]))), addresses)
-        record_at(packets.mbuf, batch.mbuf[row]).offload = 0
+        mbuf = record_at(packets.mbuf, batch.mbuf[row])
+        if mbuf.offload != 0:  # a line that is only read need not be written back
+            mbuf.offload = 0
         batch.out_port[row] = int64(neighbour.port)
