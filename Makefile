@@ -16,7 +16,7 @@ INPUTS := pyproject.toml setup.py kernels/headers.py $(wildcard csrc/*.c csrc/*.
 # What must be there, and the Debian package that has it.
 TO_RUN := gcc=gcc make=make pkg-config=pkg-config ip=iproute2 ethtool=ethtool curl=curl nginx=nginx-light \
 	dpdk-devbind.py=dpdk libdpdk=libdpdk-dev Python.h=python3-dev ensurepip=python3-venv
-TO_TEST := iperf3=iperf3 sshd=openssh-server ssh=openssh-client tshark=tshark tcpdump=tcpdump
+TO_TEST := ping=iputils-ping nft=nftables iperf3=iperf3 sshd=openssh-server ssh=openssh-client tshark=tshark tcpdump=tcpdump
 
 # Installs the packages of $(1) that are missing, as root on Debian; else says in a sentence what they are.
 # nginx-light and openssh-server would start services: policy-rc.d forbids it while they are installed.

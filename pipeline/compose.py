@@ -13,6 +13,7 @@ import inspect
 import os
 import pathlib
 import sys
+import types
 
 import numba
 
@@ -170,8 +171,8 @@ def _write(text):
 def compose(kernels, selects, device):
     """Returns the `run` of a loop with these kernels (see `source`), not yet compiled. Call it within `compiling`."""
     path = _write(source(kernels, selects, device))
-    spec = importlib.util.spec_from_file_location(f"pipeline_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module = types.ModuleType(f"pipeline_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    exec(compile(path.read_text(), str(path), "exec"), module.__dict__)  # noqa: S102 - no __pycache__ beside it
     return module.run

@@ -211,7 +211,7 @@ def test_the_newest_20_compositions_are_kept(cache):
     for age, order in enumerate(orders):
         runs.append(composition(order))
         newest = (
-            cache / "compositions" / (pathlib.Path(inspect.getsourcefile(getattr(runs[-1], "py_func", runs[-1]))).name)
+            cache / "compositions" / (pathlib.Path(inspect.getfile(getattr(runs[-1], "py_func", runs[-1]))).name)
         )
         os.utime(newest, (1_000_000 + age, 1_000_000 + age))
         if age == 10:
@@ -219,11 +219,11 @@ def test_the_newest_20_compositions_are_kept(cache):
             os.utime(
                 cache
                 / "compositions"
-                / pathlib.Path(inspect.getsourcefile(getattr(first_again, "py_func", first_again))).name,
+                / pathlib.Path(inspect.getfile(getattr(first_again, "py_func", first_again))).name,
                 (2_000_000, 2_000_000),
             )
     kept = {path.name for path in (cache / "compositions").iterdir()}
-    made = [pathlib.Path(inspect.getsourcefile(getattr(run, "py_func", run))).name for run in runs]
+    made = [pathlib.Path(inspect.getfile(getattr(run, "py_func", run))).name for run in runs]
     assert compose.KEPT == 20 and len(set(made)) == 24 and len(kept) == 20
     assert kept == {made[0], *made[5:]}, "the least recently used are the ones to go"
 

@@ -1,9 +1,14 @@
 """Clients: many connections at once from one host, each sending one request and reading what comes back."""
 import errno
+import itertools
 import select
 import socket
 import time
 from dataclasses import dataclass, field
+
+
+OWN_PORTS = range(10_000, 32_000)
+"""Local ports of the clients, below those that the kernel gives to others."""
 
 
 @dataclass
@@ -26,6 +31,8 @@ class Exchanges:
     end. `half_close` sends FIN right behind the request. `rest` seconds without any answer end a connection as
     "timed out". Sockets belong to the namespace that the calling thread is in.
     """
+
+    _ports = itertools.cycle(OWN_PORTS)
 
     def __init__(self, address, requests, at_once=64, close_when=None, half_close=False, rest=10.0):
         self.address = address
@@ -59,11 +66,23 @@ class Exchanges:
             connection = socket.socket()
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._bind_to_a_port_of_its_own(connection)
             connection.connect_ex(self.address)
             exchange._socket, exchange.seconds = connection, time.monotonic()
             exchange.local_port = connection.getsockname()[1]
             self._open[connection.fileno()] = exchange
             self._poll.register(connection, select.EPOLLOUT)
+
+    def _bind_to_a_port_of_its_own(self, connection):
+        """Records are told apart by the client's port, and the kernel soon gives one again that the server closed first."""
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for port in itertools.islice(Exchanges._ports, len(OWN_PORTS)):
+            try:
+                return connection.bind(("", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        raise RuntimeError("no local port is free for one more client")
 
     def _serve(self, exchange, events):
         try:
