@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import tempfile
 import types
 
 import llvmlite.binding
@@ -26,18 +27,32 @@ is reference-counted: with it, the cold start of a loop took 135 s instead of 81
 def cache_folder():
     """Returns the folder (pathlib.Path) that holds compiled kernels and composed loops.
 
-    `PIPELINE_CACHE` names it; without that it is `$XDG_CACHE_HOME/proxy-pipeline`.
+    `PIPELINE_CACHE` names it; without that it is `$XDG_CACHE_HOME/proxy-pipeline`, or, for a user without a home that
+    can be written, a folder of the user's among the temporary files.
     """
     named = os.environ.get("PIPELINE_CACHE")
     if named:
         return pathlib.Path(named)
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(home) / "proxy-pipeline"
+    folder = pathlib.Path(home) / "proxy-pipeline"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return _temporary_folder()
+    return folder if os.access(folder, os.W_OK) else _temporary_folder()
+
+
+def _temporary_folder():
+    folder = pathlib.Path(tempfile.gettempdir()) / f"proxy-pipeline-cache-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
+        raise PermissionError(f"{folder}: belongs to somebody else; name a cache folder of your own in PIPELINE_CACHE")
+    return folder
 
 
 def _is_ours(path):
     parts = path.parts
-    return not ({"site-packages", "dist-packages"} & set(parts) and "pipeline" not in parts) and "numba" not in parts
+    return not {"site-packages", "dist-packages"} & set(parts) or "pipeline" in parts
 
 
 @functools.lru_cache(maxsize=None)

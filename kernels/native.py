@@ -10,7 +10,7 @@ import time
 
 from llvmlite import ir
 from numba import types
-from numba.core import config
+from numba.core import config, errors
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 from numpy import int64
@@ -153,6 +153,24 @@ else:
             address = builder.gep(builder.bitcast(data, I8.as_pointer()), [offset])
             return builder.bitcast(address, context.get_value_type(signature.return_type))
         return records.dtype(records, types.int64), emit
+
+
+if config.DISABLE_JIT:
+    def whole(value):
+        """Returns `value`, which has to be a whole number."""
+        if int(value) != value:
+            raise TypeError(f"a whole number is expected, not {value!r}")
+        return value
+else:
+    @intrinsic
+    def whole(context, value):
+        """Returns `value` (int64); what is no whole number on every path is refused when the loop is compiled."""
+        if not isinstance(value, (types.Integer, types.Boolean)):
+            raise errors.TypingError(f"a select kernel has to answer with a whole number on every path, not with {value}")
+
+        def emit(context, builder, signature, arguments):
+            return context.cast(builder, arguments[0], value, types.int64)
+        return types.int64(value), emit
 
 
 @kernel

@@ -55,7 +55,7 @@ from .records import (
     TCP_TIME_WAIT,
     step,
 )
-from .sequence import distance, wrap
+from .sequence import before, distance, wrap
 
 WINDOW = 1 << 16
 """The widest window there can be, as no scaling is agreed: what lies further from the receiver's last acknowledgement
@@ -128,7 +128,7 @@ def held_end(connections, connection):
 def covered_by_held(batch, row, connections, connection):
     """Says whether a client's payload begins inside what we hold: then our own copy is what the target gets."""
     seq = wrap(batch.seq[row] + int64(record_at(connections.hot, connection).shift[CLIENT]))
-    return batch.payload_length[row] > 0 and distance(seq, held_end(connections, connection)) < 0
+    return batch.payload_length[row] > 0 and before(seq, held_end(connections, connection))
 
 
 @kernel

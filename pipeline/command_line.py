@@ -3,6 +3,7 @@ exactly one JSON document on stdout, everything else goes to stderr. What is hea
 """
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -76,12 +77,14 @@ def run(config, duration, as_json, records, record_format):
     is shown. At the end comes a summary; with --json the last snapshot of all counters, with the summary in it.
     """
     from pipeline import configuration, running
+    if duration is not None and not math.isfinite(duration):
+        raise click.UsageError(f"--duration {duration}: a number of seconds is expected.")
     if record_format and not records:
         raise click.UsageError("--record-format says how to write what --records FILE asks for, which is missing.")
     settings = configuration.load(config or running.DEMONSTRATION)
     writer = running.records_writer(records, record_format, settings)
     performance = running.Run(settings, duration, demonstrate=config is None, records=writer,
-                              live=not as_json and sys.stdout.isatty())
+                              live=not as_json and sys.stdout is not None and sys.stdout.isatty())
     with running.nothing_on_stdout() if as_json else contextlib.nullcontext():
         snapshot = performance.perform()
     if as_json:
@@ -113,7 +116,13 @@ def check(config, as_json):
 
 
 def _check_kernels(config, settings):
-    """Refuses short names of kernels that their slot does not have."""
+    """Refuses short names of kernels that their slot does not have, and kernels of the user's that do not fit theirs."""
+    foreign = [("select", service.select) for service in settings.services if ":" in service.select]
+    foreign += [(slot, place) for slot, place in settings.kernels.items() if ":" in place]
+    if foreign:
+        from pipeline import compose
+        for slot, place in foreign:
+            compose.kernel_at(slot, place)
     if not settings.kernels:
         return
     from pipeline.configuration.values import suggestion

@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import os
 import pathlib
+import shutil
 import sys
 import types
 
@@ -50,6 +51,11 @@ BEGIN, END = "# composed from here\n", "# composed to here\n"
 KEPT = 20
 
 
+def key(slot):
+    """Returns the configuration's key for the kernel of a slot: each service names its own select kernel."""
+    return "services: select" if slot == "select" else f"kernels.{slot}"
+
+
 def place_of(slot, name):
     """Returns "module:function" or "file.py:function" for a kernel given by short name or place."""
     if ":" in name:
@@ -58,7 +64,7 @@ def place_of(slot, name):
         if short == name:
             return place
     known = ", ".join(short for short, _, _ in SLOTS[slot])
-    raise ConfigurationError(f'kernels.{slot} = "{name}" is no kernel of this slot; it must be one of {known}, '
+    raise ConfigurationError(f'{key(slot)} = "{name}" is no kernel of this slot; it must be one of {known}, '
                              'or "package.module:function", or "file.py:function"')
 
 
@@ -76,8 +82,8 @@ def _module_of(slot, place):
             sys.path.append(str(path.parent))
         spec.loader.exec_module(module)
         return module
-    except (ImportError, SyntaxError, OSError) as error:
-        raise ConfigurationError(f'kernels.{slot} = "{place}" cannot be loaded: {error}') from error
+    except Exception as error:  # the user's file may fail in any way
+        raise ConfigurationError(f'{key(slot)} = "{place}" cannot be loaded: {type(error).__name__}: {error}') from error
 
 
 def kernel_at(slot, place):
@@ -88,11 +94,14 @@ def kernel_at(slot, place):
     module, function = _module_of(slot, place), place.rpartition(":")[2]
     found = getattr(module, function, None)
     if not callable(found):
-        raise ConfigurationError(f'kernels.{slot} = "{place}": there is no function {function} there')
+        raise ConfigurationError(f'{key(slot)} = "{place}": there is no function {function} there')
     plain = getattr(found, "py_func", found)
-    given = tuple(inspect.signature(plain).parameters)
+    try:
+        given = tuple(inspect.signature(plain).parameters)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f'{key(slot)} = "{place}" is no function in Python, whose source can be compiled') from error
     if len(given) != len(SIGNATURES[slot]):
-        raise ConfigurationError(f'kernels.{slot} = "{place}" has the wrong signature\n'
+        raise ConfigurationError(f'{key(slot)} = "{place}" has the wrong signature\n'
                                  f"  the slot's: {slot}({', '.join(SIGNATURES[slot])})\n"
                                  f"  this one's: {function}({', '.join(given)})")
     compiled = isinstance(found, numba.core.dispatcher.Dispatcher) or numba.config.DISABLE_JIT
@@ -119,7 +128,7 @@ def source(kernels, selects, device):
     text = (pathlib.Path(__file__).parent / "loop.py").read_text()
     head, _, rest = text.partition(BEGIN)
     tail = rest.partition(END)[2]
-    lines = ["from pipeline.compose import kernel_at\n",
+    lines = ["from pipeline.compose import kernel_at\n", "from pipeline.kernels.native import whole\n",
              f"from pipeline.kernels.{device}_device import allocate, pause, receive, release as free, transmit\n"]
     for slot in ("lookup", "parse", "rewrite", "transition"):
         lines.append(_import_lines(slot, place_of(slot, kernels.get(slot, SLOTS[slot][0][0])), slot))
@@ -127,7 +136,7 @@ def source(kernels, selects, device):
         lines.append(_import_lines("select", place_of("select", name), f"select_{number}"))
     lines.append("\n\n@kernel\ndef select(number, payload, service, selection):\n")
     for number in range(len(selects)):
-        lines.append(f"    if number == {number}:\n        return select_{number}(payload, service, selection)\n")
+        lines.append(f"    if number == {number}:\n        return whole(select_{number}(payload, service, selection))\n")
     lines.append("    return NO_MATCH\n\n\n")
     return head + "".join(lines) + tail
 
@@ -138,7 +147,8 @@ def complaint(error, kernels, selects):
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(("Failed in nopython", "During:", "File ", "<source", "- "))]
     places = [line for line in lines if line.startswith("File ") and "pipeline" not in line]
-    return (f"the kernels do not compile{', with ' + ', '.join(foreign) if foreign else ''}: {(told or lines)[0]}"
+    ours = [line.rpartition("Error: ")[2] for line in lines if "has to answer" in line]
+    return (f"the kernels do not compile{', with ' + ', '.join(foreign) if foreign else ''}: {(ours or told or lines)[0]}"
             + (f" ({places[-1].rstrip(':')})" if places else ""))
 
 
@@ -165,6 +175,8 @@ def _write(text):
     by_age = sorted(folder.glob("loop_*.py"), key=lambda file: -file.stat().st_mtime)
     for old in by_age[KEPT:]:
         old.unlink(missing_ok=True)
+        for compiled in (jit.cache_folder() / "kernels").glob(f"{old.stem}-*"):
+            shutil.rmtree(compiled, ignore_errors=True)
     return path
 
 

@@ -84,6 +84,8 @@ def _unique_names(configuration):
 def _devices(configuration):
     for index, first in _repeated(port.device.partition(",")[0] for port in configuration.ports):
         yield Fault(("ports", index, "device"), f"is already opened by ports[{first}]; each port needs one of its own")
+    for index, first in _repeated(port.interface or index for index, port in enumerate(configuration.ports)):
+        yield Fault(("ports", index, "device"), f"opens the interface of ports[{first}]; each port needs one of its own")
     for index, first in _repeated(port.mac or index for index, port in enumerate(configuration.ports)):
         yield Fault(("ports", index, "mac"), f"is already that of ports[{first}]; it must be another one")
     for index, port in enumerate(configuration.ports):

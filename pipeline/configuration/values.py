@@ -62,6 +62,8 @@ class PortRange(NamedTuple):
 
 def suggestion(word, known):
     """Returns `; did you mean "x"?` for the nearest of `known` (strs), else a list of what is known."""
+    if not known:
+        return ""
     near = difflib.get_close_matches(str(word), known, 1, 0.6)
     if near:
         return f'; did you mean "{near[0]}"?'
