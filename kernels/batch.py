@@ -35,6 +35,9 @@ class Batch(NamedTuple):
     control: np.ndarray           # the eight control bits
     window: np.ndarray            # as on the wire, unscaled
     mss: np.ndarray               # of a SYN's option, 0 without
+    scale: np.ndarray             # of a SYN's window scale option, at most 14, -1 without
+    sack_permitted: np.ndarray    # 1 where a SYN has the option
+    stamps: np.ndarray            # offset of TSval, 0 without timestamps
 
 
 def allocate_batch(rows):

@@ -2,12 +2,23 @@
 from numpy import int64
 
 from .checksum import data_start
-from .connection import CONNECTING, SYN_RECEIVED, note
+from .connection import (
+    CLIENT,
+    CONNECTING,
+    PROMISED_SACK,
+    PROMISED_SCALING,
+    PROMISED_TIMESTAMPS,
+    STAMPED,
+    SYN_RECEIVED,
+    TARGET,
+    note,
+)
 from .counters import DROP_UNRESOLVED_NEIGHBOUR
 from .headers import (
     ETHERNET_LENGTH,
     ETHERTYPE_IPV4,
     IPV4_LENGTH,
+    RST,
     TCP_LENGTH,
     TCP_OPTION_MSS,
 )
@@ -17,9 +28,9 @@ from .neighbours import REACHABLE
 from .outbox import discard, post
 from .refuse import finish_tcp, write_ipv4_header
 from .rewrite import write_ethernet
+from .tcp_options import ALIGNED_TIMESTAMPS, PROXY_SCALE, TIMESTAMPS_LENGTH, stamp_clock
 from .wheel import TICK_MICROSECONDS
 
-MSS_OPTION = 4
 RESOLVE_RETRY = 2
 """Ticks until a SYN or SYN-ACK is tried again whose next hop was not resolved: 20 ms, about what ARP takes on a network."""
 
@@ -32,31 +43,84 @@ def set_length(packets, mbuf, length):
 
 
 @kernel
-def write_tcp_header(packets, at, hot, segments, row):
-    """Writes the TCP header of a segment, with an MSS option where it has one; returns its length."""
+def write_syn_options(packets, at, hot, cold, side, mss):
+    """Writes MSS, SACK permitted, timestamps and window scale, as far as agreed; returns their length.
+
+    The timestamps' values are left to `write_timestamps`.
+    """
+    agreed, start = int64(cold.agreed), at
+    record_at(packets.word32, at).value = swap32((TCP_OPTION_MSS << 24) | (4 << 16) | mss)
+    at += 4
+    sack = agreed & PROMISED_SACK != 0
+    if agreed & PROMISED_TIMESTAMPS:
+        record_at(packets.word32, at).value = swap32(0x0402080A if sack else 0x0101080A)
+        at += TIMESTAMPS_LENGTH
+    elif sack:
+        record_at(packets.word32, at).value = swap32(0x01010402)
+        at += 4
+    if agreed & PROMISED_SCALING:
+        scale = PROXY_SCALE if side == CLIENT else int64(hot.scales) & 0x0F
+        record_at(packets.word32, at).value = swap32((0x010303 << 8) | scale)
+        at += 4
+    return at - start
+
+
+@kernel
+def write_timestamps(packets, connections, at, hot, cold, side, now):
+    """Writes TSval and TSecr of a segment of ours at byte offset `at`: our own clock to the client, its to the target."""
+    words = packets.word32
+    if side == CLIENT:
+        record_at(words, at).value = swap32(stamp_clock(connections, hot, now))
+        record_at(words, at + 4).value = swap32(int64(cold.stamps[CLIENT]))
+    else:
+        record_at(words, at).value = swap32(int64(cold.stamps[CLIENT]))
+        record_at(words, at + 4).value = swap32(int64(cold.stamps[TARGET]))
+
+
+@kernel
+def write_options(packets, connections, at, hot, cold, side, row, now):
+    """Writes the options of a segment of ours at byte offset `at`; returns their length."""
+    segments = connections.segments
+    syn, stamped = segments.mss[row] != 0, cold.agreed & PROMISED_TIMESTAMPS != 0
+    if side == TARGET and not syn:
+        stamped = hot.options & STAMPED != 0
+    if segments.control[row] & RST:
+        stamped = False
+    if syn:
+        length = write_syn_options(packets, at, hot, cold, side, segments.mss[row])
+        at += 4
+    else:
+        length = TIMESTAMPS_LENGTH if stamped else 0
+        if stamped:
+            record_at(packets.word32, at).value = ALIGNED_TIMESTAMPS
+    if stamped:
+        write_timestamps(packets, connections, at + 4, hot, cold, side, now)
+    return length
+
+
+@kernel
+def write_tcp_header(packets, connections, at, hot, cold, row, now):
+    """Writes the TCP header of a segment with its options; returns its length."""
+    segments = connections.segments
     side, tcp = segments.side[row], record_at(packets.tcp, at)
-    options = MSS_OPTION if segments.mss[row] != 0 else 0
+    options = write_options(packets, connections, at + TCP_LENGTH, hot, cold, side, row, now)
     tcp.source_port, tcp.destination_port = swap16(int64(hot.local_port[side])), swap16(int64(hot.remote_port[side]))
     tcp.seq, tcp.ack = swap32(segments.seq[row]), swap32(segments.ack[row])
     tcp.data_offset, tcp.control = (TCP_LENGTH + options) << 2, segments.control[row]
     tcp.window, tcp.urgent = swap16(segments.window[row]), 0
-    if options:
-        packets.octets[at + TCP_LENGTH] = TCP_OPTION_MSS
-        packets.octets[at + TCP_LENGTH + 1] = MSS_OPTION
-        record_at(packets.word16, at + TCP_LENGTH + 2).value = swap16(segments.mss[row])
     return TCP_LENGTH + options
 
 
 @kernel
-def build_one(packets, base, mbuf, connections, row, neighbour, network):
+def build_one(packets, base, mbuf, connections, row, neighbour, network, now):
     """Writes one ordered segment into a fresh mbuf."""
     segments, side = connections.segments, connections.segments.side[row]
-    hot = record_at(connections.hot, segments.connection[row])
+    hot, cold = record_at(connections.hot, segments.connection[row]), record_at(connections.cold, segments.connection[row])
     frame = data_start(packets, base, mbuf)
     at, length = frame + ETHERNET_LENGTH, segments.length[row]
     write_ethernet(packets, frame, neighbour, network)
     record_at(packets.ethernet, frame).ethertype = swap16(ETHERTYPE_IPV4)
-    header = write_tcp_header(packets, at + IPV4_LENGTH, hot, segments, row)
+    header = write_tcp_header(packets, connections, at + IPV4_LENGTH, hot, cold, row, now)
     write_ipv4_header(packets, at, IPV4_LENGTH + header + length, int64(hot.local_address[side]),
                       int64(hot.remote_address[side]))
     start, held = at + IPV4_LENGTH + header, segments.held[row]
@@ -90,6 +154,6 @@ def build(packets, base, fresh, got, connections, network, outbox, now):
             unresolved(connections, segments.connection[row], now // TICK_MICROSECONDS)
             discard(outbox, fresh[row])
             continue
-        build_one(packets, base, fresh[row], connections, row, neighbour, network)
+        build_one(packets, base, fresh[row], connections, row, neighbour, network, now)
         post(outbox, int64(neighbour.port), fresh[row], counters)
     segments.filled[0] = 0

@@ -3,11 +3,15 @@ from numpy import int64
 
 from .connection import (
     ASKED,
+    BOUND,
     CLIENT,
     CONNECTING,
     FIN_SEEN,
     FIRST_DATA,
     HOLDS,
+    OWNS,
+    PROMISED_TIMESTAMPS,
+    SCALED,
     TARGET,
     emit,
     end,
@@ -31,6 +35,7 @@ from .open import SYN_RETRY
 from .records import ACTIVE_RST, EXHAUSTED, REFUSED, TCP_SYN_SENT, step
 from .sequence import wrap
 from .services import NEED_MORE, give_source, take_source
+from .tcp_options import PROXY_SCALE, TIMESTAMPS_LENGTH
 from .wheel import TICK_MICROSECONDS
 
 
@@ -40,17 +45,23 @@ def turn_away(connections, connection, cause):
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     emit(connections, connection, CLIENT, RST | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]), 0, 0, 0, 0)
     connections.counters.events[CLIENT, SENT_RST] += 1
-    connections.counters.services[hot.service, OF_SERVICE_REFUSED] += 1
+    connections.counters.services[cold.service, OF_SERVICE_REFUSED] += 1
     end(connections, connection, cause, ACTIVE_RST)
 
 
 @kernel
-def send_syn(connections, connection, network):
-    """Orders the SYN toward the target: the client's own initial number, and no larger MSS than it has."""
+def send_syn(connections, connection, targets, network):
+    """Orders the SYN toward the target: the client's own initial number, and no larger MSS than it has.
+
+    It leaves room for timestamps that we would have to insert, until the target is known to use them (SPLICE 2.5).
+    """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     seq = wrap(int64(cold.client_isn) + int64(hot.shift[CLIENT]))
-    emit(connections, connection, TARGET, SYN, seq, 0, int64(cold.window),
-         min(int64(cold.mss[CLIENT]), network.mss[0]), 0, 0)
+    room = TIMESTAMPS_LENGTH if cold.agreed & PROMISED_TIMESTAMPS else 0
+    if record_at(targets.rows, int64(cold.target)).stamps_known:
+        room = 0
+    window = min(int64(cold.window) << (int64(hot.scales) & 0x0F), 0xFFFF)
+    emit(connections, connection, TARGET, SYN, seq, 0, window, min(int64(cold.mss[CLIENT]), network.mss[0]) - room, 0, 0)
     connections.counters.events[TARGET, SENT_SYN] += 1
 
 
@@ -71,7 +82,8 @@ def bind(connections, connection, target, targets, sources):
     if not insert(connections.buckets, hashed, connection * 2 + TARGET):
         give_source(sources, pool, entry)
         return DROP_FLOW_TABLE_FULL
-    hot.target, cold.source = target, entry
+    cold.target, cold.source = target, entry
+    hot.options |= BOUND
     return -1
 
 
@@ -82,7 +94,7 @@ def target_of(connections, connection, answer, selection, targets):
     Held bytes that fill their slot, or end with a FIN, will not grow: *need more* then is *no match*.
     """
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
-    service = selection.services[hot.service]
+    service = selection.services[cold.service]
     if 0 <= answer < service.members:
         return targets.members[service.first_member + answer]
     complete = hot.closing & (FIN_SEEN << CLIENT) != 0
@@ -90,6 +102,22 @@ def target_of(connections, connection, answer, selection, targets):
     if answer == NEED_MORE and not complete and (empty or held.length[int64(cold.held)] < held.limit[0]):
         return NEED_MORE
     return service.fallback
+
+
+@kernel
+def ask_for_more(connections, connection):
+    """Acknowledges the held bytes, which are ours to deliver from here on (SPLICE 1.2).
+
+    A client with Nagle's algorithm, or after a time-out, sends no more before. The window is what is left of the slot,
+    never zero: a full slot does not ask for more.
+    """
+    hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
+    if hot.options & HOLDS == 0:
+        return
+    hot.options |= OWNS
+    room = held.limit[0] - held.length[int64(cold.held)]
+    window = max(room >> PROXY_SCALE, 1) if hot.options & SCALED else room
+    emit(connections, connection, CLIENT, ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]), window, 0, 0, 0)
 
 
 @kernel
@@ -105,6 +133,7 @@ def connect(connections, selection, targets, sources, network, records, now):
             continue
         target = target_of(connections, connection, choices.detail[number], selection, targets)
         if target == NEED_MORE:
+            ask_for_more(connections, connection)
             continue
         if target < 0:
             counters.notices[NOTICE_REFUSED_BY_SELECT] += 1
@@ -120,5 +149,5 @@ def connect(connections, selection, targets, sources, network, records, now):
         step(records, connection, TARGET, TCP_SYN_SENT, now)
         counters.targets[target, OF_TARGET_CONNECTIONS] += 1
         counters.targets[target, OF_TARGET_OPEN] += 1
-        send_syn(connections, connection, network)
+        send_syn(connections, connection, targets, network)
     choices.filled[0] = 0

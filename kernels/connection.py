@@ -29,6 +29,12 @@ RST_OF_TARGET = 64  # the RST that was seen last was the target's
 HOLDS = 1         # options: `held` of the cold record names bytes that the target has not acknowledged
 ASKED = 2         # options: it stands in `choices`
 SPLICED = 4       # options: the target has answered
+BOUND = 8         # options: it has a target
+STAMPED = 16      # options: timestamps are in use on both sides
+SCALED = 32       # options: the client was promised window scaling
+DECLINED = 64     # options: the target does without something that the client was promised
+OWNS = 128        # options: held bytes have been acknowledged to the client, so they are ours to deliver (SPLICE 1.2)
+PROMISED_SACK, PROMISED_TIMESTAMPS, PROMISED_SCALING = 1, 2, 4
 
 HOT = np.dtype([
     ("remote_address", "u4", (2,)),   # of the client and of the target
@@ -40,23 +46,26 @@ HOT = np.dtype([
     ("acked", "u4", (2,)),            # highest acknowledgement this side has sent, in the numbers that it sees
     ("neighbour", "u2", (2,)),        # next hop toward this side
     ("stamp", "u4"),                  # tick of the last packet
-    ("target", "u2"), ("service", "u2"),
-    ("state", "u1"), ("closing", "u1"), ("options", "u1"), ("window_shift", "i1"),
+    ("timestamp_shift", "u4"),        # added to the target's TSval toward the client (SPLICE 2.4)
+    ("state", "u1"), ("closing", "u1"), ("options", "u1"),
+    ("scales", "u1"),                 # window scale of the client, and of the target in the upper half; 0 without
 ])
 """What every packet of a connection touches: exactly one cache line of 64 bytes."""
 
 COLD = np.dtype([
     ("client_isn", "u4"), ("proxy_isn", "u4"),    # initial numbers of the client's SYN and of our SYN-ACK
-    ("timestamp_shift", "u4"),                    # added to the target's TSval toward the client (SPLICE 2.4)
+    ("target", "u2"), ("service", "u2"),          # target is NO_TARGET until one was chosen
     ("since", "u4"),                              # tick at which a handshake state was entered
     ("retry", "u4"),                              # tick of the next retransmission of ours, 0 for none
     ("held", "u4"),                               # slot of the held bytes, or NO_HELD
     ("source", "u4"),                             # entry taken from the target's pool of source ports
     ("mss", "u2", (2,)), ("window", "u2"),        # each side's MSS, the client's last window before binding
-    ("scale", "u1", (2,)), ("tries", "u1"), ("agreed", "u1"),
+    ("agreed", "u1"), ("declined", "u1"),         # PROMISED_* to the client; which of them the target does without
+    ("tries", "u1"), ("rest", "u1"),
+    ("stamps", "u4", (2,)),                       # TSval of each side's last segment before they were spliced
     ("wraps", "u1", (2,)),                        # how often `next` has passed 2**32, for the records
 ])
-"""What only handshakes, retransmissions, time-outs and the end of a connection touch: 40 bytes."""
+"""What only handshakes, retransmissions, time-outs and the end of a connection touch: 48 bytes."""
 
 
 class Held(NamedTuple):

@@ -7,13 +7,13 @@ from numpy import int64
 from .build import RESOLVE_RETRY
 from .connect import send_syn
 from .connection import (
+    BOUND,
     CLIENT,
     CONNECTING,
     ESTABLISHED,
     FIN_WAIT,
     FREE,
     HOLDS,
-    NO_TARGET,
     RST_OF_TARGET,
     RST_SEEN,
     SYN_RECEIVED,
@@ -35,7 +35,7 @@ from .handshake import HELD_RETRY, send_held
 from .headers import ACK, RST
 from .jit import kernel
 from .native import record_at
-from .neighbours import REACHABLE
+from .neighbours import PROBING, REACHABLE
 from .open import SYN_RETRY, send_syn_ack
 from .records import (
     ACTIVE_RST,
@@ -59,7 +59,7 @@ def state_deadline(connections, connection):
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     if hot.closing & RST_SEEN:
         return wrap(int64(hot.stamp) + connections.timeouts[TIME_WAIT])
-    handshake = hot.state < ESTABLISHED or hot.target == NO_TARGET
+    handshake = hot.state < ESTABLISHED or hot.options & BOUND == 0
     return wrap((int64(cold.since) if handshake else int64(hot.stamp)) + connections.timeouts[hot.state])
 
 
@@ -79,9 +79,9 @@ def reset_both(connections, connection):
     events = connections.counters.events
     emit(connections, connection, CLIENT, RST | ACK, int64(hot.acked[CLIENT]),
          wrap(int64(hot.acked[TARGET]) - int64(hot.shift[CLIENT])) if hot.state >= ESTABLISHED
-         and hot.target != NO_TARGET else int64(hot.next[CLIENT]), 0, 0, 0, 0)
+         and hot.options & BOUND else int64(hot.next[CLIENT]), 0, 0, 0, 0)
     events[CLIENT, SENT_RST] += 1
-    if hot.target != NO_TARGET:
+    if hot.options & BOUND:
         seq = int64(hot.acked[TARGET]) if hot.state >= ESTABLISHED else wrap(
             int64(record_at(connections.cold, connection).client_isn) + 1 + int64(hot.shift[CLIENT]))
         ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET])) if hot.state >= ESTABLISHED else 0
@@ -111,7 +111,16 @@ def time_out(connections, connection, records, now):
 
 
 @kernel
-def retransmit(connections, connection, network, tick):
+def doubt(neighbour):
+    """A SYN without an answer: the next hop may have another MAC by now, so it is asked for again (RFC 1122, 2.3.2.1)."""
+    if neighbour.state == REACHABLE:
+        neighbour.state = PROBING
+        neighbour.tries = 0
+        neighbour.asked = 0
+
+
+@kernel
+def retransmit(connections, connection, targets, network, tick):
     """Sends again what the engine owns in this state, and sets the next time, twice as far away."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     notices, first = connections.counters.notices, SYN_RETRY
@@ -124,9 +133,10 @@ def retransmit(connections, connection, network, tick):
         send_syn_ack(connections, connection, network)
         notices[NOTICE_SYN_ACK_RETRANSMITTED] += 1
     elif hot.state == CONNECTING:
-        send_syn(connections, connection, network)
+        doubt(record_at(network.neighbours, waits_for))
+        send_syn(connections, connection, targets, network)
         notices[NOTICE_SYN_RETRANSMITTED] += 1
-    elif hot.state == FIN_WAIT and hot.target == NO_TARGET:
+    elif hot.state == FIN_WAIT and hot.options & BOUND == 0:
         answer_fin(connections, connection)
     elif hot.options & HOLDS:
         first = HELD_RETRY
@@ -138,7 +148,7 @@ def retransmit(connections, connection, network, tick):
 
 
 @kernel
-def expire(connections, expired, count, network, records, now):
+def expire(connections, expired, count, targets, network, records, now):
     """Deals with the timers expired[:count]; each connection that lives on is listed to have its timer set anew."""
     tick = now // TICK_MICROSECONDS
     connections.counters.totals[TOTAL_EXPIRED] += count
@@ -154,7 +164,7 @@ def expire(connections, expired, count, network, records, now):
             if hot.state >= ESTABLISHED and cold.tries >= MOST_TRIES:
                 time_out(connections, connection, records, now)
                 continue
-            retransmit(connections, connection, network, tick)
+            retransmit(connections, connection, targets, network, tick)
         note(connections.touched, connection, 0)
 
 

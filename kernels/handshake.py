@@ -3,16 +3,20 @@ from numpy import int64
 
 from .batch import ABSORB, DROP, REFUSE
 from .connection import (
+    BOUND,
     CLIENT,
     CONNECTING,
+    DECLINED,
     ESTABLISHED,
     FIN_SEEN,
     FIN_WAIT,
     FIRST_DATA,
     HALF_CLOSED,
     HOLDS,
-    NO_TARGET,
+    PROMISED_SCALING,
+    PROMISED_TIMESTAMPS,
     SPLICED,
+    STAMPED,
     SYN_RECEIVED,
     TARGET,
     ask,
@@ -37,7 +41,7 @@ from .farewell import answer_fin
 from .headers import ACK, FIN, PSH, RST, SYN
 from .hold import hold
 from .jit import kernel
-from .native import record_at
+from .native import record_at, swap32
 from .open import LEAST_MSS, send_syn_ack
 from .records import (
     ACTIVE_CLOSE,
@@ -50,6 +54,7 @@ from .records import (
 )
 from .sequence import wrap
 from .services import IMMEDIATE
+from .tcp_options import TIMESTAMPS_LENGTH, offered, stamp_clock
 
 HELD_RETRY = 30
 """Ticks until held payload is sent again: 300 ms, doubled each time."""
@@ -99,7 +104,7 @@ def client_is_there(connections, connection, services, records, now, tick):
     enter(connections, connection, FIRST_DATA)
     step(records, connection, CLIENT, TCP_ESTABLISHED, now)
     connections.counters.events[CLIENT, RECEIVED_ACK_OF_SYN_ACK] += 1
-    if services[record_at(connections.hot, connection).service].binding == IMMEDIATE:
+    if services[cold.service].binding == IMMEDIATE:
         ask(connections, connection)
 
 
@@ -164,7 +169,31 @@ def send_held(connections, connection):
 
 
 @kernel
-def target_is_there(batch, row, connections, connection, network, records, now, tick):
+def agree(packets, batch, row, connections, connection, services, targets, network, now):
+    """Takes in what the target's SYN-ACK agrees to of what the client was promised, and remembers what it declines."""
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    accepted = offered(batch, row) & int64(cold.agreed)
+    declined = int64(cold.agreed) ^ accepted
+    cold.mss[TARGET] = min(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, network.mss[0])
+    if accepted & PROMISED_SCALING:
+        hot.scales |= batch.scale[row] << 4
+    if accepted & PROMISED_TIMESTAMPS:
+        stamp = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
+        cold.stamps[TARGET] = stamp
+        hot.timestamp_shift = wrap(stamp_clock(connections, hot, now) - stamp)
+        hot.options |= STAMPED
+        cold.mss[TARGET] -= TIMESTAMPS_LENGTH
+        record_at(targets.rows, int64(cold.target)).stamps_known = 1
+    if declined != 0:
+        hot.options |= DECLINED
+        cold.declined = declined
+        services[cold.service].offer &= ~declined
+        if declined & PROMISED_SCALING:
+            cold.window = min(int64(cold.window) << (int64(hot.scales) & 0x0F), 0xFFFF)
+
+
+@kernel
+def target_is_there(batch, row, connections, connection, records, now, tick):
     """The target's SYN-ACK: the shift is known from here on. Acknowledge it, hand the held payload over, splice."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     hot.shift[TARGET] = wrap(int64(cold.proxy_isn) - batch.seq[row])
@@ -172,7 +201,6 @@ def target_is_there(batch, row, connections, connection, network, records, now, 
     hot.acked[TARGET] = batch.ack[row]
     hot.stamp = tick & 0xFFFFFFFF
     hot.options |= SPLICED
-    cold.mss[TARGET] = min(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, network.mss[0])
     cold.retry, cold.tries = 0, 0
     if hot.options & HOLDS:
         cold.retry = (tick + HELD_RETRY) & 0xFFFFFFFF
@@ -192,21 +220,22 @@ def target_is_there(batch, row, connections, connection, network, records, now, 
 
 
 @kernel
-def from_target(batch, row, connections, connection, network, records, now, tick):
+def from_target(packets, batch, row, connections, connection, services, targets, network, records, now, tick):
     """A target's segment while we connect to it: its SYN-ACK, its refusal, or nothing that we expect."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     control = batch.control[row]
     ours = wrap(int64(cold.client_isn) + 1 + int64(hot.shift[CLIENT]))
-    if control & ACK == 0 or batch.ack[row] != ours or hot.state != CONNECTING or hot.target == NO_TARGET:
+    if control & ACK == 0 or batch.ack[row] != ours or hot.state != CONNECTING or hot.options & BOUND == 0:
         unexpected(batch, row, connections, TARGET)
     elif control & RST:
         connections.counters.events[TARGET, RECEIVED_RST] += 1
-        connections.counters.targets[hot.target, OF_TARGET_REFUSED] += 1
+        connections.counters.targets[cold.target, OF_TARGET_REFUSED] += 1
         emit(connections, connection, CLIENT, RST | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]), 0, 0, 0, 0)
         connections.counters.events[CLIENT, SENT_RST] += 1
         end(connections, connection, ACTIVE_RST, PASSIVE_RST)
         batch.verdict[row] = ABSORB
     elif control & SYN:
-        target_is_there(batch, row, connections, connection, network, records, now, tick)
+        agree(packets, batch, row, connections, connection, services, targets, network, now)
+        target_is_there(batch, row, connections, connection, records, now, tick)
     else:
         unexpected(batch, row, connections, TARGET)

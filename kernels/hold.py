@@ -8,6 +8,7 @@ from .connection import (
     FIN_SEEN,
     FIRST_DATA,
     HOLDS,
+    OWNS,
     ask,
 )
 from .counters import (
@@ -135,3 +136,6 @@ def hold(packets, base, batch, row, connections, connection, records, now):
     if reason >= 0:
         batch.verdict[row] = DROP
         connections.counters.drops[reason] += 1
+        hot = record_at(connections.hot, connection)
+        if reason == DROP_HELD_ALREADY and hot.options & OWNS and hot.state == FIRST_DATA:
+            ask(connections, connection)  # our acknowledgement was lost

@@ -156,14 +156,14 @@ else:
 
 
 if config.DISABLE_JIT:
-    def whole(value):
+    def whole_number(value):
         """Returns `value`, which has to be a whole number."""
         if int(value) != value:
             raise TypeError(f"a whole number is expected, not {value!r}")
         return value
 else:
     @intrinsic
-    def whole(context, value):
+    def whole_number(context, value):
         """Returns `value` (int64); what is no whole number on every path is refused when the loop is compiled."""
         if not isinstance(value, (types.Integer, types.Boolean)):
             raise errors.TypingError(f"a select kernel has to answer with a whole number on every path, not with {value}")

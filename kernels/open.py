@@ -8,6 +8,9 @@ from .connection import (
     NO_HELD,
     NO_NEIGHBOUR,
     NO_TARGET,
+    PROMISED_SCALING,
+    PROMISED_TIMESTAMPS,
+    SCALED,
     SYN_RECEIVED,
     TARGET,
     TIME_WAIT,
@@ -38,6 +41,7 @@ from .neighbours import INCOMPLETE, add_neighbour, hear, owns, route_to
 from .records import TCP_SYN_RECEIVED, begin, step
 from .sequence import distance, wrap
 from .services import find_service
+from .tcp_options import offered
 from .wheel import TICK_MICROSECONDS
 
 SYN_RETRY = 100
@@ -95,7 +99,7 @@ def source_is_bad(network, address):
 
 
 @kernel
-def fill(batch, row, connections, connection, service, neighbour, now):
+def fill(packets, batch, row, connections, connection, service, offer, neighbour, now):
     """Writes the state of a new connection from its SYN."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     tick = now // TICK_MICROSECONDS
@@ -107,14 +111,21 @@ def fill(batch, row, connections, connection, service, neighbour, now):
     hot.remote_port[TARGET], hot.local_port[TARGET] = 0, 0
     hot.shift[CLIENT], hot.shift[TARGET] = 0, 0
     hot.neighbour[CLIENT], hot.neighbour[TARGET] = neighbour, NO_NEIGHBOUR
-    hot.target, hot.service, hot.stamp = NO_TARGET, service, tick & 0xFFFFFFFF
-    hot.closing, hot.options, hot.window_shift = 0, 0, 0
+    hot.stamp, hot.timestamp_shift, hot.closing, hot.options, hot.scales = tick & 0xFFFFFFFF, 0, 0, 0, 0
+    cold.target, cold.service = NO_TARGET, service
     proxy_isn = initial_number(connections.secret, remote, local, ports, now)
     cold.client_isn, cold.proxy_isn = batch.seq[row], proxy_isn
     hot.next[CLIENT], hot.next[TARGET] = wrap(batch.seq[row] + 1), 0
     hot.acked[CLIENT], hot.acked[TARGET] = wrap(proxy_isn + 1), 0
     cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + SYN_RETRY) & 0xFFFFFFFF, 0
-    cold.held, cold.timestamp_shift, cold.source, cold.agreed = NO_HELD, 0, 0, 0
+    cold.held, cold.source = NO_HELD, 0
+    cold.agreed, cold.declined = offered(batch, row) & offer, 0
+    cold.stamps[CLIENT], cold.stamps[TARGET] = 0, 0
+    if cold.agreed & PROMISED_TIMESTAMPS:
+        cold.stamps[CLIENT] = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
+    if cold.agreed & PROMISED_SCALING:
+        hot.options |= SCALED
+        hot.scales = batch.scale[row]
     cold.mss[CLIENT] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
     cold.mss[TARGET], cold.window = 0, batch.window[row]
     cold.wraps[CLIENT], cold.wraps[TARGET] = 0, 0
@@ -144,7 +155,7 @@ def open_one(packets, batch, row, connections, services, network, records, now):
     if neighbour < 0:
         return DROP_NEIGHBOURS_EXHAUSTED
     connection = connections.free[connections.free_count[0] - 1]
-    fill(batch, row, connections, connection, number, neighbour, now)
+    fill(packets, batch, row, connections, connection, number, services[number].offer, neighbour, now)
     if not insert(connections.buckets, batch.hash[row], connection * 2 + CLIENT):
         return DROP_FLOW_TABLE_FULL
     connections.free_count[0] -= 1

@@ -40,13 +40,14 @@ from .headers import (
     PROTOCOL_TCP,
     SYN,
     TCP_LENGTH,
-    TCP_OPTION_END,
     TCP_OPTION_MSS,
-    TCP_OPTION_NOP,
+    TCP_OPTION_SACK_PERMITTED,
+    TCP_OPTION_WINDOW_SCALE,
     VLAN_LENGTH,
 )
 from .jit import kernel
 from .native import prefetch, record_at, swap16, swap32
+from .tcp_options import HIGHEST_SCALE, find_option, find_timestamps
 
 OK = -1
 AHEAD = 8
@@ -155,25 +156,16 @@ def parse_ipv4(packets, batch, row, held, frame_length, notices):
 
 
 @kernel
-def read_mss(packets, start, end):
-    """Returns the MSS option between two byte offsets (RFC 9293, section 3.7.1), 0 where there is none."""
-    at = start
-    while at < end:
-        option = packets.octets[at]
-        if option == TCP_OPTION_END:
-            break
-        if option == TCP_OPTION_NOP:
-            at += 1
-            continue
-        if at + 1 >= end:
-            break
-        length = int64(packets.octets[at + 1])
-        if length < 2 or at + length > end:
-            break
-        if option == TCP_OPTION_MSS and length == 4:
-            return swap16(int64(record_at(packets.word16, at + 2).value))
-        at += length
-    return 0
+def read_syn_options(packets, batch, row, start, stop):
+    """Reads MSS (RFC 9293, 3.7.1), window scale (RFC 7323, 2.2) and SACK permitted (RFC 2018) between two offsets."""
+    mss = find_option(packets, start, stop, TCP_OPTION_MSS)
+    scale = find_option(packets, start, stop, TCP_OPTION_WINDOW_SCALE)
+    batch.scale[row] = -1
+    if mss != 0 and packets.octets[mss + 1] == 4:
+        batch.mss[row] = swap16(int64(record_at(packets.word16, mss + 2).value))
+    if scale != 0 and packets.octets[scale + 1] == 3:
+        batch.scale[row] = min(int64(packets.octets[scale + 2]), HIGHEST_SCALE)
+    batch.sack_permitted[row] = int64(find_option(packets, start, stop, TCP_OPTION_SACK_PERMITTED) != 0)
 
 
 @kernel
@@ -196,7 +188,11 @@ def parse_tcp(packets, batch, row, held):
     batch.window[row] = swap16(int64(tcp.window))
     batch.payload[row] = transport + header
     batch.payload_length[row] -= header
-    batch.mss[row] = read_mss(packets, transport + TCP_LENGTH, transport + header) if control & SYN else 0
+    batch.mss[row], batch.stamps[row] = 0, 0
+    if header > TCP_LENGTH:
+        batch.stamps[row] = find_timestamps(packets, transport + TCP_LENGTH, transport + header)
+    if control & SYN:
+        read_syn_options(packets, batch, row, transport + TCP_LENGTH, transport + header)
     batch.kind[row] = KIND_TCP
     return OK
 

@@ -90,7 +90,7 @@ def finish(records, counters, hot, cold, connection, causes, now):
     work, done = records.work[connection], records.ring[head % records.ring.shape[0]]
     spliced = hot.options & SPLICED != 0
     done.opened, done.closed = work.opened, now
-    done.service, done.target = hot.service, hot.target
+    done.service, done.target = cold.service, cold.target
     for side in range(2):
         done.cause[side] = (causes >> (8 * side)) & 0xFF
         done.steps[side] = work.steps[side]

@@ -1,7 +1,7 @@
 """Release: gives back all that ended connections hold, one place for every way in which a connection ends."""
 from numpy import int64
 
-from .connection import CLIENT, HOLDS, NO_HELD, NO_TARGET, TARGET
+from .connection import BOUND, CLIENT, HOLDS, NO_HELD, TARGET
 from .counters import OF_SERVICE_OPEN, OF_TARGET_OPEN, OF_TARGET_TIMEOUTS, TOTAL_CLOSED, TOTAL_OPEN
 from .flow_table import hash_key, remove
 from .jit import kernel
@@ -29,9 +29,9 @@ def give_back(connections, connection, targets, sources):
         held.free_count[0] += 1
         cold.held = NO_HELD
         hot.options &= 0xFF ^ HOLDS
-    if hot.target != NO_TARGET:
+    if hot.options & BOUND:
         forget_key(connections, hot, connection, TARGET)
-        give_source(sources, record_at(targets.rows, hot.target).pool, int64(cold.source))
+        give_source(sources, record_at(targets.rows, int64(cold.target)).pool, int64(cold.source))
 
 
 @kernel
@@ -40,18 +40,18 @@ def release(connections, targets, sources, wheel, records, now):
     releases, counters = connections.releases, connections.counters
     for number in range(releases.filled[0]):
         connection, causes = releases.connection[number], releases.detail[number]
-        hot = record_at(connections.hot, connection)
-        finish(records, counters, hot, record_at(connections.cold, connection), connection, causes, now)
+        hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+        finish(records, counters, hot, cold, connection, causes, now)
         give_back(connections, connection, targets, sources)
         cancel(wheel, connection)
         counters.totals[TOTAL_OPEN] -= 1
         counters.totals[TOTAL_CLOSED] += 1
         counters.causes[CLIENT, causes & 0xFF] += 1
         counters.causes[TARGET, causes >> 8] += 1
-        counters.services[hot.service, OF_SERVICE_OPEN] -= 1
-        if hot.target != NO_TARGET:
-            counters.targets[hot.target, OF_TARGET_OPEN] -= 1
-            counters.targets[hot.target, OF_TARGET_TIMEOUTS] += int64(causes >> 8 == TIMEOUT)
+        counters.services[cold.service, OF_SERVICE_OPEN] -= 1
+        if hot.options & BOUND:
+            counters.targets[cold.target, OF_TARGET_OPEN] -= 1
+            counters.targets[cold.target, OF_TARGET_TIMEOUTS] += int64(causes >> 8 == TIMEOUT)
         connections.free[connections.free_count[0]] = connection
         connections.free_count[0] += 1
     releases.filled[0] = 0

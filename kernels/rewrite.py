@@ -3,11 +3,15 @@ from numpy import int64
 
 from .batch import DROP, FORWARD
 from .checksum import difference, update
+from .connection import DECLINED, PROMISED_TIMESTAMPS, SCALED, STAMPED, TARGET
 from .counters import DROP_LARGER_THAN_MTU, DROP_TTL_EXCEEDED, DROP_UNRESOLVED_NEIGHBOUR
+from .headers import RST, TCP_LENGTH
+from .insert_timestamps import insert_timestamps
 from .jit import kernel
 from .native import record_at, swap16, swap32
 from .neighbours import REACHABLE
 from .sequence import wrap
+from .tcp_options import translate_options
 
 
 @kernel
@@ -36,10 +40,13 @@ def write_ipv4(packets, at, source, destination):
 
 
 @kernel
-def write_tcp(packets, at, ports, seq, ack, addresses):
-    """Translates ports (both in one word, as they stand in the packet), sequence number and acknowledgement."""
+def write_tcp(packets, at, ports, seq, ack, changes):
+    """Translates ports (both in one word, as they stand in the packet), sequence number and acknowledgement.
+
+    `changes` is what else has changed of what the checksum covers, as a sum of differences.
+    """
     tcp = record_at(packets.tcp, at)
-    total = addresses + difference(int64(record_at(packets.word32, at).value), ports)
+    total = changes + difference(int64(record_at(packets.word32, at).value), ports)
     if int64(tcp.seq) != seq:
         total += difference(int64(tcp.seq), seq)
     if int64(tcp.ack) != ack:
@@ -62,7 +69,22 @@ def refuse_to_forward(packets, batch, row, neighbour, network):
 
 
 @kernel
-def rewrite(packets, batch, count, connections, network):
+def translate(packets, base, batch, row, connections, flow, now):
+    """Translates window and options of a row; returns what that adds to the checksum's sum."""
+    hot, declined = record_at(connections.hot, flow >> 1), 0
+    plain = batch.payload[row] - batch.transport[row] == TCP_LENGTH
+    if hot.options & (SCALED | STAMPED | DECLINED) == 0 and plain:
+        return 0
+    if hot.options & DECLINED:
+        declined = int64(record_at(connections.cold, flow >> 1).declined)
+    total = translate_options(packets, batch, row, hot, flow & 1, declined)
+    if flow & 1 == TARGET and declined & PROMISED_TIMESTAMPS and batch.control[row] & RST == 0:
+        total += insert_timestamps(packets, base, batch, row, connections, flow >> 1, now)
+    return total
+
+
+@kernel
+def rewrite(packets, base, batch, count, connections, network, now):
     """Translates all FORWARD rows toward the other side of their connection. The slot `rewrite`."""
     for row in range(count):
         if batch.verdict[row] != FORWARD:
@@ -76,12 +98,13 @@ def rewrite(packets, batch, count, connections, network):
             batch.verdict[row] = DROP
             connections.counters.drops[reason] += 1
             continue
-        write_ethernet(packets, batch.frame[row], neighbour, network)
-        addresses = write_ipv4(packets, batch.network[row], swap32(int64(hot.local_address[other])),
+        changes = translate(packets, base, batch, row, connections, flow, now)
+        changes += write_ipv4(packets, batch.network[row], swap32(int64(hot.local_address[other])),
                                swap32(int64(hot.remote_address[other])))
+        write_ethernet(packets, batch.frame[row], neighbour, network)
         ports = swap16(int64(hot.local_port[other])) | (swap16(int64(hot.remote_port[other])) << 16)
         write_tcp(packets, batch.transport[row], ports, swap32(wrap(batch.seq[row] + int64(hot.shift[side]))),
-                  swap32(wrap(batch.ack[row] - int64(hot.shift[other]))), addresses)
+                  swap32(wrap(batch.ack[row] - int64(hot.shift[other]))), changes)
         mbuf = record_at(packets.mbuf, batch.mbuf[row])
         if mbuf.offload != 0:  # a line that is only read need not be written back
             mbuf.offload = 0

@@ -14,10 +14,13 @@ STRAY_RESET, STRAY_DROP = 0, 1
 SERVICE = np.dtype([
     ("address", "i8"), ("port", "i8"), ("binding", "i8"), ("stray", "i8"), ("select", "i8"),
     ("first_member", "i8"), ("members", "i8"), ("fallback", "i8"), ("first_rule", "i8"), ("rules", "i8"),
+    ("offer", "i8"),
 ])
-"""`select` numbers the kernel among those composed into the loop; `fallback` is a target, or -1 to refuse."""
+"""`select` numbers the kernel among those composed into the loop; `fallback` is a target, or -1 to refuse.
+`offer` (PROMISED_* bits) is what every target of the service is believed to support: clients are promised no more."""
 
-TARGET = np.dtype([("address", "i8"), ("port", "i8"), ("neighbour", "i8"), ("pool", "i8"), ("mss", "i8")])
+TARGET = np.dtype([("address", "i8"), ("port", "i8"), ("neighbour", "i8"), ("pool", "i8"), ("stamps_known", "i8")])
+"""`stamps_known`: whether the target is known to use timestamps; until then its MSS leaves room for them (SPLICE 2.5)."""
 RULE = np.dtype([("pattern", "i8"), ("length", "i8"), ("member", "i8")])
 """Where the pattern starts in `Selection.patterns`, its length in bytes, and the member of the service it chooses."""
 

@@ -13,6 +13,7 @@ from .connection import (
     FIN_WAIT,
     HALF_CLOSED,
     HOLDS,
+    OWNS,
     NO_HELD,
     RST_OF_TARGET,
     RST_SEEN,
@@ -58,8 +59,8 @@ from .records import (
 from .sequence import before, distance, wrap
 
 WINDOW = 1 << 16
-"""The widest window there can be, as no scaling is agreed: what lies further from the receiver's last acknowledgement
-moves no number of ours. Anchored there, and not at `next`, so that corrupt segments cannot walk it away in steps."""
+"""The widest window without scaling: what lies further from the receiver's last acknowledgement moves no number of ours.
+Anchored there, and not at `next`, so that corrupt segments cannot walk it away in steps."""
 RESET_WINDOW = 1 << 16
 """How far from the receiver's last acknowledgement a RST may lie and still be passed on."""
 
@@ -140,7 +141,8 @@ def follow_numbers(batch, row, connections, connection, side, finishes):
     hot, other = record_at(connections.hot, connection), 1 - side
     stop = wrap(batch.seq[row] + batch.payload_length[row] + finishes)
     anchor = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
-    inside = 0 <= distance(stop, anchor) <= WINDOW
+    scale = int64(hot.scales) >> 4 if side == CLIENT else int64(hot.scales) & 0x0F
+    inside = 0 <= distance(stop, anchor) <= WINDOW << scale
     ahead = distance(stop, int64(hot.next[side]))
     if inside and (ahead > 0 or (finishes and ahead < 0)):
         if stop < int64(hot.next[side]) and ahead > 0:
@@ -159,6 +161,14 @@ def follow_acknowledgement(batch, row, connections, connection, side):
         hot.acked[side] = batch.ack[row]
         if side == TARGET and hot.options & HOLDS and distance(batch.ack[row], held_end(connections, connection)) >= 0:
             held_is_acknowledged(connections, connection)
+
+
+@kernel
+def keep_acknowledged(batch, row, connections, connection):
+    """Shows the client no acknowledgement below the held bytes, which we have acknowledged ourselves (SPLICE 1.2)."""
+    stop = held_end(connections, connection)
+    if before(batch.ack[row], stop):
+        batch.ack[row] = stop
 
 
 @kernel
@@ -228,6 +238,8 @@ def splice(batch, row, connections, connection, side, records, now, tick):
     hot.closing &= 0xFF ^ RST_SEEN
     inside = follow_numbers(batch, row, connections, connection, side, finishes)
     follow_acknowledgement(batch, row, connections, connection, side)
+    if side == TARGET and hot.options & (HOLDS | OWNS) == HOLDS | OWNS:
+        keep_acknowledged(batch, row, connections, connection)
     if inside and (finishes or hot.closing):
         close(batch, row, connections, connection, side, finishes, records, now)
     sent = int64(batch.payload_length[row] > 0)

@@ -1,6 +1,6 @@
 """Transition: what the TCP packets of a burst do to their connections, in order of arrival."""
 from .batch import KIND_TCP, PENDING, REFUSE
-from .connection import CLIENT, ESTABLISHED, FREE, NO_TARGET
+from .connection import BOUND, CLIENT, ESTABLISHED, FREE
 from .handshake import from_client, from_target
 from .jit import kernel
 from .native import record_at
@@ -9,7 +9,7 @@ from .wheel import TICK_MICROSECONDS
 
 
 @kernel
-def transition(packets, base, batch, count, connections, services, network, records, now):
+def transition(packets, base, batch, count, connections, services, targets, network, records, now):
     """Gives every pending TCP row its verdict, by the state of its connection. The slot `transition`.
 
     Rows of no connection are left to `refuse`. Segments of the engine's own are ordered with `emit`.
@@ -24,9 +24,9 @@ def transition(packets, base, batch, count, connections, services, network, reco
             continue
         connection, side = flow >> 1, flow & 1
         hot = record_at(connections.hot, connection)
-        if hot.state >= ESTABLISHED and hot.target != NO_TARGET:
+        if hot.state >= ESTABLISHED and hot.options & BOUND:
             splice(batch, row, connections, connection, side, records, now, tick)
         elif side == CLIENT:
             from_client(packets, base, batch, row, connections, connection, services, network, records, now, tick)
         else:
-            from_target(batch, row, connections, connection, network, records, now, tick)
+            from_target(packets, batch, row, connections, connection, services, targets, network, records, now, tick)

@@ -21,6 +21,8 @@ from pipeline.state import ORDERS, TIMERS_A_PASS, State
 
 NEIGHBOURS = 16384
 """Hosts on-link that one worker can know."""
+OFFER = connection.PROMISED_SACK | connection.PROMISED_TIMESTAMPS | connection.PROMISED_SCALING
+"""What targets are believed to support until one has declined it."""
 EMPTY_PASSES = 2000
 """Passes without a packet before a worker that backs off sleeps for the first time: some 50 microseconds of spinning."""
 
@@ -152,7 +154,7 @@ def make_selection(configuration):
                         services.IMMEDIATE if service.binding == "immediate" else services.DELAYED,
                         services.STRAY_DROP if service.stray == "drop" else services.STRAY_RESET,
                         kernels.index(service.select), first_member, len(service.targets), fallback,
-                        len(rules), len(service.rules))
+                        len(rules), len(service.rules), OFFER)
         first_member += len(service.targets)
         for rule in service.ordered_rules:
             pattern = rule.match.encode()

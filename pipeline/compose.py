@@ -42,8 +42,9 @@ SIGNATURES = {
     "parse": ("packets", "base", "batch", "count", "port", "network", "counters"),
     "lookup": ("batch", "count", "buckets", "hot"),
     "select": ("payload", "service", "selection"),
-    "transition": ("packets", "base", "batch", "count", "connections", "services", "network", "records", "now"),
-    "rewrite": ("packets", "batch", "count", "connections", "network"),
+    "transition": ("packets", "base", "batch", "count", "connections", "services", "targets", "network", "records",
+                   "now"),
+    "rewrite": ("packets", "base", "batch", "count", "connections", "network", "now"),
 }
 """Parameters of a kernel in each slot; `loop.py` shows what is handed over."""
 
@@ -128,7 +129,7 @@ def source(kernels, selects, device):
     text = (pathlib.Path(__file__).parent / "loop.py").read_text()
     head, _, rest = text.partition(BEGIN)
     tail = rest.partition(END)[2]
-    lines = ["from pipeline.compose import kernel_at\n", "from pipeline.kernels.native import whole\n",
+    lines = ["from pipeline.compose import kernel_at\n", "from pipeline.kernels.native import whole_number\n",
              f"from pipeline.kernels.{device}_device import allocate, pause, receive, release as free, transmit\n"]
     for slot in ("lookup", "parse", "rewrite", "transition"):
         lines.append(_import_lines(slot, place_of(slot, kernels.get(slot, SLOTS[slot][0][0])), slot))
@@ -136,7 +137,7 @@ def source(kernels, selects, device):
         lines.append(_import_lines("select", place_of("select", name), f"select_{number}"))
     lines.append("\n\n@kernel\ndef select(number, payload, service, selection):\n")
     for number in range(len(selects)):
-        lines.append(f"    if number == {number}:\n        return whole(select_{number}(payload, service, selection))\n")
+        lines.append(f"    if number == {number}:\n        return whole_number(select_{number}(payload, service, selection))\n")
     lines.append("    return NO_MATCH\n\n\n")
     return head + "".join(lines) + tail
 

@@ -3,6 +3,7 @@
 `pipeline.compose` writes a copy of this file for each composition, with the imports between the two marks replaced by
 the kernels that the configuration names; as it stands it runs our own kernels over memory ports.
 """
+# isort: skip_file
 from pipeline.kernels.arp import answer_arp, build_requests, neighbours_to_ask
 from pipeline.kernels.build import build
 from pipeline.kernels.clock import read_clock, refill
@@ -48,11 +49,11 @@ def choose(connections, selection):
     """Has the select kernel of its service answer for every connection in `choices`: what was held so far is shown."""
     choices, held = connections.choices, connections.held
     for number in range(choices.filled[0]):
-        hot = connections.hot[choices.connection[number]]
-        service = hot.service
+        hot, cold = connections.hot[choices.connection[number]], connections.cold[choices.connection[number]]
+        service = cold.service
         start, length = 0, 0
         if hot.options & HOLDS:
-            slot = connections.cold[choices.connection[number]].held
+            slot = cold.held
             start, length = slot * held.limit[0], held.length[slot]
         choices.detail[number] = select(selection.services[service].select, held.octets[start:start + length], service,
                                         selection)
@@ -75,7 +76,7 @@ def timers(state, phase, stopped, now):
         refill(state.connections.budget, now)
         neighbours_to_ask(state.network, state.requests, now)
     count = advance(state.wheel, tick, state.expired)
-    expire(state.connections, state.expired, count, state.network, state.records, now)
+    expire(state.connections, state.expired, count, state.targets, state.network, state.records, now)
     return True
 
 
@@ -116,10 +117,10 @@ def stages(state, port, count, draining, now):
     release(connections, state.targets, state.sources, state.wheel, state.records, now)
     if count > 0:
         open_connections(packets, batch, count, connections, services, network, state.records, draining, now)
-        transition(packets, base, batch, count, connections, services, network, state.records, now)
+        transition(packets, base, batch, count, connections, services, state.targets, network, state.records, now)
         choose(connections, state.selection)
         connect(connections, state.selection, state.targets, state.sources, network, state.records, now)
-        rewrite(packets, batch, count, connections, network)
+        rewrite(packets, base, batch, count, connections, network, now)
         refuse(packets, batch, count, services, network, state.connections.budget, counters)
     set_timers(connections, state.wheel, now)
     own_frames(state, now)

@@ -95,7 +95,7 @@ def test_every_select_kernel_is_imported_under_its_number():
     for number, name in enumerate(("http_host", "round_robin", "http_path")):
         assert (
             f"import {name} as select_{number}\n" in made
-            and f"return select_{number}(payload, service, selection)" in made
+            and f"return whole_number(select_{number}(payload, service, selection))" in made
         )
     assert "dpdk_device" in made and "memory_device" not in made
 
@@ -106,7 +106,7 @@ def test_every_select_kernel_is_imported_under_its_number():
         (
             "select",
             "round_robbin",
-            ['kernels.select = "round_robbin"', "round_robin, http_path, http_host, number_modulo"],
+            ['services: select = "round_robbin"', "round_robin, http_path, http_host, number_modulo"],
         ),
         ("lookup", "linear", ['kernels.lookup = "linear"', "bucketed"]),
         ("select", "no.such.module:f", ["no.such.module:f", "cannot be loaded", "No module named 'no'"]),
@@ -127,9 +127,7 @@ def test_a_wrong_signature_is_refused_with_both_side_by_side(user):
     assert (
         "select(payload, service, selection)" in said and "mine(payload, service)" in said and "wrong signature" in said
     )
-    assert "parse(packets, base, batch, count, port, network, counters)" in refused(
-        "parse", "pipeline.kernels.rewrite:rewrite"
-    )
+    assert "lookup(batch, count, buckets, hot)" in refused("lookup", "pipeline.kernels.rewrite:rewrite")
 
 
 def test_a_file_with_a_syntax_error_is_refused_by_its_name(user):

@@ -62,7 +62,7 @@ def passed(frame, side, number=3, segment_length=None, verdict=FORWARD):
     count = BED.parse([frame], side, segment_length)
     assert count == 1 and BED.batch.verdict[0] == PENDING
     BED.batch.flow[0], BED.batch.verdict[0] = 2 * number + side, verdict
-    rewrite(BED.packets, BED.batch, 1, BED.connections, BED.state.network)
+    rewrite(BED.packets, BED.state.base[0], BED.batch, 1, BED.connections, BED.state.network, 0)
     found = BED.frame(0)
     BED.free(1)
     return found
@@ -189,6 +189,6 @@ def test_offload_marks_of_the_way_in_do_not_go_out():
     BED.batch.flow[0], BED.batch.verdict[0] = 6, FORWARD
     mbuf = BED.arena.native.mbuf[int(BED.batch.mbuf[0])]
     mbuf.offload = 1 << 8
-    rewrite(BED.packets, BED.batch, 1, BED.connections, BED.state.network)
+    rewrite(BED.packets, BED.state.base[0], BED.batch, 1, BED.connections, BED.state.network, 0)
     assert mbuf.offload == 0
     BED.free(1)

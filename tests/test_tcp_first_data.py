@@ -84,6 +84,7 @@ def test_need_more_waits_for_the_rest_of_the_request_line(proxy):
     client = proxy.client(PATH)
     handshake(client)
     client.send("PA", REQUEST[:7])
+    client.expect("A", seq=1, ack=8)
     proxy.wait(0.2)
     proxy.silent()
     assert proxy.state_of(client) == "first_data"
@@ -107,7 +108,7 @@ def test_need_more_that_fills_the_held_bytes_goes_to_the_default(proxy):
     handshake(client)
     data = b"x" * HELD_BYTES
     client.send("A", data[:-1])
-    proxy.silent()
+    client.expect("A", seq=1, ack=HELD_BYTES, window=1)
     client.send("A", data[-1:])
     server = proxy.accept("c")
     server.send("SA", mss=1460)
@@ -155,7 +156,9 @@ def test_rule_1_4_the_first_copy_of_each_octet_wins(proxy):
     client = proxy.client(PATH)
     handshake(client)
     client.send("PA", b"GET /b")
+    client.expect("A", seq=1, ack=7)
     client.send("PA", b"GET /a", seq=1)
+    client.expect("A", seq=1, ack=7)
     client.send("PA", b"PUT /b/c HTTP/1.1\r\n\r\n", seq=1)
     server = proxy.accept("b")
     server.send("SA")
@@ -249,6 +252,7 @@ def test_a_fin_ends_the_waiting_for_more(proxy):
     client = proxy.client(PATH)
     handshake(client)
     client.send("PA", b"GET /b")
+    client.expect("A", seq=1, ack=7)
     client.send("FA")
     server = proxy.accept("c")
     server.send("SA")
@@ -280,6 +284,7 @@ def test_an_exact_rst_before_binding_ends_it(proxy):
     client = proxy.client(PATH)
     handshake(client)
     client.send("PA", b"GET /b")
+    client.expect("A", seq=1, ack=7)
     client.send("R", seq=1)
     assert proxy.state_of(client) == "first_data" and proxy.drops() == {"unexpected_segment": 1}
     client.send("R")
@@ -424,3 +429,20 @@ def test_immediate_binding_with_payload_in_the_handshakes_last_segment_takes_one
     server.expect("PA", seq=1, ack=1, data=b"HELO\r\n")
     handshake(other)
     proxy.accept("b")
+
+
+def test_rule_1_2_bytes_that_do_not_tell_yet_are_acknowledged_and_ours_to_deliver(proxy):
+    client = proxy.client(PATH)
+    handshake(client)
+    client.send("PA", b"GET ")
+    client.expect("A", seq=1, ack=5, window=HELD_BYTES - 4)
+    client.send("PA", b"/b HTTP/1.1\r\n\r\n")
+    server = proxy.accept("b")
+    server.send("SA")
+    server.expect("PA", seq=1, data=b"GET /b HTTP/1.1\r\n\r\n")
+    server.send("A", ack=3)
+    client.expect("A", seq=1, ack=20)
+    server.send("A", ack=20)
+    client.expect("A", seq=1, ack=20)
+    client.send("RA")
+    server.expect("RA")

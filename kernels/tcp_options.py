@@ -1,0 +1,173 @@
+"""TCP options: found in a header, agreed on both sides, translated as packets pass (SPLICE 2; RFC 7323, RFC 2018).
+
+What the client is promised (`agreed`) is what it offered and every target of the service is believed to support. What
+the target then declines is remembered for the service; the connection in which it was found out is translated.
+"""
+from numpy import int64
+
+from .checksum import difference, fold
+from .connection import (
+    CLIENT,
+    PROMISED_SACK,
+    PROMISED_SCALING,
+    PROMISED_TIMESTAMPS,
+    SCALED,
+    STAMPED,
+    TARGET,
+)
+from .headers import (
+    TCP_LENGTH,
+    TCP_OPTION_END,
+    TCP_OPTION_NOP,
+    TCP_OPTION_SACK,
+    TCP_OPTION_TIMESTAMPS,
+)
+from .initial_number import half_siphash
+from .jit import kernel
+from .native import record_at, swap16, swap32
+from .sequence import wrap
+
+ALIGNED_TIMESTAMPS = 0x0A080101
+"""NOP, NOP, timestamps, length 10, as a little-endian machine loads it: the layout of RFC 7323, appendix A."""
+TIMESTAMPS_LENGTH = 12
+PROXY_SCALE = 10
+"""The window scale that clients are offered (SPLICE 2.3): a target with another one is translated."""
+HIGHEST_SCALE = 14
+
+
+@kernel
+def find_option(packets, start, stop, kind):
+    """Returns the byte offset of the first option of a kind between two offsets, 0 where there is none."""
+    at = start
+    while at < stop:
+        option = int64(packets.octets[at])
+        if option == TCP_OPTION_END:
+            break
+        if option == TCP_OPTION_NOP:
+            at += 1
+            continue
+        if at + 1 >= stop:
+            break
+        length = int64(packets.octets[at + 1])
+        if length < 2 or at + length > stop:
+            break
+        if option == kind:
+            return at
+        at += length
+    return 0
+
+
+@kernel
+def find_timestamps(packets, start, stop):
+    """Returns the byte offset of TSval in the options between two offsets, 0 without timestamps; TSecr is 4 further."""
+    if stop - start >= TIMESTAMPS_LENGTH and int64(record_at(packets.word32, start).value) == ALIGNED_TIMESTAMPS:
+        return start + 4
+    at = find_option(packets, start, stop, TCP_OPTION_TIMESTAMPS)
+    return at + 2 if at != 0 and packets.octets[at + 1] == 10 else 0
+
+
+@kernel
+def stamp_clock(connections, hot, now):
+    """Returns our TSval toward the client at `now`: milliseconds from a start that only the key knows (RFC 7323, 5.4)."""
+    ports = (int64(hot.remote_port[CLIENT]) << 16) | int64(hot.local_port[CLIENT])
+    secret = connections.secret
+    start = half_siphash(secret[1], secret[0], int64(hot.remote_address[CLIENT]), int64(hot.local_address[CLIENT]), ports)
+    return wrap(start + now // 1000)
+
+
+@kernel
+def offered(batch, row):
+    """Returns what a SYN or SYN-ACK offers: PROMISED_* bits."""
+    return ((PROMISED_SACK if batch.sack_permitted[row] else 0) | (PROMISED_TIMESTAMPS if batch.stamps[row] else 0)
+            | (PROMISED_SCALING if batch.scale[row] >= 0 else 0))
+
+
+@kernel
+def replace(packets, transport, at, new):
+    """Writes a 32-bit word of the header (host order) at any offset; returns what that adds to the checksum's sum."""
+    word = record_at(packets.word32, at)
+    old, new = int64(word.value), swap32(new)
+    word.value = new
+    change = fold(difference(old, new))
+    return swap16(change) if (at - transport) & 1 else change
+
+
+@kernel
+def shift_timestamps(packets, batch, row, hot, side):
+    """Shifts the target's TSval, or the client's TSecr, by the connection's constant (SPLICE 2.4)."""
+    at, by = batch.stamps[row], int64(hot.timestamp_shift)
+    if at == 0:
+        return 0
+    if side == CLIENT:
+        at, by = at + 4, -by
+    value = swap32(int64(record_at(packets.word32, at).value))
+    return replace(packets, batch.transport[row], at, wrap(value + by))
+
+
+@kernel
+def shift_sack(packets, batch, row, hot, side):
+    """Shifts the edges of selective acknowledgements: they are numbers of the other side's data (RFC 2018, section 3)."""
+    by = int64(hot.shift[1 - side])
+    transport, stop = batch.transport[row], batch.payload[row]
+    plain = TCP_LENGTH + (TIMESTAMPS_LENGTH if batch.stamps[row] != 0 else 0)
+    if by == 0 or stop - transport <= plain:
+        return 0
+    at = find_option(packets, transport + TCP_LENGTH, stop, TCP_OPTION_SACK)
+    if at == 0:
+        return 0
+    total = 0
+    for edge in range(at + 2, at + int64(packets.octets[at + 1]) - 3, 4):
+        value = swap32(int64(record_at(packets.word32, edge).value))
+        total += replace(packets, transport, edge, wrap(value - by))
+    return total
+
+
+@kernel
+def scale_window(packets, batch, row, hot, side, declined):
+    """Shows a window in the scale that the other end was promised, rounded down, at most 65,535 (SPLICE 2.3)."""
+    theirs = int64(hot.scales) >> 4
+    window = batch.window[row]
+    if side == TARGET:
+        shown = min((window << theirs) >> PROXY_SCALE, 0xFFFF)
+    elif hot.scales & 0x0F and declined & PROMISED_SCALING:
+        shown = min(window << (int64(hot.scales) & 0x0F), 0xFFFF)
+    else:
+        return 0
+    tcp = record_at(packets.tcp, batch.transport[row])
+    old, new = int64(tcp.window), swap16(shown)
+    tcp.window = new
+    return difference(old, new) if old != new else 0
+
+
+@kernel
+def blank(packets, batch, row, kind):
+    """Overwrites an option of a kind with NOPs; returns what that adds to the checksum's sum."""
+    transport, stop = batch.transport[row], batch.payload[row]
+    at = find_option(packets, transport + TCP_LENGTH, stop, kind)
+    total = 0
+    if at != 0:
+        for octet in range(at, at + int64(packets.octets[at + 1])):
+            change = TCP_OPTION_NOP - int64(packets.octets[octet])
+            packets.octets[octet] = TCP_OPTION_NOP
+            total += fold(0xFFFFFFFF + (change if (octet - transport) & 1 == 0 else change * 256))
+    return total
+
+
+@kernel
+def translate_options(packets, batch, row, hot, side, declined):
+    """Translates window and options of a packet toward the other side; returns what that adds to the checksum's sum.
+
+    `declined`: PROMISED_* that the target does without, 0 as a rule.
+    """
+    total = 0
+    if hot.options & SCALED:
+        total += scale_window(packets, batch, row, hot, side, declined)
+    if hot.options & STAMPED:
+        total += shift_timestamps(packets, batch, row, hot, side)
+    total += shift_sack(packets, batch, row, hot, side)
+    if side == CLIENT and declined:
+        if declined & PROMISED_SACK:
+            total += blank(packets, batch, row, TCP_OPTION_SACK)
+        if declined & PROMISED_TIMESTAMPS:
+            total += blank(packets, batch, row, TCP_OPTION_TIMESTAMPS)
+    return total
