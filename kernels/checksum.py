@@ -12,10 +12,8 @@ from .native import record_at, swap16
 
 @kernel
 def fold(total):
-    """Returns a sum of words (0 .. 2**62) folded to 16 bits."""
-    total = (total & 0xFFFFFFFF) + (total >> 32)
-    total = (total & 0xFFFFFFFF) + (total >> 32)
-    total = (total & 0xFFFF) + (total >> 16)
+    """Returns a sum of words (0 .. 2**48: what 64 KiB can add up to) folded to 16 bits."""
+    total = (total & 0xFFFF) + ((total >> 16) & 0xFFFF) + (total >> 32)
     total = (total & 0xFFFF) + (total >> 16)
     return (total & 0xFFFF) + (total >> 16)
 

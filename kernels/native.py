@@ -52,6 +52,7 @@ def _portable_crc32c(seed, word):
 def _intrinsic(signature):
     """Wraps `emit(builder, arguments) -> value` as a Numba intrinsic with one fixed `signature`."""
     def decorate(emit):
+        """Makes an intrinsic of `emit`, under its name."""
         count = len(signature.args)
         arguments = ", ".join(f"a{number}" for number in range(count))
         scope = {"signature": signature, "emit": emit}

@@ -87,7 +87,10 @@ def _chain_is_whole(packets, base, mbuf):
 
 @kernel
 def parse_frame(packets, base, batch, row, mac_high, mac_low, notices):
-    """Reads mbuf, Ethernet header and VLAN tag; stores `frame`, `network` and, for now, the ethertype in `kind`."""
+    """Reads mbuf, Ethernet header and VLAN tag, stores `frame` and `network`.
+
+    Returns the ethertype, or -1 - a drop reason.
+    """
     mbuf = batch.mbuf[row]
     head = record_at(packets.mbuf, mbuf)
     frame = data_start(packets, base, mbuf)
@@ -95,64 +98,62 @@ def parse_frame(packets, base, batch, row, mac_high, mac_low, notices):
     batch.frame[row] = frame
     if head.segments != 1:
         if not _chain_is_whole(packets, base, mbuf):
-            return DROP_MBUF_CHAIN
+            return -1 - DROP_MBUF_CHAIN
         notices[NOTICE_SEVERAL_SEGMENTS] += 1
     elif int64(head.packet_length) != length or not _is_in_buffer(packets, base, mbuf):
-        return DROP_MBUF_CHAIN
+        return -1 - DROP_MBUF_CHAIN
     if length < ETHERNET_LENGTH:
-        return DROP_RUNT_FRAME
+        return -1 - DROP_RUNT_FRAME
     ethernet = record_at(packets.ethernet, frame)
     high, low = swap16(int64(ethernet.destination_high)), swap32(int64(ethernet.destination_low))
     ethertype = swap16(int64(ethernet.ethertype))
     network = frame + ETHERNET_LENGTH
     if ethertype == ETHERTYPE_VLAN or ethertype == ETHERTYPE_QINQ:
         if length < ETHERNET_LENGTH + VLAN_LENGTH:
-            return DROP_RUNT_FRAME
+            return -1 - DROP_RUNT_FRAME
         if swap16(int64(record_at(packets.vlan, network).tag)) & 0x0FFF != 0:
-            return DROP_OTHER_VLAN
+            return -1 - DROP_OTHER_VLAN
         notices[NOTICE_VLAN_PRIORITY] += 1
         ethertype = swap16(int64(record_at(packets.vlan, network).ethertype))
         network += VLAN_LENGTH
     if high != mac_high or low != mac_low:
         if ethertype != ETHERTYPE_ARP or high != 0xFFFF or low != 0xFFFFFFFF:
-            return DROP_OTHER_MAC
+            return -1 - DROP_OTHER_MAC
     batch.network[row] = network
-    batch.kind[row] = ethertype
-    return OK
+    return ethertype
 
 
 @kernel
 def parse_ipv4(packets, batch, row, held, frame_length, notices):
     """Checks the IPv4 header; `held` bytes of the frame lie in the first mbuf, `frame_length` in all.
 
-    Stores addresses, `transport`, the protocol in `kind` and, for now, the length behind the header in
-    `payload_length`. Ethernet padding is left out; fragments are refused, since they name no ports.
+    Stores addresses, `transport` and, for now, the length behind the header in `payload_length`. Returns the protocol, or
+    -1 - a drop reason. Ethernet padding is left out; fragments are refused, since they name no ports.
     """
     network = batch.network[row]
     before = network - batch.frame[row]
     if held - before < IPV4_LENGTH:
-        return DROP_IPV4_HEADER
+        return -1 - DROP_IPV4_HEADER
     ip = record_at(packets.ipv4, network)
     header = (int64(ip.version_length) & 0xF) * 4
     if int64(ip.version_length) >> 4 != 4 or header < IPV4_LENGTH or held - before < header:
-        return DROP_IPV4_HEADER
+        return -1 - DROP_IPV4_HEADER
     total = swap16(int64(ip.total_length))
     if total < header or total > frame_length - before:
-        return DROP_IPV4_LENGTH
+        return -1 - DROP_IPV4_LENGTH
     total_sum = sum_ipv4(packets, network)
     if header != IPV4_LENGTH:
         total_sum += sum_octets(packets, network + IPV4_LENGTH, header - IPV4_LENGTH)
         notices[NOTICE_IPV4_OPTIONS] += 1
     if fold(total_sum) != 0xFFFF:
-        return DROP_IPV4_CHECKSUM
+        return -1 - DROP_IPV4_CHECKSUM
     if swap16(int64(ip.fragment)) & 0x3FFF != 0:
-        return DROP_FRAGMENT
+        return -1 - DROP_FRAGMENT
     batch.source[row] = swap32(int64(ip.source))
     batch.destination[row] = swap32(int64(ip.destination))
     batch.transport[row] = network + header
     batch.payload_length[row] = total - header
-    batch.kind[row] = int64(ip.protocol)
-    return OK
+    return int64(ip.protocol)
 
 
 @kernel
@@ -193,31 +194,27 @@ def parse_tcp(packets, batch, row, held):
         batch.stamps[row] = find_timestamps(packets, transport + TCP_LENGTH, transport + header)
     if control & SYN:
         read_syn_options(packets, batch, row, transport + TCP_LENGTH, transport + header)
-    batch.kind[row] = KIND_TCP
     return OK
 
 
 @kernel
 def parse_row(packets, base, batch, row, mac_high, mac_low, notices):
     """Parses one packet up to its transport header; returns OK or a drop reason."""
-    reason = parse_frame(packets, base, batch, row, mac_high, mac_low, notices)
-    if reason != OK:
-        return reason
+    ethertype = parse_frame(packets, base, batch, row, mac_high, mac_low, notices)
+    if ethertype < 0:
+        return -1 - ethertype
     head = record_at(packets.mbuf, batch.mbuf[row])
     held = int64(head.data_length)
-    ethertype = batch.kind[row]
-    batch.kind[row] = KIND_NONE
     if ethertype == ETHERTYPE_ARP:
         batch.kind[row] = KIND_ARP
         return OK if held >= batch.network[row] - batch.frame[row] + ARP_LENGTH else DROP_ARP_INVALID
     if ethertype != ETHERTYPE_IPV4:
         return DROP_OTHER_ETHERTYPE
-    reason = parse_ipv4(packets, batch, row, held, int64(head.packet_length), notices)
-    if reason != OK:
-        return reason
-    protocol = batch.kind[row]
-    batch.kind[row] = KIND_NONE
+    protocol = parse_ipv4(packets, batch, row, held, int64(head.packet_length), notices)
+    if protocol < 0:
+        return -1 - protocol
     if protocol == PROTOCOL_TCP:
+        batch.kind[row] = KIND_TCP
         return parse_tcp(packets, batch, row, held)
     if protocol != PROTOCOL_ICMP:
         return DROP_OTHER_PROTOCOL
@@ -250,7 +247,6 @@ def parse(packets, base, batch, count, port, network, counters):
         batch.port[row] = port
         batch.out_port[row] = port
         batch.flow[row] = NO_FLOW
-        batch.kind[row] = KIND_NONE
         batch.verdict[row] = PENDING
         reason = parse_row(packets, base, batch, row, mac_high, mac_low, counters.notices)
         if reason != OK:
