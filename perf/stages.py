@@ -260,7 +260,7 @@ def show(result):
 
 
 @click.command(help=__doc__.partition("\n\n")[0], context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--connections", default=1000, show_default=True, type=click.IntRange(1, 4_000_000),
+@click.option("--connections", default=10_000, show_default=True, type=click.IntRange(1, 4_000_000),
               help="Established connections that the packets belong to.")
 @click.option("--packets", default=1024, show_default=True, type=click.IntRange(64, 1 << 16), help="Packets a run.")
 @click.option("--runs", default=50, show_default=True, type=click.IntRange(1), help="Runs of each measurement.")
