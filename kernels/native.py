@@ -149,6 +149,7 @@ else:
         size = records.dtype.size if records.layout == "C" else 1
 
         def emit(context, builder, signature, arguments):
+            """Adds the place to the address of the first record."""
             data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
             offset = builder.mul(arguments[1], I64(size))
             address = builder.gep(builder.bitcast(data, I8.as_pointer()), [offset])
@@ -170,6 +171,7 @@ else:
             raise errors.TypingError(f"a select kernel has to answer with a whole number on every path, not with {value}")
 
         def emit(context, builder, signature, arguments):
+            """Widens the number."""
             return context.cast(builder, arguments[0], value, types.int64)
         return types.int64(value), emit
 

@@ -21,6 +21,7 @@ from pipeline.kernels.release import release
 from pipeline.kernels.services import NO_MATCH
 from pipeline.kernels.verify import verify
 from pipeline.kernels.wheel import TICK_MICROSECONDS, advance
+from pipeline.state import DRAIN, STOP
 
 # composed from here
 from pipeline.kernels.lookup import bucketed as lookup
@@ -40,7 +41,6 @@ def select(number, payload, service, selection):
 # composed to here
 
 
-RUN, DRAIN, STOP = 0, 1, 2
 STOPPED_A_PASS = 64
 
 

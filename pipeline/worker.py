@@ -4,6 +4,7 @@ import os
 import threading
 
 from pipeline.kernels import native
+from pipeline.kernels.jit import loop
 from pipeline.state import DRAIN, STOP
 
 
@@ -29,11 +30,11 @@ class Worker:
 
     def drain(self):
         """Has the worker refuse new connections and end with the last open one."""
-        native_store(self.state.control, DRAIN)
+        self.state.control[0] = DRAIN  # an aligned store of 8 bytes is seen whole
 
     def stop(self):
         """Has the worker reset all connections and end."""
-        native_store(self.state.control, STOP)
+        self.state.control[0] = STOP
 
     def ended(self, timeout):
         """Waits at most `timeout` seconds; returns whether the worker has ended."""
@@ -41,23 +42,7 @@ class Worker:
         return not self.thread.is_alive()
 
 
-def native_store(control, phase):
-    """Tells a worker what to do; an aligned store of 8 bytes is seen whole."""
-    control[0] = phase
-
-
+@loop
 def read_ticks():
     """Returns what the clock of the kernels shows now."""
-    return _read_ticks()
-
-
-def _make_reader():
-    from pipeline.kernels.jit import loop
-
-    @loop
-    def reader():
-        return native.ticks()
-    return reader
-
-
-_read_ticks = _make_reader()
+    return native.ticks()
