@@ -56,11 +56,11 @@ def send_syn(connections, connection, targets, network):
     It leaves room for timestamps that we would have to insert, until the target is known to use them (SPLICE 2.5).
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    seq = wrap(int64(cold.client_isn) + int64(hot.shift[CLIENT]))
+    seq = int64(cold.syn_isn)
     room = TIMESTAMPS_LENGTH if cold.agreed & PROMISED_TIMESTAMPS else 0
     if record_at(targets.rows, int64(cold.target)).stamps_known:
         room = 0
-    window = min(int64(cold.window) << (int64(hot.scales) & 0x0F), 0xFFFF)
+    window = min(int64(cold.window[CLIENT]) << (int64(hot.scales) & 0x0F), 0xFFFF)
     emit(connections, connection, TARGET, SYN, seq, 0, window, min(int64(cold.mss[CLIENT]), network.mss[0]) - room, 0, 0)
     connections.counters.events[TARGET, SENT_SYN] += 1
 
@@ -122,7 +122,7 @@ def ask_for_more(connections, connection):
 
 @kernel
 def connect(connections, selection, targets, sources, network, records, now):
-    """Goes through `choices`, whose detail is the select kernel's answer, and empties it."""
+    """Goes through `choices`, with the answers of the select kernels, and empties it."""
     choices, counters = connections.choices, connections.counters
     tick = now // TICK_MICROSECONDS
     for number in range(choices.filled[0]):
@@ -131,7 +131,7 @@ def connect(connections, selection, targets, sources, network, records, now):
         hot.options &= 0xFF ^ ASKED
         if hot.state != FIRST_DATA:
             continue
-        target = target_of(connections, connection, choices.detail[number], selection, targets)
+        target = target_of(connections, connection, choices.answer[number], selection, targets)
         if target == NEED_MORE:
             ask_for_more(connections, connection)
             continue

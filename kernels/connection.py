@@ -32,9 +32,18 @@ SPLICED = 4       # options: the target has answered
 BOUND = 8         # options: it has a target
 STAMPED = 16      # options: timestamps are in use on both sides
 SCALED = 32       # options: the client was promised window scaling
-DECLINED = 64     # options: the target does without something that the client was promised
+SPECIAL = 64      # options: `special` of the cold record says what is not as usual
 OWNS = 128        # options: held bytes have been acknowledged to the client, so they are ours to deliver (SPLICE 1.2)
-PROMISED_SACK, PROMISED_TIMESTAMPS, PROMISED_SCALING = 1, 2, 4
+PROMISED_SACK, PROMISED_TIMESTAMPS, PROMISED_SCALING, PROMISED_ECN = 1, 2, 4, 8
+
+DECLINED = 15     # special: PROMISED_* that the target does without
+NARROW = 16       # special: the target takes smaller segments than the client was told: they are split (SPLICE 2.6)
+SHAPED = 32       # special, shifted by the side that sends: its payload is shown to a payload kernel (SPLICE 5)
+WAITS = 128       # special: segments of this connection lie in the waiting room
+AGED = 256        # special: the client's timestamps are shifted by `stamp_shift` (SPLICE 3.2)
+PLAIN = 512       # special: mode `simple`, options go end to end
+REWRITTEN = 1024  # special: select, or a payload kernel, has changed the held bytes
+LENT = 2048       # special: its source port has been given back while it waits out TIME_WAIT
 
 HOT = np.dtype([
     ("remote_address", "u4", (2,)),   # of the client and of the target
@@ -54,18 +63,22 @@ HOT = np.dtype([
 
 COLD = np.dtype([
     ("client_isn", "u4"), ("proxy_isn", "u4"),    # initial numbers of the client's SYN and of our SYN-ACK
+    ("syn_isn", "u4"),                            # initial number of our SYN to the target
     ("target", "u2"), ("service", "u2"),          # target is NO_TARGET until one was chosen
     ("since", "u4"),                              # tick at which a handshake state was entered
     ("retry", "u4"),                              # tick of the next retransmission of ours, 0 for none
     ("held", "u4"),                               # slot of the held bytes, or NO_HELD
     ("source", "u4"),                             # entry taken from the target's pool of source ports
-    ("mss", "u2", (2,)), ("window", "u2"),        # each side's MSS, the client's last window before binding
-    ("agreed", "u1"), ("declined", "u1"),         # PROMISED_* to the client; which of them the target does without
-    ("tries", "u1"), ("rest", "u1"),
+    ("mss", "u2", (2,)), ("window", "u2", (2,)),  # each side's MSS; its last window, as on the wire, where it is kept
+    ("agreed", "u1"), ("tries", "u1"),            # PROMISED_* to the client; retransmissions so far
+    ("special", "u2"),                            # DECLINED and the other bits of what is not as usual
     ("stamps", "u4", (2,)),                       # TSval of each side's last segment before they were spliced
+    ("stamp_shift", "u4"),                        # added to the client's TSval toward the target, where AGED
     ("wraps", "u1", (2,)),                        # how often `next` has passed 2**32, for the records
+    ("duplicates", "u1"), ("last_duplicate", "u1"),  # of acknowledgements, for storms: how many, from which side
+    ("failed", "u2", (2,)),                       # targets that have failed this connection, or NO_TARGET
 ])
-"""What only handshakes, retransmissions, time-outs and the end of a connection touch: 48 bytes."""
+"""What only handshakes, retransmissions, time-outs, rare cases and the end of a connection touch: 64 bytes."""
 
 
 class Held(NamedTuple):
@@ -101,6 +114,15 @@ class Listed(NamedTuple):
     detail: np.ndarray      # what the stage wants to know of it
 
 
+class Choices(NamedTuple):
+    """Connections ready to be given a target, in order. int64."""
+
+    filled: np.ndarray      # [1]
+    connection: np.ndarray
+    row: np.ndarray         # the batch's row of the SYN that is to be passed on (mode `simple`), or -1
+    answer: np.ndarray      # what the select kernel answered
+
+
 class Connections(NamedTuple):
     """All connections of a worker and what its stages share; setting up fills it, one worker alone touches it."""
 
@@ -111,7 +133,7 @@ class Connections(NamedTuple):
     buckets: np.ndarray     # flow_table.BUCKET [power of two]
     held: Held
     segments: Segments
-    choices: Listed         # ready to be given a target; detail: what select answered
+    choices: Choices
     touched: Listed         # their timer has to be set anew
     releases: Listed        # have ended; detail: release causes, client's + 256 * target's
     timeouts: np.ndarray    # int64 [8] ticks by state
@@ -123,6 +145,11 @@ class Connections(NamedTuple):
 def allocate_listed(capacity):
     """Returns an empty `Listed` of `capacity` rows."""
     return Listed(np.zeros(1, np.int64), np.zeros(capacity, np.int64), np.zeros(capacity, np.int64))
+
+
+def allocate_choices(capacity):
+    """Returns empty `Choices` of `capacity` rows."""
+    return Choices(np.zeros(1, np.int64), *(np.zeros(capacity, np.int64) for _ in Choices._fields[1:]))
 
 
 def allocate_segments(capacity):
@@ -147,12 +174,18 @@ def note(listed, connection, detail):
 
 
 @kernel
-def ask(connections, connection):
-    """Lists a connection in `choices`, once however many segments of a burst make it ready for a target."""
-    hot = record_at(connections.hot, connection)
-    if hot.options & ASKED == 0:
+def ask(connections, connection, row):
+    """Lists a connection in `choices`, once however many segments of a burst make it ready for a target.
+
+    `row` is the row of the SYN that is to be passed on (mode `simple`), else -1.
+    """
+    hot, choices = record_at(connections.hot, connection), connections.choices
+    filled = choices.filled[0]
+    if hot.options & ASKED == 0 and filled < choices.connection.shape[0]:
         hot.options |= ASKED
-        note(connections.choices, connection, 0)
+        choices.connection[filled] = connection
+        choices.row[filled] = row
+        choices.filled[0] = filled + 1
 
 
 @kernel

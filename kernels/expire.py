@@ -83,7 +83,7 @@ def reset_both(connections, connection):
     events[CLIENT, SENT_RST] += 1
     if hot.options & BOUND:
         seq = int64(hot.acked[TARGET]) if hot.state >= ESTABLISHED else wrap(
-            int64(record_at(connections.cold, connection).client_isn) + 1 + int64(hot.shift[CLIENT]))
+            int64(record_at(connections.cold, connection).syn_isn) + 1)
         ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET])) if hot.state >= ESTABLISHED else 0
         emit(connections, connection, TARGET, RST | (ACK if hot.state >= ESTABLISHED else 0), seq, ack, 0, 0, 0, 0)
         events[TARGET, SENT_RST] += 1

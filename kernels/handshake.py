@@ -6,7 +6,6 @@ from .connection import (
     BOUND,
     CLIENT,
     CONNECTING,
-    DECLINED,
     ESTABLISHED,
     FIN_SEEN,
     FIN_WAIT,
@@ -15,6 +14,7 @@ from .connection import (
     HOLDS,
     PROMISED_SCALING,
     PROMISED_TIMESTAMPS,
+    SPECIAL,
     SPLICED,
     STAMPED,
     SYN_RECEIVED,
@@ -77,7 +77,7 @@ def reset_from_client(batch, row, connections, connection):
         return
     connections.counters.events[CLIENT, RECEIVED_RST] += 1
     if hot.state == CONNECTING:
-        seq = wrap(int64(record_at(connections.cold, connection).client_isn) + 1 + int64(hot.shift[CLIENT]))
+        seq = wrap(int64(record_at(connections.cold, connection).syn_isn) + 1)
         emit(connections, connection, TARGET, RST, seq, 0, 0, 0, 0, 0)
         connections.counters.events[TARGET, SENT_RST] += 1
     end(connections, connection, PASSIVE_RST, ACTIVE_RST)
@@ -105,7 +105,7 @@ def client_is_there(connections, connection, services, records, now, tick):
     step(records, connection, CLIENT, TCP_ESTABLISHED, now)
     connections.counters.events[CLIENT, RECEIVED_ACK_OF_SYN_ACK] += 1
     if services[cold.service].binding == IMMEDIATE:
-        ask(connections, connection)
+        ask(connections, connection, -1)
 
 
 @kernel
@@ -133,7 +133,7 @@ def from_client(packets, base, batch, row, connections, connection, services, ne
     if hot.state == SYN_RECEIVED:
         client_is_there(connections, connection, services, records, now, tick)
     hot.stamp = tick & 0xFFFFFFFF
-    cold.window = batch.window[row]
+    cold.window[CLIENT] = batch.window[row]
     if gone and control & FIN:
         answer_fin(connections, connection)
     batch.verdict[row] = ABSORB
@@ -149,18 +149,18 @@ def send_held(connections, connection):
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET]))
-    first = wrap(int64(cold.client_isn) + 1 + int64(hot.shift[CLIENT]))
+    first = wrap(int64(cold.syn_isn) + 1)
     slot, most = int64(cold.held), max(int64(cold.mss[TARGET]), 64)
     length = connections.held.length[slot]
     # Not a FIN that the client has sent later, behind payload that was not held.
-    closes = hot.closing & (FIN_SEEN << CLIENT) != 0 and int64(hot.next[CLIENT]) == wrap(
-        int64(cold.client_isn) + 2 + length)
+    stop = wrap(int64(hot.next[CLIENT]) + int64(hot.shift[CLIENT]))
+    closes = hot.closing & (FIN_SEEN << CLIENT) != 0 and stop == wrap(first + length + 1)
     at = 0
     while True:
         part = min(length - at, most)
         last = at + part >= length
         control = ACK | (PSH if last and length > 0 else 0) | (FIN if last and closes else 0)
-        emit(connections, connection, TARGET, control, wrap(first + at), ack, int64(cold.window), 0,
+        emit(connections, connection, TARGET, control, wrap(first + at), ack, int64(cold.window[CLIENT]), 0,
              slot * connections.held.limit[0] + at, part)
         at += part
         if last:
@@ -185,11 +185,11 @@ def agree(packets, batch, row, connections, connection, services, targets, netwo
         cold.mss[TARGET] -= TIMESTAMPS_LENGTH
         record_at(targets.rows, int64(cold.target)).stamps_known = 1
     if declined != 0:
-        hot.options |= DECLINED
-        cold.declined = declined
+        hot.options |= SPECIAL
+        cold.special |= declined
         services[cold.service].offer &= ~declined
         if declined & PROMISED_SCALING:
-            cold.window = min(int64(cold.window) << (int64(hot.scales) & 0x0F), 0xFFFF)
+            cold.window[CLIENT] = min(int64(cold.window[CLIENT]) << (int64(hot.scales) & 0x0F), 0xFFFF)
 
 
 @kernel
@@ -207,7 +207,7 @@ def target_is_there(batch, row, connections, connection, records, now, tick):
         send_held(connections, connection)
     else:
         ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET]))
-        emit(connections, connection, TARGET, ACK, batch.ack[row], ack, int64(cold.window), 0, 0, 0)
+        emit(connections, connection, TARGET, ACK, batch.ack[row], ack, int64(cold.window[CLIENT]), 0, 0, 0)
     closes = hot.closing & (FIN_SEEN << CLIENT) != 0
     enter(connections, connection, HALF_CLOSED if closes else ESTABLISHED)
     step(records, connection, TARGET, TCP_ESTABLISHED, now)
@@ -224,7 +224,7 @@ def from_target(packets, batch, row, connections, connection, services, targets,
     """A target's segment while we connect to it: its SYN-ACK, its refusal, or nothing that we expect."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     control = batch.control[row]
-    ours = wrap(int64(cold.client_isn) + 1 + int64(hot.shift[CLIENT]))
+    ours = wrap(int64(cold.syn_isn) + 1)
     if control & ACK == 0 or batch.ack[row] != ours or hot.state != CONNECTING or hot.options & BOUND == 0:
         unexpected(batch, row, connections, TARGET)
     elif control & RST:

@@ -99,7 +99,7 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     if hot.closing & (FIN_SEEN << CLIENT):
         return DROP_HELD_ALREADY
-    first = wrap(int64(cold.client_isn) + 1)
+    first = wrap(int64(cold.syn_isn) + 1 - int64(hot.shift[CLIENT]))
     offset = distance(batch.seq[row], first)
     have = held.length[int64(cold.held)] if hot.options & HOLDS else 0
     reason = nothing_new(batch, row, have, offset, held.limit[0])
@@ -125,7 +125,7 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
     hot.next[CLIENT] = stop
     connections.counters.events[CLIENT, RECEIVED_PAYLOAD] += int64(batch.payload_length[row] > 0)
     if hot.state == FIRST_DATA:
-        ask(connections, connection)
+        ask(connections, connection, -1)
     return -1
 
 
@@ -138,4 +138,4 @@ def hold(packets, base, batch, row, connections, connection, records, now):
         connections.counters.drops[reason] += 1
         hot = record_at(connections.hot, connection)
         if reason == DROP_HELD_ALREADY and hot.options & OWNS and hot.state == FIRST_DATA:
-            ask(connections, connection)  # our acknowledgement was lost
+            ask(connections, connection, -1)  # our acknowledgement was lost

@@ -114,12 +114,12 @@ def fill(packets, batch, row, connections, connection, service, offer, neighbour
     hot.stamp, hot.timestamp_shift, hot.closing, hot.options, hot.scales = tick & 0xFFFFFFFF, 0, 0, 0, 0
     cold.target, cold.service = NO_TARGET, service
     proxy_isn = initial_number(connections.secret, remote, local, ports, now)
-    cold.client_isn, cold.proxy_isn = batch.seq[row], proxy_isn
+    cold.client_isn, cold.proxy_isn, cold.syn_isn = batch.seq[row], proxy_isn, batch.seq[row]
     hot.next[CLIENT], hot.next[TARGET] = wrap(batch.seq[row] + 1), 0
     hot.acked[CLIENT], hot.acked[TARGET] = wrap(proxy_isn + 1), 0
     cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + SYN_RETRY) & 0xFFFFFFFF, 0
     cold.held, cold.source = NO_HELD, 0
-    cold.agreed, cold.declined = offered(batch, row) & offer, 0
+    cold.agreed, cold.special, cold.stamp_shift = offered(batch, row) & offer, 0, 0
     cold.stamps[CLIENT], cold.stamps[TARGET] = 0, 0
     if cold.agreed & PROMISED_TIMESTAMPS:
         cold.stamps[CLIENT] = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
@@ -127,8 +127,10 @@ def fill(packets, batch, row, connections, connection, service, offer, neighbour
         hot.options |= SCALED
         hot.scales = batch.scale[row]
     cold.mss[CLIENT] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
-    cold.mss[TARGET], cold.window = 0, batch.window[row]
+    cold.mss[TARGET], cold.window[CLIENT], cold.window[TARGET] = 0, batch.window[row], 0
     cold.wraps[CLIENT], cold.wraps[TARGET] = 0, 0
+    cold.duplicates, cold.last_duplicate = 0, 0
+    cold.failed[0], cold.failed[1] = NO_TARGET, NO_TARGET
 
 
 @kernel

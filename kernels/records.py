@@ -9,10 +9,13 @@ from .counters import NOTICE_RECORDS_LOST
 from .jit import kernel
 from .native import address_of, load_acquire, store_release
 
-CAUSES = ("Unknown", "Timeout", "PassiveClose", "ActiveClose", "PassiveRst", "ActiveRst", "Refused", "Exhausted", "Stopped")
-"""Release causes: ProxyEngine's six, then: no target for this payload, no source port left, the engine stopped. Passive is
-what the peer on that side began, active what we passed on to it."""
-UNKNOWN, TIMEOUT, PASSIVE_CLOSE, ACTIVE_CLOSE, PASSIVE_RST, ACTIVE_RST, REFUSED, EXHAUSTED, STOPPED = range(len(CAUSES))
+CAUSES = ("Unknown", "Timeout", "PassiveClose", "ActiveClose", "PassiveRst", "ActiveRst", "Refused", "Exhausted", "Stopped",
+          "TargetRefused", "TargetUnreachable")
+"""Release causes: ProxyEngine's six, then: no target for this payload, no source port left, the engine stopped, the last
+target tried refused or could not be reached (one that is silent ends as Timeout). Passive is what the peer on that side
+began, active what we passed on to it."""
+UNKNOWN, TIMEOUT, PASSIVE_CLOSE, ACTIVE_CLOSE, PASSIVE_RST, ACTIVE_RST, REFUSED, EXHAUSTED, STOPPED, \
+    TARGET_REFUSED, TARGET_UNREACHABLE = range(len(CAUSES))
 
 TCP_STATES = ("Closed", "Listen", "SynSent", "SynReceived", "Established", "FinWait1", "FinWait2", "CloseWait",
               "Closing", "LastAck", "TimeWait")

@@ -3,7 +3,7 @@ from numpy import int64
 
 from .batch import DROP, FORWARD
 from .checksum import difference, update
-from .connection import DECLINED, PROMISED_TIMESTAMPS, SCALED, STAMPED, TARGET
+from .connection import DECLINED, PROMISED_TIMESTAMPS, SCALED, SPECIAL, STAMPED, TARGET
 from .counters import DROP_LARGER_THAN_MTU, DROP_TTL_EXCEEDED, DROP_UNRESOLVED_NEIGHBOUR
 from .headers import RST, TCP_LENGTH
 from .insert_timestamps import insert_timestamps
@@ -73,10 +73,10 @@ def translate(packets, base, batch, row, connections, flow, now):
     """Translates window and options of a row; returns what that adds to the checksum's sum."""
     hot, declined = record_at(connections.hot, flow >> 1), 0
     plain = batch.payload[row] - batch.transport[row] == TCP_LENGTH
-    if hot.options & (SCALED | STAMPED | DECLINED) == 0 and plain:
+    if hot.options & (SCALED | STAMPED | SPECIAL) == 0 and plain:
         return 0
-    if hot.options & DECLINED:
-        declined = int64(record_at(connections.cold, flow >> 1).declined)
+    if hot.options & SPECIAL:
+        declined = int64(record_at(connections.cold, flow >> 1).special) & DECLINED
     total = translate_options(packets, batch, row, hot, flow & 1, declined)
     if flow & 1 == TARGET and declined & PROMISED_TIMESTAMPS and batch.control[row] & RST == 0:
         total += insert_timestamps(packets, base, batch, row, connections, flow >> 1, now)

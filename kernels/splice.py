@@ -99,7 +99,7 @@ def challenge(batch, row, connections, connection, side):
         return
     budget[0] -= 1
     ack = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
-    emit(connections, connection, side, ACK, int64(hot.acked[side]), ack, int64(record_at(connections.cold, connection).window),
+    emit(connections, connection, side, ACK, int64(hot.acked[side]), ack, int64(record_at(connections.cold, connection).window[CLIENT]),
          0, 0, 0)
     connections.counters.notices[NOTICE_CHALLENGE_ACKS] += 1
     batch.verdict[row] = ABSORB
@@ -120,9 +120,9 @@ def held_is_acknowledged(connections, connection):
 @kernel
 def held_end(connections, connection):
     """Returns the number behind the last held byte, as the target sees it."""
-    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    cold = record_at(connections.cold, connection)
     length = connections.held.length[int64(cold.held)]
-    return wrap(int64(cold.client_isn) + 1 + length + int64(hot.shift[CLIENT]))
+    return wrap(int64(cold.syn_isn) + 1 + length)
 
 
 @kernel

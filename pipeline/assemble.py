@@ -180,7 +180,7 @@ def make_connections(configuration):
         free=np.arange(capacity, dtype=np.int64)[::-1].copy(), free_count=_column([capacity]),
         buckets=flow_table.allocate_buckets(capacity),
         held=connection.allocate_held(engine.held_connections, engine.held_bytes),
-        segments=connection.allocate_segments(ORDERS), choices=connection.allocate_listed(ORDERS),
+        segments=connection.allocate_segments(ORDERS), choices=connection.allocate_choices(ORDERS),
         touched=connection.allocate_listed(ORDERS), releases=connection.allocate_listed(ORDERS),
         timeouts=_column([0] + [ticks[name] for name in connection.STATES[1:]]),
         budget=_column([engine.reset_rate, engine.reset_rate, 0, -1]), secret=_column(secrets.randbits(32) for _ in range(2)), counters=counted)

@@ -55,7 +55,7 @@ def choose(connections, selection):
         if hot.options & HOLDS:
             slot = cold.held
             start, length = slot * held.limit[0], held.length[slot]
-        choices.detail[number] = select(selection.services[service].select, held.octets[start:start + length], service,
+        choices.answer[number] = select(selection.services[service].select, held.octets[start:start + length], service,
                                         selection)
 
 
