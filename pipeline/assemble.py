@@ -10,6 +10,7 @@ from pipeline.kernels import (
     batch,
     connection,
     counters,
+    faults,
     flow_table,
     neighbours,
     outbox,
@@ -23,6 +24,8 @@ NEIGHBOURS = 16384
 """Hosts on-link that one worker can know."""
 OFFER = connection.PROMISED_SACK | connection.PROMISED_TIMESTAMPS | connection.PROMISED_SCALING
 """What targets are believed to support until one has declined it."""
+OUTBOX = 2 * ORDERS
+"""Packets that one burst can make for a port."""
 EMPTY_PASSES = 2000
 """Passes without a packet before a worker that backs off sleeps for the first time: some 50 microseconds of spinning."""
 
@@ -131,7 +134,7 @@ def make_targets(configuration, numbers):
     sources = services.SourcePorts(
         ring=np.zeros((len(pools), size), np.uint32), head=np.zeros(len(pools), np.int64),
         free=_column(len(free) for _, free in entries),
-        address=np.zeros((len(pools), max(len(addresses) for addresses, _ in entries) or 1), np.int64))
+        address=np.zeros((len(pools), max((len(addresses) for addresses, _ in entries), default=0) or 1), np.int64))
     shuffled = np.random.default_rng(secrets.randbits(64))
     for pool, (addresses, free) in enumerate(entries):
         sources.ring[pool, :len(free)] = shuffled.permutation(np.array(free, np.uint32))
@@ -186,6 +189,22 @@ def make_connections(configuration):
         budget=_column([engine.reset_rate, engine.reset_rate, 0, -1]), secret=_column(secrets.randbits(32) for _ in range(2)), counters=counted)
 
 
+def line_settings(chosen, direction):
+    """Returns the settings of a port's line (see kernels.faults) in a direction, or None where it has no faults."""
+    if chosen is None or not chosen.struck(direction):
+        return None
+    rates = [round(rate * faults.ALWAYS) for rate in (chosen.loss, chosen.duplicate, chosen.flip, chosen.reorder)]
+    spans = [round(span * 1_000_000) for span in (chosen.jitter, chosen.delay, chosen.reorder_delay)]
+    return [*rates, *spans, chosen.queue]
+
+
+def make_faults(configuration):
+    """Returns the `Faults` of a configuration's ports."""
+    chosen = [(port.faults, direction) for port in configuration.ports for direction in ("receive", "transmit")]
+    return faults.allocate_faults([line_settings(*line) for line in chosen],
+                                  [0 if table is None else table.seed for table, _ in chosen], OUTBOX)
+
+
 def make_state(configuration, device, arena, macs, ticks_now, hertz):
     """Returns a worker's `State` and the names of its select kernels.
 
@@ -204,9 +223,9 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz):
         packets=arena.native, batch=batch.allocate_batch(64), connections=connections, selection=selection,
         targets=targets, sources=sources, network=network, wheel=wheel.allocate_wheel(engine.connections),
         records=records.allocate_records(engine.detailed_records, engine.connections, engine.records),
-        outbox=outbox.allocate_outbox(len(macs), 2 * ORDERS), requests=connection.allocate_listed(ORDERS // 4),
-        expired=np.zeros(TIMERS_A_PASS, np.int64), fresh=np.zeros(2 * ORDERS, np.int64),
-        burst=_column([engine.burst]))
+        outbox=outbox.allocate_outbox(len(macs), OUTBOX), requests=connection.allocate_listed(ORDERS // 4),
+        expired=np.zeros(TIMERS_A_PASS, np.int64), fresh=np.zeros(OUTBOX, np.int64),
+        burst=_column([engine.burst]), faults=make_faults(configuration))
     return state, kernels
 
 

@@ -49,6 +49,9 @@ SIGNATURES = {
 """Parameters of a kernel in each slot; `loop.py` shows what is handed over."""
 
 BEGIN, END = "# composed from here\n", "# composed to here\n"
+STAGES_BEGIN, STAGES_END = "# stages from here\n", "# stages to here\n"
+WIRE = "from pipeline.wire import stages, timers\n"
+"""What stands there instead of the stages of the proxy in `mode = "forward"`."""
 KEPT = 20
 
 
@@ -120,17 +123,20 @@ def _import_lines(slot, place, name):
     return f"# {jit.stamp(origin)}\n{name} = kernel_at({slot!r}, {located!r})\n"
 
 
-def source(kernels, selects, device):
+def source(kernels, selects, device, mode="proxy"):
     """Returns the source (str) of a loop.
 
     `kernels`: slot to kernel where it is not the default; `selects`: the select kernels, in the order of their numbers;
-    `device`: "dpdk" or "memory".
+    `device`: "dpdk" or "memory"; `mode`: "proxy", or "forward", which has no slots.
     """
     text = (pathlib.Path(__file__).parent / "loop.py").read_text()
     head, _, rest = text.partition(BEGIN)
     tail = rest.partition(END)[2]
-    lines = ["from pipeline.compose import kernel_at\n", "from pipeline.kernels.native import whole_number\n",
-             f"from pipeline.kernels.{device}_device import allocate, pause, receive, release as free, transmit\n"]
+    ports = f"from pipeline.kernels.{device}_device import allocate, pause, receive, release as free, transmit\n"
+    if mode == "forward":
+        before, _, stages = tail.partition(STAGES_BEGIN)
+        return head + ports + WIRE + before + stages.partition(STAGES_END)[2]
+    lines = ["from pipeline.compose import kernel_at\n", "from pipeline.kernels.native import whole_number\n", ports]
     for slot in ("lookup", "parse", "rewrite", "transition"):
         lines.append(_import_lines(slot, place_of(slot, kernels.get(slot, SLOTS[slot][0][0])), slot))
     for number, name in enumerate(selects):
@@ -181,9 +187,9 @@ def _write(text):
     return path
 
 
-def compose(kernels, selects, device):
+def compose(kernels, selects, device, mode="proxy"):
     """Returns the `run` of a loop with these kernels (see `source`), not yet compiled. Call it within `compiling`."""
-    path = _write(source(kernels, selects, device))
+    path = _write(source(kernels, selects, device, mode))
     module = types.ModuleType(f"pipeline_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module

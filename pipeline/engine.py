@@ -51,7 +51,7 @@ class Engine:
                                                       read_ticks(), self._hertz)
             kind = type(device).__module__.rpartition(".")[2].removesuffix("_device")
             with compose.compiling(), compiling_aloud(self.say):
-                run = compose.compose(settings.kernels, selects, kind)
+                run = compose.compose(settings.kernels, selects, kind, settings.engine.mode)
                 try:
                     run(self.state, 0, 0)
                 except NumbaError as error:
@@ -96,7 +96,7 @@ class Engine:
             for port in settings.ports:
                 mac = None if port.mac is None else int(port.mac.replace(":", ""), 16)
                 self.ports.append(dpdk.Port(port.device, port.name, self.pool, rxd=port.rxd, txd=port.txd,
-                                            mtu=port.mtu, mac=mac))
+                                            mtu=port.mtu, mac=mac, promiscuous=engine.mode == "forward"))
                 self.say(f"port {port.name}: {port.device.partition(',')[0]}, MAC {self.ports[-1].mac:012x}")
         native.use_shim(str(dpdk.PATH))
         self._hertz = environment.hertz
@@ -105,7 +105,7 @@ class Engine:
     def snapshot(self):
         """Returns all counters (dict, JSON-able); may be called at any time."""
         settings = self.configuration
-        shown = {"name": settings.engine.name, "uptime": time.monotonic() - self._begun, "state": self.condition}
+        shown = {"name": settings.engine.name, "mode": settings.engine.mode, "uptime": time.monotonic() - self._begun, "state": self.condition}
         if self.state is None:
             return shown
         counted = self.state.counters
@@ -113,7 +113,7 @@ class Engine:
         return {
             **shown,
             "workers": [snapshot.of_worker(settings.engine.cores[0], self.state)],
-            "ports": snapshot.of_ports(settings, self.ports, self.state.outbox),
+            "ports": snapshot.of_ports(settings, self.ports, self.state),
             "pool": {"mbufs": pool.mbufs, "available": pool.available} if pool else {},
             "targets": snapshot.of_targets(settings, counted),
             "services": snapshot.of_services(settings, counted),

@@ -20,7 +20,9 @@ def _port(configuration, index):
     port = configuration.ports[index]
     return {"name": port.name, "device": port.device, "mac": port.mac,
             "addresses": [str(interface) for interface in port.addresses],
-            "answers_arp_for": [str(address) for address in configuration.answered_addresses(index)]}
+            "answers_arp_for": [str(address) for address in configuration.answered_addresses(index)],
+            "joined_to": configuration.ports[index ^ 1].name if configuration.engine.mode == "forward" else None,
+            "faults": port.faults.model_dump(mode="json") if port.faults else None}
 
 
 def _target(configuration, target):
@@ -55,7 +57,8 @@ def explanation(configuration, name):
     for service in known["services"]:
         lines += _service_lines(service)
     lines += [_target_line(target) for target in known["targets"]]
-    lines += ["", "timeouts in seconds: " + ", ".join(f"{key} {value:g}" for key, value in configuration.timeouts)]
+    if configuration.engine.mode == "proxy":
+        lines += ["", "timeouts in seconds: " + ", ".join(f"{key} {value:g}" for key, value in configuration.timeouts)]
     if configuration.kernels:
         lines.append("kernels: " + ", ".join(f"{slot} = {kernel}" for slot, kernel in configuration.kernels.items()))
     lines += _bed_lines(configuration)
@@ -72,8 +75,12 @@ def _engine_lines(configuration, known):
     place = f" in network namespace {engine.network_namespace}" if engine.network_namespace else ""
     idle = "spins when idle" if engine.idle == "spin" else f"sleeps up to {engine.idle_sleep_us} us when idle"
     records = f"the last {engine.records:,} session records" if engine.detailed_records else "no session records"
+    first = f"engine {engine.name}{place}: a worker on core {engine.cores[0]} ({idle}), Python on core {engine.main_core}"
+    if engine.mode == "forward":
+        return [first, f"  forwards plainly between pairs of ports; {engine.mbufs:,} mbufs, bursts of {engine.burst}",
+                f"  huge pages: {engine.huge_pages}; statistics at {known['stats_socket']}"]
     return [
-        f"engine {engine.name}{place}: a worker on core {engine.cores[0]} ({idle}), Python on core {engine.main_core}",
+        first,
         f"  {engine.connections:,} connections, {engine.mbufs:,} mbufs, bursts of {engine.burst}, {records}",
         f"  first payloads held: {engine.held_connections:,} of {engine.held_bytes:,} bytes "
         f"({known['held_memory'] / 2**20:,.0f} MiB)",
@@ -84,8 +91,13 @@ def _engine_lines(configuration, known):
 
 
 def _port_lines(port):
-    lines = [f"port {port['name']}: {port['device']}" + (f", MAC {port['mac']}" if port["mac"] else ""),
-             f"  addresses {', '.join(port['addresses'])}"]
+    lines = [f"port {port['name']}: {port['device']}" + (f", MAC {port['mac']}" if port["mac"] else "")]
+    if port["joined_to"]:
+        lines.append(f"  joined to port {port['joined_to']}")
+    if port["faults"]:
+        lines.append("  faults: " + ", ".join(f"{key} {value}" for key, value in port["faults"].items()))
+    if port["addresses"]:
+        lines.append(f"  addresses {', '.join(port['addresses'])}")
     own = {address.partition("/")[0] for address in port["addresses"]}
     virtual = [address for address in port["answers_arp_for"] if address not in own]
     return lines + ([f"  answers ARP for {', '.join(virtual)} as well"] if virtual else [])

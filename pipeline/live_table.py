@@ -106,10 +106,18 @@ def render(snapshot, rates=None, footer=()):
         words = ", ".join(f"{name} {number:,}" for name, number in numbers.items() if number)
         if words:
             parts.append(Text(f"{title}: {words}"))
+    parts += map(Text, fault_lines(snapshot))
     unresolved = [neighbour for neighbour in snapshot.get("neighbours", ()) if not neighbour.get("mac")]
     if unresolved:
         parts.append(Text("no MAC yet for " + ", ".join(str(each.get("address")) for each in unresolved), "yellow"))
     return Group(*(part for part in parts if part is not None), *(Text(str(line)) for line in footer))
+
+
+def fault_lines(snapshot):
+    """Returns a line (str) for each port and direction that has faults: what they have done."""
+    return [f"faults at port {port.get('name')}, {direction}: "
+            + ", ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in counted.items() if number or name == "packets")
+            for port in snapshot.get("ports", ()) for direction, counted in port.get("faults", {}).items()]
 
 
 def _causes(snapshot):

@@ -11,6 +11,7 @@ from pipeline.kernels.connect import connect
 from pipeline.kernels.connection import HOLDS, TIME_WAIT
 from pipeline.kernels.counters import DROP_NO_MBUF, TOTAL_BURSTS, TOTAL_LOOPS, TOTAL_OPEN, TOTAL_PACKETS, TOTAL_SLEEPS
 from pipeline.kernels.expire import expire, set_timers, stop_all
+from pipeline.kernels.faults import NEVER, RECEIVING, TRANSMITTING, choose_duplicates, earliest, emerge, hold, lose
 from pipeline.kernels.icmp import answer_icmp
 from pipeline.kernels.jit import kernel, loop
 from pipeline.kernels.native import address_of, load_acquire
@@ -42,8 +43,13 @@ def select(number, payload, service, selection):
 
 
 STOPPED_A_PASS = 64
+EMERGE_AT_ONCE = 512
+"""Most packets that come out of a line of faults in one pass, to be sent: what does not find room is freed at once."""
+OVERSLEEP = 120
+"""Microseconds by which a short sleep lasts too long (measured: 55 to 75, by Linux' timer slack of 50)."""
 
 
+# stages from here
 @kernel
 def choose(connections, selection):
     """Has the select kernel of its service answer for every connection in `choices`: what was held so far is shown."""
@@ -126,28 +132,63 @@ def stages(state, port, count, draining, now):
     own_frames(state, now)
     if count > 0:
         dispose(batch, count, state.outbox, counters)
+# stages to here
 
 
 @kernel
-def send(state):
-    """Sends what lies in the outbox, port by port, and frees every mbuf that is done with."""
+def through_faults(state, line, mbufs, count, limit, now, until):
+    """Hands `count` packets to the faults of a line; returns how many have come out of it by `until` into `mbufs`."""
+    faults = state.faults
+    if count > 0:
+        kept = lose(faults, line, mbufs, count, state.outbox)
+        wanted = choose_duplicates(state.packets, faults, line, mbufs, kept)
+        copies = allocate(state.device, faults.fresh, wanted) if wanted > 0 else 0
+        hold(state.packets, state.base[0], faults, line, mbufs, kept, copies, state.outbox, now)
+    return emerge(faults, line, mbufs, limit, until)
+
+
+@kernel
+def send(state, now, until):
+    """Sends what lies in the outbox, port by port, and frees every mbuf that is done with.
+
+    What a port's faults have delayed is sent once it is due by `until`.
+    """
     outbox = state.outbox
     for port in range(outbox.filled.shape[0]):
+        line = 2 * port + TRANSMITTING
+        if state.faults.active[line] != 0:
+            outbox.filled[port] = through_faults(state, line, outbox.mbuf[port], outbox.filled[port], EMERGE_AT_ONCE, now,
+                                                 until)
         if outbox.filled[port] > 0:
             sent = transmit(state.device, port, 0, outbox.mbuf[port], 0, outbox.filled[port])
             settle(outbox, port, sent, state.connections.counters)
-    if outbox.to_release[0] > 0:
-        free(state.device, outbox.released, outbox.to_release[0])
-        outbox.to_release[0] = 0
+        if outbox.to_release[0] > 0:
+            free(state.device, outbox.released, outbox.to_release[0])
+            outbox.to_release[0] = 0
 
 
 @kernel
-def rest(state, idle):
-    """Gives the core away after enough empty passes, for longer and longer up to the configured time."""
+def rest(state, idle, now):
+    """Gives the core away after enough empty passes, for longer and longer up to the configured time.
+
+    Never beyond the moment at which a delayed packet is due: the last bit of the way is spun.
+    """
     longest = state.idle[0]
     if longest > 0 and idle > state.idle[1]:
-        state.connections.counters.totals[TOTAL_SLEEPS] += 1
-        pause(state.device, min(longest, 1 + ((idle - state.idle[1]) >> 3)))
+        span = min(longest, 1 + ((idle - state.idle[1]) >> 3), earliest(state.faults) - now - OVERSLEEP)
+        if span > 0:
+            state.connections.counters.totals[TOTAL_SLEEPS] += 1
+            pause(state.device, span)
+
+
+@kernel
+def give_up_delayed(state):
+    """Frees every packet that still waits in a line of faults."""
+    for line in range(state.faults.active.shape[0]):
+        count = state.fresh.shape[0]
+        while count > 0:
+            count = emerge(state.faults, line, state.fresh, state.fresh.shape[0], NEVER - 1)
+            free(state.device, state.fresh, count)
 
 
 @loop
@@ -157,7 +198,7 @@ def run(state, passes, given):
     `given` is the time in microseconds for a replay or a test, or -1 to read the clock.
     """
     done, idle, stopped = 0, 0, 0
-    counters, ports = state.connections.counters, state.outbox.filled.shape[0]
+    counters, outbox, ports = state.connections.counters, state.outbox, state.outbox.filled.shape[0]
     while done != passes:
         phase = load_acquire(address_of(state.control))
         if phase == DRAIN and counters.totals[TOTAL_OPEN] == counters.states[TIME_WAIT]:
@@ -168,24 +209,28 @@ def run(state, passes, given):
             count = 0
             if port < ports:
                 count = receive(state.device, port, 0, state.batch.mbuf, state.burst[0])
-                if count == 0:
-                    continue
                 received += count
+                line = 2 * port + RECEIVING
+                if state.faults.active[line] != 0:
+                    count = through_faults(state, line, state.batch.mbuf, count, state.batch.mbuf.shape[0], now, now)
+                if count == 0 and outbox.to_release[0] == 0:
+                    continue
                 counters.totals[TOTAL_BURSTS] += 1
                 counters.totals[TOTAL_PACKETS] += count
-            elif not timers(state, phase, stopped, now):
+            elif not (timers(state, phase, stopped, now) or earliest(state.faults) <= now):
                 continue
             stages(state, port, count, phase, now)
-            send(state)
+            send(state, now, NEVER - 1 if phase == STOP else now)
         done += 1
         counters.totals[TOTAL_LOOPS] += 1
         if phase == STOP:
             stopped += STOPPED_A_PASS
             if stopped >= state.connections.hot.shape[0] + STOPPED_A_PASS:
+                give_up_delayed(state)
                 break
         elif received > 0:
             idle = 0
         else:
             idle += 1
-            rest(state, idle)
+            rest(state, idle, now)
     return done

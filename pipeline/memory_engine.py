@@ -2,6 +2,7 @@
 from pipeline import assemble, compose
 from pipeline.io.frame_rows import take_rows
 from pipeline.io.memory_port import MemoryNetwork
+from pipeline.kernels.faults import earliest
 
 SECOND = 1_000_000
 
@@ -22,7 +23,7 @@ class MemoryEngine:
         self.state, selects = assemble.make_state(configuration, self.network.device, self.network.arena,
                                                   self.macs, 0, 1e9)
         with compose.compiling():
-            self.run = compose.compose(configuration.kernels, selects, "memory")
+            self.run = compose.compose(configuration.kernels, selects, "memory", configuration.engine.mode)
             self.run(self.state, 0, 0)
 
     def feed(self, number, mbufs):
@@ -36,7 +37,12 @@ class MemoryEngine:
         return take_rows(self.ports[number], width)
 
     def step(self, microseconds=0):
-        """Moves the time on and runs the loop until everything fed has been received and dealt with."""
+        """Moves the time on and runs the loop until everything fed has been received and dealt with.
+
+        That includes what faults have delayed and is due now, not what is due later.
+        """
         self.now += microseconds
-        burst = int(self.state.burst[0])
-        self.run(self.state, max(-(-port.waiting // burst) for port in self.ports) + 2, self.now)
+        burst, passes = int(self.state.burst[0]), 2
+        while passes:
+            self.run(self.state, max(-(-port.waiting // burst) for port in self.ports) + passes, self.now)
+            passes = 2 if earliest(self.state.faults) <= self.now else 0

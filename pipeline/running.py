@@ -10,7 +10,7 @@ import time
 from rich.console import Console
 
 from pipeline.errors import ConfigurationError, RunError
-from pipeline.live_table import REFRESHES_PER_SECOND, LiveTable, span, total, totals
+from pipeline.live_table import REFRESHES_PER_SECOND, LiveTable, fault_lines, span, total, totals
 from pipeline.record_writer import RecordWriter
 from pipeline.stats_socket import StatsServer
 
@@ -235,6 +235,9 @@ class Run:
                    "connections": {key: total(snapshot, "connections", key) for key in ("opened", "closed", "open")},
                    "packets": total(snapshot, "packets"),
                    "dropped": sum(totals(snapshot, "drops").values())}
+        faults = {port["name"]: port["faults"] for port in snapshot.get("ports", ()) if "faults" in port}
+        if faults:
+            summary["faults"] = faults
         if self.records:
             summary["records"] = {"file": str(self.records.path), "written": self.records.written,
                                   "lost": self.records.lost}
@@ -279,6 +282,7 @@ def summary_text(snapshot):
              f"{summary['packets']:,} packets, {summary['dropped']:,} dropped"]
     lines += [f"target {target.get('id')}: {target.get('connections', 0):,} connections"
               for target in snapshot.get("targets", ())]
+    lines += fault_lines(snapshot)
     if "requests" in summary:
         lines.append(requests_line(summary["requests"]))
     if "records" in summary:

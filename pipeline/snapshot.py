@@ -2,7 +2,7 @@
 import numpy as np
 
 from pipeline.assemble import address_text
-from pipeline.kernels import connection, counters, neighbours, records
+from pipeline.kernels import connection, counters, faults, neighbours, records
 
 SIDES = ("client", "target")
 
@@ -32,7 +32,17 @@ def of_worker(core, state):
     }
 
 
-def of_ports(configuration, ports, outbox):
+def of_faults(stage, number):
+    """Returns what the faults of the port with that number have done (dict), by direction; {} without faults."""
+    shown = {}
+    for direction, line in (("receive", 2 * number + faults.RECEIVING), ("transmit", 2 * number + faults.TRANSMITTING)):
+        if stage.active[line]:
+            waiting = stage.written[2 * line:2 * line + 2] - stage.read[2 * line:2 * line + 2]
+            shown[direction] = {**_named(faults.FAULTS, stage.counters[line]), "waiting": int(waiting.sum())}
+    return shown
+
+
+def of_ports(configuration, ports, state):
     """Returns the counters of the ports (list of dict): the device's own, and `unsent`, what it had no room for."""
     shown = []
     for number, (configured, port) in enumerate(zip(configuration.ports, ports, strict=True)):
@@ -42,7 +52,8 @@ def of_ports(configuration, ports, outbox):
             "received": counted["received_packets"], "transmitted": counted["sent_packets"],
             "received_octets": counted["received_octets"], "transmitted_octets": counted["sent_octets"],
             "missed": counted["missed"], "errors": counted["receive_errors"] + counted["send_errors"],
-            "no_mbuf": counted["no_mbuf"], "unsent": int(outbox.unsent[number])})
+            "no_mbuf": counted["no_mbuf"], "unsent": int(state.outbox.unsent[number]),
+            **({"faults": struck} if (struck := of_faults(state.faults, number)) else {})})
     return shown
 
 

@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels import batch, connection, outbox, records, wheel
+from pipeline.kernels import batch, connection, faults, outbox, records, wheel
 from pipeline.kernels.counters import Counters
 from pipeline.kernels.headers import Packets
 from pipeline.kernels.neighbours import Network
@@ -40,6 +40,7 @@ class State(NamedTuple):
     expired: np.ndarray      # int64 [TIMERS_A_PASS]
     fresh: np.ndarray        # int64 [ORDERS] mbufs just allocated
     burst: np.ndarray        # int64 [1] most packets a burst
+    faults: faults.Faults
 
     @property
     def counters(self) -> Counters:

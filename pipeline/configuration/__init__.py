@@ -13,6 +13,7 @@ from pipeline.configuration.models import (  # noqa: F401
     Host,
     NextHop,
     Port,
+    PortFaults,
     Route,
     Rule,
     Service,

@@ -9,7 +9,11 @@ from pipeline.configuration.values import place_in_network, suggestion
 
 def faults(configuration):
     """Yields every Fault between the parts of `configuration`, each part by itself being right."""
-    for check in (_engine, _kernels, _unique_names, _devices, _on_link_networks, _routes, _targets, _listening,
+    missing = list(_forward(configuration) if configuration.engine.mode == "forward" else _proxy(configuration))
+    yield from missing
+    if missing:
+        return
+    for check in (_engine, _port_faults, _kernels, _unique_names, _devices, _on_link_networks, _routes, _targets, _listening,
                   _service_targets, _selects, _rules, _source_addresses, _bed, _bed_hosts):
         yield from check(configuration)
 
@@ -35,6 +39,33 @@ def warnings(configuration):
                 yield Fault(("targets", index), f'("{target.id}", {target.ip}) is the address of no host of the bed')
 
 
+def _proxy(configuration):
+    """Refuses a proxy without an address, a target or a service."""
+    parts = [(("ports", index), port, "addresses") for index, port in enumerate(configuration.ports)]
+    for place, table, key in [*parts, ((), configuration, "targets"), ((), configuration, "services")]:
+        if not getattr(table, key):
+            missing = "" if key in table.model_fields_set else "is missing; it "
+            yield Fault((*place, key), f"{missing}must be {type(table).model_fields[key].description}")
+
+
+def _forward(configuration):
+    """Refuses ports without a partner, and what plain forwarding has no use for."""
+    if len(configuration.ports) % 2:
+        yield Fault(("engine", "mode"), "joins ports in pairs, the first with the second and so on; there must be an even "
+                    f"number of [[ports]], not {len(configuration.ports)}")
+    parts = [(("ports", index), port, "addresses") for index, port in enumerate(configuration.ports)]
+    for place, table, key in [*parts, *(((), configuration, key) for key in ("targets", "services", "routes", "kernels"))]:
+        if getattr(table, key):
+            yield Fault((*place, key), 'is not used with engine.mode = "forward", which looks at no packet; it must go')
+
+
+def _port_faults(configuration):
+    for index, port in enumerate(configuration.ports):
+        if port.faults and port.faults.jitter > port.faults.delay:
+            yield Fault(("ports", index, "faults", "jitter"), "varies the delay either way, so it must be at most that: "
+                        f"delay = {port.faults.delay:g}")
+
+
 def _engine(configuration):
     engine, cores = configuration.engine, available_cores()
     if len(engine.cores) != 1:
@@ -52,9 +83,11 @@ def _engine(configuration):
     if held > memory // 2:
         yield Fault(("engine", "held_connections"), f"with held_bytes = {engine.held_bytes} takes {held >> 20} MiB; "
                     f"together they must take at most half of this machine's {memory >> 20} MiB")
-    needed = sum(port.rxd + port.txd for port in configuration.ports) + 2 * engine.burst
+    waiting = sum(port.faults.mbufs for port in configuration.ports if port.faults)
+    needed = sum(port.rxd + port.txd for port in configuration.ports) + 2 * engine.burst + waiting
     if engine.mbufs < needed:
-        yield Fault(("engine", "mbufs"), f"must be at least {needed}: the ports' rxd and txd and two bursts")
+        more = f" and {waiting} that may wait in [ports.faults] (queue, for each direction)" if waiting else ""
+        yield Fault(("engine", "mbufs"), f"must be at least {needed}: the ports' rxd and txd and two bursts{more}")
 
 
 def _kernels(configuration):
@@ -278,7 +311,7 @@ def _bed_hosts(configuration):
         else:
             port = configuration.ports[names.index(host.port)]
             networks = [interface.network for interface in port.addresses]
-            if host.address.network not in networks:
+            if networks and host.address.network not in networks:
                 yield Fault((*location, "address"), f'must be in a network of port "{host.port}": '
                             + ", ".join(map(str, networks)))
         if host.address.ip in ours:

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.configuration import values
-from pipeline.configuration.values import REFUSE, PortRange, choice, seconds, switch, whole
+from pipeline.configuration.values import REFUSE, PortRange, choice, rate, seconds, switch, whole
 from pipeline.stats_socket import default_path
 
 SLOTS = ("parse", "lookup", "transition", "rewrite")
@@ -30,6 +30,7 @@ class Engine(_Section):
     """`[engine]`: what there is once a process."""
 
     name: values.Name = "proxy"
+    mode: Literal["proxy", "forward"] = choice("proxy", "proxy", "forward")
     cores: tuple[values.Core, ...] = Field(default_factory=lambda: (available_cores()[-1],),
                                            description="a list of core numbers, such as [1]")
     main_core: values.Core = Field(default_factory=lambda: available_cores()[0])
@@ -54,18 +55,50 @@ class Engine(_Section):
         return self.stats_socket or default_path(self.name)
 
 
+class PortFaults(_Section):
+    """`[ports.faults]`: what the network at a port does to packets (kernels/faults.py). A reordered packet is held back
+    by `reorder_delay` beyond its delay while others pass it; `delay` varies by up to `jitter` either way."""
+
+    loss: float = rate()
+    duplicate: float = rate()
+    flip: float = rate()
+    reorder: float = rate()
+    reorder_delay: float = seconds(0.001, 0.000001, 60, " (what a reordered packet is late by)")
+    delay: float = seconds(0, 0, 60)
+    jitter: float = seconds(0, 0, 60)
+    direction: Literal["both", "receive", "transmit"] = choice("both", "both", "receive", "transmit")
+    queue: int = whole(4096, 1, 1 << 20, " (mbufs that may wait in each direction)")
+    seed: int = whole(1, 0, (1 << 32) - 1)
+
+    @property
+    def keeps(self):
+        """Whether packets wait here for longer than a pass of the loop."""
+        return self.delay > 0 or self.reorder > 0
+
+    def struck(self, direction):
+        """Returns whether there is a fault for packets in a `direction`, "receive" or "transmit"."""
+        there = self.loss or self.duplicate or self.flip or self.reorder or self.delay
+        return bool(there) and self.direction in ("both", direction)
+
+    @property
+    def mbufs(self):
+        """How many mbufs may wait in both directions together."""
+        return self.queue * (self.struck("receive") + self.struck("transmit")) if self.keeps else 0
+
+
 class Port(_Section):
     """`[[ports]]`: a device that the engine has to itself, and its addresses there."""
 
     name: values.Name
     device: values.Device
     addresses: tuple[values.InterfaceAddress, ...] = Field(
-        min_length=1, description='a list of one or more addresses such as "10.1.0.1/24"')
+        (), description='a list of one or more addresses such as "10.1.0.1/24"')
     mac: values.Mac | None = None
     rxd: int = whole(1024, 32, 32768)
     txd: int = whole(1024, 32, 32768)
     mtu: int = whole(1500, 576, 2026, " (a frame has to fit in one mbuf)")
     checksum: bool = switch(True)
+    faults: PortFaults | None = Field(None, description="a table [ports.faults]")
 
     @property
     def driver(self):
@@ -184,8 +217,8 @@ class Configuration(_Section):
     ports: tuple[Port, ...] = Field(min_length=1, description="one or more [[ports]] tables")
     routes: tuple[Route, ...] = Field((), description="[[routes]] tables")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="a table [timeouts]")
-    targets: tuple[Target, ...] = Field(min_length=1, description="one or more [[targets]] tables")
-    services: tuple[Service, ...] = Field(min_length=1, description="one or more [[services]] tables")
+    targets: tuple[Target, ...] = Field((), description="one or more [[targets]] tables")
+    services: tuple[Service, ...] = Field((), description="one or more [[services]] tables")
     bed: Bed | None = Field(None, description="a table [bed]")
 
     def target(self, identifier):

@@ -267,10 +267,16 @@ def whole(default, low, high, note=""):
     return Field(default, strict=True, ge=low, le=high, description=f"a whole number from {low} to {high}{note}")
 
 
-def seconds(default, low=0.05, high=30 * 86400):
+def seconds(default, low=0.05, high=30 * 86400, note=""):
     """Returns the field of a span of time in seconds (float)."""
-    right = f"a number of seconds from {low:g} to {high:.0f}"
+    right = f"a number of seconds from {low:g} to {high:.0f}{note}"
     return Field(default, strict=True, ge=low, le=high, allow_inf_nan=False, description=right)
+
+
+def rate():
+    """Returns the field of a share of the packets (float), 0 by default."""
+    return Field(0.0, strict=True, ge=0, le=1, allow_inf_nan=False,
+                 description="a share of the packets from 0 to 1, such as 0.01 for one in a hundred")
 
 
 def switch(default):
