@@ -1,0 +1,233 @@
+"""SPLICE 1: sequence spaces, and who owns what. One test a clause; tests/test_tcp_*.py have the cases around them."""
+import pytest
+
+from tcp.negotiated import SACK, STAMPS, agree, offer, option, scale
+from tcp.proxy import FIRST, NUMBER, PATH, STRICT, connect, handshake
+
+
+def asked_for_more(proxy, part=b"GET /a", service=PATH):
+    """Returns a client whose first octets did not tell and have been acknowledged."""
+    client = proxy.client(service)
+    handshake(client)
+    client.send("PA", part)
+    client.expect("A", seq=1, ack=1 + len(part))
+    return client
+
+
+def test_rule_1_1_the_targets_numbers_are_shifted_by_one_constant_for_payload_fin_and_rst(proxy):
+    client = proxy.client(NUMBER, isn=2**32 - 4)
+    server = connect(proxy, client, b"0 hello", isn=2**31 - 2)
+    shift = (client.other_isn - server.isn) % 2**32
+    for flags, data in (("A", b""), ("PA", b"answer"), ("FA", b"last")):
+        server.send(flags, data)
+        came = client.expect(flags, data=data)
+        assert came.seq == (server.isn + server.seq - len(data) - ("F" in flags) + shift) % 2**32
+        assert came.ack == (client.isn + 8) % 2**32
+    client.send("RA")
+    came = server.expect("RA")
+    assert came.seq == (client.isn + 8) % 2**32 and came.ack == (client.other_isn + client.ack - shift) % 2**32
+
+
+def test_rule_1_2_payload_that_tells_at_once_is_acknowledged_by_the_target_alone(proxy):
+    client = proxy.client(NUMBER)
+    handshake(client)
+    client.send("PA", b"0 hello")
+    server = proxy.accept("a")
+    server.send("SA")
+    server.expect("PA", data=b"0 hello")
+    proxy.wait(0.2)
+    client.nothing()
+    server.send("A")
+    client.expect("A", ack=8)
+
+
+def test_rule_1_2_what_was_acknowledged_is_sent_again_until_the_target_has_all_of_it(proxy):
+    client = asked_for_more(proxy)
+    client.send("PA", b" HTTP/1.1\r\n\r\n")
+    server = proxy.accept("a")
+    server.send("SA")
+    request = b"GET /a HTTP/1.1\r\n\r\n"
+    server.expect("PA", seq=1, ack=1, data=request)
+    for has in (0, 9):
+        server.send("A", ack=1 + has)
+        assert client.expect("A").ack == client.isn + 20
+        proxy.wait(5, 0.1)
+        again = list(proxy.received.pop((server.own, server.other)))
+        assert again and all(segment.data and request.endswith(segment.data) for segment in again)
+        assert all(len(segment.data) >= len(request) - has for segment in again)
+    server.send("A", ack=1 + len(request))
+    client.expect("A", ack=1 + len(request))
+    proxy.wait(30, 0.1)
+    server.nothing()
+
+
+def test_rule_1_2_what_was_acknowledged_is_cut_to_the_targets_mss(proxy):
+    client = asked_for_more(proxy, b"GET /a?" + b"x" * 700)
+    client.send("PA", b" HTTP/1.1\r\n\r\n")
+    server = proxy.accept("a")
+    server.send("SA", mss=300)
+    sizes = [len(segment.data) for segment in proxy.received[server.own, server.other]]
+    assert sum(sizes) == 720 and max(sizes) <= 300
+    proxy.received.clear()
+
+
+def test_rule_1_2_acknowledgements_shown_to_the_client_never_go_back(proxy):
+    client = asked_for_more(proxy)
+    client.send("PA", b" HTTP/1.1\r\n\r\n")
+    server = proxy.accept("a")
+    server.send("SA")
+    server.expect("PA", seq=1, ack=1, data=b"GET /a HTTP/1.1\r\n\r\n")
+    shown = []
+    for data, ack in ((b"100", 1), (b"200", 5), (b"300", 7), (b"400", 20)):
+        server.send("PA", data, ack=ack)
+        segment = client.expect("PA", data=data)
+        shown.append((segment.ack - client.isn) % 2**32)
+    assert shown == sorted(shown) and shown[0] >= 7 and shown[-1] == 20
+
+
+def test_rule_1_3_the_window_of_the_syn_ack_is_what_can_be_held(proxy_factory):
+    for held in (64, 1024, 65472):
+        proxy = proxy_factory(held_bytes=held)
+        client = proxy.client()
+        client.send("S")
+        assert 0 < client.expect("SA").window <= held
+
+
+def test_rule_1_3_what_fills_the_held_bytes_goes_to_the_default(proxy):
+    client = proxy.client(PATH)
+    handshake(client)
+    client.send("PA", b"GET /" + b"x" * 1019)
+    server = proxy.accept("c")
+    server.send("SA", mss=1460)
+    server.expect("PA", data=b"GET /" + b"x" * 1019)
+
+
+def test_rule_1_3_what_fills_the_held_bytes_is_reset_where_there_is_no_default(proxy):
+    client = proxy.client(STRICT)
+    handshake(client)
+    client.send("PA", b"GET /" + b"x" * 1019)
+    client.expect("RA", seq=1, ack=1025)
+    assert proxy.states() == {}
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_rule_1_3_we_never_advertise_a_window_of_zero_before_the_target_is_there(proxy, scaled):
+    client, answer = offer(proxy, scale(7) if scaled else [], service=PATH)
+    assert answer.window > 0
+    for octet in range(1000):
+        client.send("PA", b"GET /a?"[octet:octet + 1] or b"x")
+        assert client.expect("A", ack=2 + octet).window > 0
+    client.send("R")
+    assert proxy.states() == {}
+
+
+def test_rule_1_3_the_answer_to_a_fin_before_binding_has_a_window(proxy):
+    client = proxy.client()
+    handshake(client)
+    client.send("FA")
+    assert client.expect("FA").window > 0
+    client.send("A")
+
+
+@pytest.mark.parametrize("scales", [None, (7, 7), (0, 14)])
+def test_rule_1_3_a_zero_window_of_the_target_passes_and_so_does_its_opening(proxy, scales):
+    client, server, *_ = agree(proxy, scale(scales[0]) if scales else [], scale(scales[1]) if scales else [])
+    server.send("A", ack=8, window=0)
+    client.expect("A", ack=8, window=0)
+    server.send("A", ack=8, window=4096)
+    assert client.expect("A", ack=8).window > 0
+
+
+def test_rule_1_4_the_first_copy_wins_however_the_second_is_cut(proxy):
+    client = proxy.client(PATH)
+    handshake(client)
+    client.send("PA", b"GET /a?1", seq=1)
+    client.expect("A", ack=9)
+    for seq, data in ((1, b"GET /b?222"), (6, b"b"), (1, b"PUT"), (6, b"b?999 HTTP")):
+        client.send("PA", data, seq=seq)
+    proxy.received.pop((client.own, client.other), None)
+    server = proxy.accept("a")
+    server.send("SA")
+    server.expect("PA", data=b"GET /a?122 HTTP")
+
+
+def test_rule_1_4_other_bytes_sent_again_reach_the_target_in_no_state(proxy):
+    client = proxy.client(NUMBER)
+    handshake(client)
+    client.send("PA", b"0 hello", seq=1)
+    server = proxy.accept("a")
+    client.send("PA", b"1 HELLO", seq=1)
+    server.send("SA")
+    server.expect("PA", seq=1, data=b"0 hello")
+    client.send("PA", b"1 HELLO", seq=1)
+    client.send("PA", b"LLO!", seq=5)
+    server.nothing()
+    proxy.wait(0.32)
+    server.expect("PA", seq=1, data=b"0 hello")
+    server.send("A", ack=8)
+    client.expect("A", ack=8)
+
+
+def test_rule_1_4_held_bytes_are_sent_again_in_the_targets_numbers(proxy):
+    client, server, _, held = agree(proxy, STAMPS + SACK, [("Timestamp", (77, 0)), *SACK])
+    assert option(held, "Timestamp")[1] == 77
+    for _ in range(3):
+        proxy.wait(4)
+        while proxy.received[server.own, server.other]:
+            again = server.expect("PA", seq=1, ack=1, data=b"0 hello")
+            assert option(again, "Timestamp")[1] == 77 and again.window == held.window
+    server.send("A", ack=8, options=[("Timestamp", (80, 0))])
+    client.expect("A", ack=8)
+
+
+@pytest.mark.parametrize("flags", ["FA", "R", "RA", "S"])
+@pytest.mark.parametrize("state", ["syn_received", "first_data", "connecting", "established", "half_closed", "time_wait"])
+def test_rule_1_5_a_corrupt_segment_changes_no_state(proxy, state, flags):
+    client = proxy.client(FIRST if state == "connecting" else NUMBER)
+    client.send("S")
+    client.expect("SA")
+    if state != "syn_received":
+        client.send("A")
+    if state == "connecting":
+        proxy.accept("a")
+    if state in ("established", "half_closed", "time_wait"):
+        client.send("PA", b"0 hello")
+        server = proxy.accept("a")
+        server.send("SA")
+        server.expect("PA", data=b"0 hello")
+        server.send("A")
+        client.expect("A")
+    if state in ("half_closed", "time_wait"):
+        client.send("FA")
+        server.expect("FA")
+    if state == "time_wait":
+        server.send("FA")
+        client.expect("FA")
+        client.send("A")
+        server.expect("A")
+    assert proxy.state_of(client) == state
+    client.send(flags, seq=500 if flags == "S" else client.seq, corrupt=True)
+    assert proxy.state_of(client) == state and proxy.drops() == {"tcp_checksum": 1}
+    proxy.silent()
+
+
+def test_rule_1_5_corrupt_first_payload_is_not_accepted(proxy):
+    client = proxy.client(NUMBER)
+    handshake(client)
+    client.send("PA", b"0 hello", corrupt=True)
+    proxy.silent()
+    assert proxy.state_of(client) == "first_data" and proxy.drops() == {"tcp_checksum": 1}
+
+
+@pytest.mark.parametrize("options", [[], STAMPS + SACK])
+def test_rule_1_5_corrupt_payload_in_the_splice_stays_corrupt_and_moves_nothing(proxy, options):
+    stamps = STAMPS if options else []
+    client, server, *_ = agree(proxy, options, options)
+    server.send("A", ack=8, options=stamps)
+    client.expect("A", ack=8)
+    for sender, receiver in ((server, client), (client, server)):
+        sender.send("PA", b"corrupt", seq=sender.seq + 100_000, corrupt=True, options=stamps)
+        receiver.expect("PA", data=b"corrupt", intact=False)
+    client.send("R", seq=8)
+    server.expect("R", seq=8)
+    assert proxy.states() == {}
