@@ -1,5 +1,5 @@
 """Connections of the tests whose ends agree on TCP options: a client that offers some, a target that answers with some."""
-from tcp.proxy import NUMBER
+from tcp.proxy import NUMBER, TARGETS
 
 STAMP = 5_000_000
 """TSval of the client's SYN."""
@@ -50,3 +50,8 @@ def agree(proxy, offered, agreed, data=b"0 hello", mss=1460, target_mss=1460, wi
     client.send("PA", data, options=stamps, window=window)
     server = answered(proxy, agreed, mss=target_mss)
     return client, server, answer, server.expect("PA", seq=1, ack=1, data=data)
+
+
+def peek(proxy, target="a"):
+    """Returns the first segment that waits for a target, and leaves it there."""
+    return next(segments[0] for (to, _), segments in proxy.received.items() if to == TARGETS[target] and segments)
