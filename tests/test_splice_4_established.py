@@ -1,0 +1,216 @@
+"""SPLICE 4: resets, challenges, TIME_WAIT, what strays. One test a clause; RFC 5961 is the measure."""
+import pytest
+
+from tcp.negotiated import SACK, STAMP, STAMPS, agree, names, stamped
+from tcp.proxy import NUMBER, STRICT, TURNS, close, connect, handshake, settings
+
+
+def bound(proxy, data=b"0 hello", service=NUMBER):
+    """Returns both ends of an established connection; nothing is held any more."""
+    client = proxy.client(service)
+    return client, connect(proxy, client, data)
+
+
+def talked(proxy):
+    """Returns both ends, each of which has sent 6 octets and acknowledged the other's."""
+    client, server = bound(proxy)
+    server.send("PA", b"answer")
+    client.expect("PA", data=b"answer")
+    client.send("PA", b"thanks")
+    server.expect("PA", data=b"thanks")
+    server.send("A")
+    client.expect("A")
+    return client, server
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("flags", ["R", "RA"])
+def test_rule_4_1_a_rst_with_exactly_the_last_acknowledged_number_closes_at_once(proxy, side, flags):
+    ends = talked(proxy)
+    ends[side].send(flags)
+    ends[1 - side].expect(flags, seq=ends[1 - side].ack)
+    assert proxy.states() == {}
+    proxy.wait(5, 0.1)
+    proxy.silent()
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("off", [1, 100, 8000])
+def test_rule_4_1_a_rst_in_the_window_passes_and_the_challenge_gets_the_exact_one(proxy, side, off):
+    ends = talked(proxy)
+    sender, receiver = ends[side], ends[1 - side]
+    sender.send("R", seq=sender.seq + off)
+    receiver.expect("R", seq=receiver.ack + off)
+    assert proxy.states() == {"established": 1}
+    receiver.send("A")
+    challenge = sender.expect("A", ack=sender.seq)
+    sender.send("R", seq=(challenge.ack - sender.isn) % 2**32)
+    receiver.expect("R", seq=receiver.ack)
+    assert proxy.states() == {}
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_rule_4_1_a_rst_in_the_window_that_nobody_contradicts_ends_the_connection_soon(proxy, side):
+    ends = talked(proxy)
+    ends[side].send("R", seq=ends[side].seq + 1)
+    ends[1 - side].expect("R")
+    proxy.wait(2.2)
+    assert proxy.states() == {}
+    proxy.silent()
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_rule_4_1_later_traffic_undoes_a_forged_rst(proxy, side):
+    ends = talked(proxy)
+    ends[1 - side].send("R", seq=ends[1 - side].seq + 1)
+    ends[side].expect("R")
+    proxy.wait(1)
+    ends[side].send("PA", b"still here")
+    ends[1 - side].expect("PA", data=b"still here")
+    proxy.wait(300, 1)
+    assert proxy.states() == {"established": 1}
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_rule_4_1_a_rst_outside_every_window_is_dropped(proxy, side):
+    ends = talked(proxy)
+    for off in (2**31, -(1 << 20), 1 << 20):
+        ends[side].send("R", seq=ends[side].seq + off)
+    proxy.silent()
+    proxy.wait(5, 0.1)
+    assert proxy.states() == {"established": 1} and proxy.drops() == {"unexpected_segment": 3}
+
+
+@pytest.mark.parametrize("stamps", [False, True])
+def test_rule_4_1_a_syn_in_the_window_is_answered_by_us_with_the_last_numbers_relayed(proxy, stamps):
+    offered = SACK + STAMPS if stamps else SACK
+    client, server, *_ = agree(proxy, offered, [("Timestamp", (7, STAMP)), *SACK] if stamps else SACK)
+    server.send("PA", b"answer", ack=8, options=stamped(8, STAMP) if stamps else [])
+    client.expect("PA", data=b"answer")
+    client.send("A", options=stamped(STAMP + 3, 0) if stamps else [])
+    server.expect("A")
+    client.send("S", seq=client.seq + 10, options=offered)
+    challenge = client.expect("A", seq=7, ack=8)
+    assert names(challenge) == ({"Timestamp"} if stamps else set())
+    server.nothing()
+    assert proxy.states() == {"established": 1} and proxy.count("challenge_acks") == 1
+
+
+def test_rule_4_1_a_client_that_has_restarted_resets_the_old_connection_by_our_challenge(proxy):
+    client, server = talked(proxy)
+    client.send("S", seq=client.seq + 100)
+    challenge = client.expect("A", seq=client.ack, ack=client.seq)
+    client.send("R", seq=(challenge.ack - client.isn) % 2**32)
+    server.expect("R", seq=server.ack)
+    assert proxy.states() == {}
+    again = proxy.client(NUMBER, port=client.own[1], isn=client.isn + 5000)
+    handshake(again)
+
+
+def test_rule_4_1_challenges_are_rate_limited_and_the_budget_comes_back(proxy_factory):
+    proxy = proxy_factory(reset_rate=5)
+    client, server = talked(proxy)
+    for number in range(50):
+        client.send("S", seq=client.seq + 10 + number)
+    came = len(proxy.received.pop((client.own, client.other)))
+    assert 1 <= came <= 6 and proxy.count("reset_rate_limit") == 50 - came
+    proxy.wait(1.1)
+    client.send("S", seq=client.seq + 10)
+    client.expect("A", seq=client.ack, ack=client.seq)
+
+
+def test_rule_4_2_our_rsts_carry_the_last_number_that_each_receiver_has_acknowledged(proxy):
+    client, server = talked(proxy)
+    server.send("PA", b"in flight")
+    client.expect("PA", data=b"in flight")
+    client.send("PA", b"in flight too", ack=7)
+    server.expect("PA", data=b"in flight too")
+    proxy.wait(601, 1)
+    client.expect("RA", seq=7)
+    server.expect("RA", seq=14)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_rule_4_2_a_challenge_to_our_rst_is_answered_with_the_exact_one(proxy, side):
+    ends = talked(proxy)
+    ends[1 - side].send("PA", b"not acknowledged")
+    ends[side].expect("PA", data=b"not acknowledged")
+    proxy.wait(601, 1)
+    proxy.received.clear()
+    ends[side].send("A")
+    ends[side].expect("R", seq=ends[side].ack)
+
+
+@pytest.mark.parametrize("beyond", [1, 2**30])
+def test_rule_4_4_a_new_syn_reopens_a_time_wait(proxy, beyond):
+    client, server = talked(proxy)
+    close(client, server)
+    assert proxy.states() == {"time_wait": 1}
+    again = proxy.client(NUMBER, port=client.own[1], isn=client.isn + client.seq + beyond)
+    handshake(again)
+    again.send("PA", b"0 again")
+    server = proxy.accept("a")
+    server.send("SA")
+    server.expect("PA", seq=1, ack=1, data=b"0 again")
+    assert proxy.count("opened") == 2 and proxy.count("closed") == 1
+
+
+@pytest.mark.parametrize("tos", [0, 0xB8, 0x28])
+@pytest.mark.parametrize("dont_fragment", [False, True])
+def test_rule_4_5_the_ttl_falls_by_one_and_dscp_and_df_stay(proxy, tos, dont_fragment):
+    client, server = bound(proxy)
+    for sender, receiver in ((client, server), (server, client)):
+        sender.send("PA", b"x", ttl=9, tos=tos, dont_fragment=dont_fragment)
+        receiver.expect("PA", data=b"x", ttl=8, tos=tos, dont_fragment=dont_fragment)
+
+
+def test_rule_4_5_a_ttl_that_is_spent_goes_no_further(proxy):
+    client, server = bound(proxy)
+    for sender in (client, server):
+        sender.send("A", ttl=1)
+    assert proxy.drops() == {"ttl_exceeded": 2}
+
+
+def strays(proxy, service):
+    """Returns a client whose segments belong to no connection."""
+    client = proxy.client(service)
+    client.other_isn = 0
+    return client
+
+
+@pytest.mark.parametrize("flags", ["A", "PA", "FA", "SA"])
+def test_rule_4_6_a_stray_is_reset_or_dropped_as_its_service_says(proxy, flags):
+    for service, answered in ((TURNS, True), (STRICT, False)):
+        client = strays(proxy, service)
+        client.send(flags, seq=50, ack=77)
+        if answered:
+            client.expect("R", seq=77)
+        client.nothing()
+    assert proxy.count("stray_segment") == 1 and proxy.states() == {}
+
+
+def test_rule_4_6_a_syn_to_no_service_is_refused(proxy):
+    client = proxy.client(4444)
+    client.send("S")
+    client.expect("RA", ack=1)
+    assert proxy.states() == {}
+
+
+@settings(reset_rate=3)
+def test_rule_4_6_resets_are_rate_limited(proxy):
+    client = strays(proxy, TURNS)
+    for _ in range(20):
+        client.send("A", seq=50, ack=77)
+    assert 1 <= len(proxy.received.pop((client.own, client.other))) <= 4
+    assert proxy.count("reset_rate_limit") >= 16
+
+
+def test_rule_4_6_after_a_restart_both_ends_of_an_old_connection_are_reset(proxy_factory):
+    client, server = talked(proxy_factory())
+    restarted = proxy_factory()
+    for end in (client, server):
+        end.proxy = restarted
+        restarted.know(end.own[0], end.port)
+        end.send("PA", b"are you there")
+        end.expect("R", seq=end.ack)
+    assert restarted.states() == {}
