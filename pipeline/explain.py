@@ -53,7 +53,8 @@ def explanation(configuration, name):
         lines += _port_lines(port)
     lines += [f"route {route.network} through {route.gateway} (port {_port_of(configuration, route.gateway)})"
               for route in configuration.routes]
-    lines.append("")
+    if known["services"]:
+        lines.append("")
     for service in known["services"]:
         lines += _service_lines(service)
     lines += [_target_line(target) for target in known["targets"]]

@@ -215,7 +215,7 @@ def run(state, passes, given):
                     count = through_faults(state, line, state.batch.mbuf, count, state.batch.mbuf.shape[0], now, now)
                 if count == 0 and outbox.to_release[0] == 0:
                     continue
-                counters.totals[TOTAL_BURSTS] += 1
+                counters.totals[TOTAL_BURSTS] += min(count, 1)
                 counters.totals[TOTAL_PACKETS] += count
             elif not (timers(state, phase, stopped, now) or earliest(state.faults) <= now):
                 continue

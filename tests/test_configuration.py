@@ -201,6 +201,59 @@ def test_a_fault_is_refused_with_exactly_this_sentence(old, new, sentence):
     assert faults_of(changed(GOOD, old, new)) == [f"x.toml: {sentence}"]
 
 
+FORWARDING = """[engine]
+mode = "forward"
+[[ports]]
+name = "left"
+device = "net_null0"
+[ports.faults]
+delay = 0.025
+[[ports]]
+name = "right"
+device = "net_null1"
+"""
+OF_FORWARDING = [
+    ("delay = 0.025", "loss = 1.5",
+     "ports[0].faults.loss = 1.5 must be a share of the packets from 0 to 1, such as 0.01 for one in a hundred"),
+    ("delay = 0.025", "flip = true",
+     "ports[0].faults.flip = true must be a share of the packets from 0 to 1, such as 0.01 for one in a hundred"),
+    ("delay = 0.025", "delay = -1", "ports[0].faults.delay = -1 must be a number of seconds from 0 to 60"),
+    ("delay = 0.025", "reorder = 0.1\nreorder_delay = 0", "ports[0].faults.reorder_delay = 0 must be a number of seconds "
+     "from 0.0001 to 60 (what a reordered packet is late by)"),
+    ("delay = 0.025", "delay = 0.025\njitter = 0.03", "ports[0].faults.jitter = 0.03 varies the delay either way, so it "
+     "must be at most that: delay = 0.025"),
+    ("delay = 0.025", 'direction = "in"', 'ports[0].faults.direction = "in" must be one of "both", "receive", "transmit"'),
+    ("delay = 0.025", "queue = 0",
+     "ports[0].faults.queue = 0 must be a whole number from 1 to 1048576 (mbufs that may wait in each direction)"),
+    ("delay = 0.025", "lost = 0.1", 'ports[0].faults.lost = 0.1 is not a known key; did you mean "loss"?'),
+    ("delay = 0.025", "delay = 0.05\nqueue = 16384", "engine.mbufs must be at least 36928: the ports' rxd and txd and two "
+     "bursts and 32768 that may wait in [ports.faults] (queue, for each direction)"),
+    ("[ports.faults]\ndelay = 0.025", "faults = 0.1", "ports[0].faults = 0.1 must be a table [ports.faults]"),
+    ("forward", "bridge", 'engine.mode = "bridge" must be one of "proxy", "forward"'),
+    ('[[ports]]\nname = "right"\ndevice = "net_null1"', "", 'engine.mode = "forward" joins ports in pairs, the first with '
+     "the second and so on; there must be an even number of [[ports]], not 1"),
+    ('name = "right"', 'name = "right"\naddresses = ["10.1.0.1/24"]', 'ports[1].addresses = ["10.1.0.1/24"] is not used '
+     'with engine.mode = "forward", which looks at no packet; it must go'),
+    ("[[ports]]\nname = \"left\"", '[[targets]]\nid = "a"\nip = "10.2.0.11"\nport = 80\n[[ports]]\nname = "left"',
+     'targets = [{id = "a", ip = "10.2.0.11", port = 80}] is not used with engine.mode = "forward", which looks at no packet; '
+     "it must go"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "sentence"), OF_FORWARDING, ids=[sentence[:50] for _, _, sentence in OF_FORWARDING])
+def test_a_fault_of_plain_forwarding_or_of_the_fault_stage_is_refused_with_exactly_this_sentence(old, new, sentence):
+    assert faults_of(changed(FORWARDING, old, new)) == [f"x.toml: {sentence}"]
+
+
+def test_plain_forwarding_needs_no_address_and_the_proxy_says_what_it_needs():
+    assert configuration.parse(FORWARDING, "x.toml").ports[0].faults.delay == 0.025
+    assert faults_of(FORWARDING.replace("forward", "proxy")) == [
+        *(f'x.toml: ports[{port}].addresses is missing; it must be a list of one or more addresses such as "10.1.0.1/24"'
+          for port in (0, 1)),
+        "x.toml: targets is missing; it must be one or more [[targets]] tables",
+        "x.toml: services is missing; it must be one or more [[services]] tables"]
+
+
 BED_FAULTS = [
     ('network_namespace = "test"', "", "engine.network_namespace is missing; [bed] needs the name of the network "
      'namespace that it makes for the engine, such as "proxy"'),

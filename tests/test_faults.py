@@ -5,17 +5,24 @@ each can be told wherever and however often it comes out.
 """
 
 import functools
+import hashlib
 import itertools
 import math
+import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from numba.core import config
 
 from pipeline import configuration, snapshot
 from pipeline.io.frames import frame_bytes, write_frames
 from pipeline.kernels import faults, memory_device
 from pipeline.memory_engine import MemoryEngine
 from pipeline.state import STOP
+from tcp.proxy import Proxy, connect
 
 PORTS = """
 [engine]
@@ -345,3 +352,59 @@ def test_draws_are_those_of_xoshiro128():
     for stream in range(faults.STREAMS):
         expected = list(itertools.islice(plain_stream(stage.random[0, stream]), 1000))
         assert [int(faults.draw(stage, 0, stream)) for _ in range(1000)] == expected
+
+
+def everything():
+    """A digest of all bytes, and their times, that come through a wire with all faults at once, and of its counters."""
+    wire = wire_after("loss = 0.1\nduplicate = 0.1\nflip = 0.1\nreorder = 0.1\ndelay = 0.002\njitter = 0.001", 300, gap=100)
+    for _ in range(50):
+        wire.run(100)
+    assert len(wire.out[1]) > 200 and wire.missing == 0
+    return hashlib.sha256(repr((wire.out, wire.counted())).encode()).hexdigest()
+
+
+@pytest.mark.skipif(bool(config.DISABLE_JIT or config.BOUNDSCHECK), reason="this is the run that starts the others")
+@pytest.mark.parametrize("mode", ["NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"])
+def test_plain_python_and_checked_bounds_give_the_same_bytes(mode):
+    here = pathlib.Path(__file__).resolve().parent
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", "import test_faults; print(test_faults.everything())"],
+        env=os.environ | {mode: "1", "PYTHONPATH": f"{here.parent}:{here}"}, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip() == everything()
+
+
+def test_a_client_of_the_proxy_behind_25_ms_sees_50():
+    proxy = Proxy(faults={"delay": 0.025})
+    client = proxy.client()
+    client.send("S")
+    proxy.wait(0.049, step=0.001)
+    client.nothing()
+    proxy.wait(0.001)
+    client.expect("SA", seq=0, ack=1)
+    client.send("A")
+    proxy.wait(0.05)
+    proxy.finish()
+
+
+def test_no_flipped_packet_passes_the_proxys_checks():
+    proxy = Proxy(faults={"flip": 1, "direction": '"receive"'})
+    for _ in range(300):
+        proxy.client().send("S")
+    assert proxy.count("opened") == 0 and sum(proxy.drops().values()) == 300, proxy.drops()
+    assert set(proxy.drops()) >= {"ipv4_checksum", "tcp_checksum"}
+    proxy.finish()
+
+
+def test_resets_of_a_stopping_proxy_leave_although_they_would_be_delayed():
+    proxy = Proxy(faults={"delay": 0.5, "direction": '"transmit"'})
+    client = proxy.client()
+    client.send("S")
+    proxy.wait(0.5)
+    client.expect("SA", seq=0, ack=1)
+    client.send("A")
+    assert proxy.states() == {"first_data": 1}
+    proxy.stop()
+    (segment,) = proxy.received[client.own, client.other]
+    assert "R" in segment.flags
+    proxy.conserved()

@@ -42,7 +42,7 @@ def left_of(namespace):
     return [path.name for path in network_namespace.FOLDER.glob(f"{namespace}*")]
 
 
-@pytest.mark.parametrize("name", ["demonstration.toml", "two_port.toml", "one_arm.toml"])
+@pytest.mark.parametrize("name", ["demonstration.toml", "two_port.toml", "one_arm.toml", "wire.toml"])
 def test_a_ready_configuration_runs_as_it_is_and_leaves_nothing(tmp_path, name):
     path, namespace = configuration_beside(tmp_path, name)
     process = run(path, "--duration", "1", "--json")

@@ -63,7 +63,7 @@ class PortFaults(_Section):
     duplicate: float = rate()
     flip: float = rate()
     reorder: float = rate()
-    reorder_delay: float = seconds(0.001, 0.000001, 60, " (what a reordered packet is late by)")
+    reorder_delay: float = seconds(0.001, 0.0001, 60, " (what a reordered packet is late by)")
     delay: float = seconds(0, 0, 60)
     jitter: float = seconds(0, 0, 60)
     direction: Literal["both", "receive", "transmit"] = choice("both", "both", "receive", "transmit")

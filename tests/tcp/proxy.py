@@ -18,6 +18,7 @@ from pipeline.io.memory_pool import filling
 from pipeline.io.memory_port import MemoryNetwork
 from pipeline.kernels import connection, counters, memory_device, neighbours
 from pipeline.kernels.arp import ANNOUNCEMENTS
+from pipeline.kernels.faults import earliest
 from pipeline.kernels.initial_number import half_siphash
 from pipeline.state import DRAIN, STOP
 from tcp.conservation import conserved, free_sources, open_connections
@@ -41,8 +42,9 @@ def _tables(name, rows):
     return "\n".join(f"[[{name}]]\n" + "\n".join(f"{key} = {value}" for key, value in row.items()) for row in rows)
 
 
-def configuration_text(timeouts, engine):
-    """Returns the tests' configuration (TOML); both arguments are dicts of what differs from the usual."""
+def configuration_text(timeouts, engine, faults=None):
+    """Returns the tests' configuration (TOML); the arguments are dicts of what differs from the usual, and of the faults of
+    the clients' port."""
     engine = {"held_bytes": HELD_BYTES, "held_connections": 64, "connections": 256, "burst": 64, "idle": '"spin"',
               "records": 4096, **engine}
     services = [
@@ -61,6 +63,8 @@ def configuration_text(timeouts, engine):
                for name, (ip, port) in TARGETS.items()]
     ports = [{"name": '"clients"', "device": '"net_null0"', "addresses": f'["{SERVICE}/24"]'},
              {"name": '"servers"', "device": '"net_null1"', "addresses": f'["{SOURCE}/24"]'}]
+    if faults:
+        ports[0]["faults"] = "{" + ", ".join(f"{key} = {value}" for key, value in faults.items()) + "}"
     heads = [f"[{name}]\n" + "\n".join(f"{key} = {value}" for key, value in table.items())
              for name, table in (("engine", engine), ("timeouts", {**TIMEOUTS, **timeouts}))]
     return "\n".join([*heads, _tables("ports", ports), _tables("targets", targets), _tables("services", services)])
@@ -76,11 +80,12 @@ def composed(selects):
 class Proxy:
     """A worker on virtual time, `now` microseconds since its start.
 
-    `mbufs` and `ring_size` are those of its memory ports; then `timeouts` (dict) and keys of `[engine]`.
+    `mbufs` and `ring_size` are those of its memory ports; then `timeouts` (dict), `faults` of the clients' port (dict), and
+    keys of `[engine]`.
     """
 
-    def __init__(self, mbufs=2048, timeouts=None, ring_size=1024, **engine):
-        self.configuration = configuration.parse(configuration_text(timeouts or {}, engine), "the tests' configuration")
+    def __init__(self, mbufs=2048, timeouts=None, ring_size=1024, faults=None, **engine):
+        self.configuration = configuration.parse(configuration_text(timeouts or {}, engine, faults), "the tests' configuration")
         self.network = MemoryNetwork(2, mbufs, ring_size)
         self.state, selects = assemble.make_state(self.configuration, self.network.device, self.network.arena,
                                                   [int(mac.replace(":", ""), 16) for mac in MACS], 0, 1e9)
@@ -107,10 +112,10 @@ class Proxy:
         self.run()
 
     def run(self, passes=2):
-        """Runs the loop without time passing until no fed frame waits, and takes what it sent."""
+        """Runs the loop without time passing until no fed frame waits, nor a delayed one that is due; takes what it sent."""
         while True:
             self._run(self.state, passes, self.now)
-            if not any(port.waiting for port in self.network.ports):
+            if not any(port.waiting for port in self.network.ports) and earliest(self.state.faults) > self.now:
                 break
         self._take()
 
