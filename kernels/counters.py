@@ -13,6 +13,7 @@ DROP_REASONS = (
     "out_of_order_first_data", "first_data_too_long", "held_pool_empty", "connections_exhausted", "flow_table_full",
     "source_ports_exhausted", "no_route", "unresolved_neighbour", "neighbours_exhausted", "ttl_exceeded",
     "larger_than_mtu", "reset_rate_limit", "draining", "no_mbuf", "transmit_full", "segments_full",
+    "icmp_quote_invalid", "icmp_no_connection", "icmp_not_in_flight", "icmp_before_binding",
 )
 """Reasons for which a packet, or a segment of the engine's own, is not sent; the index is the counter's."""
 
@@ -23,19 +24,22 @@ DROP_REASONS = (
  DROP_FIRST_DATA_TOO_LONG, DROP_HELD_POOL_EMPTY, DROP_CONNECTIONS_EXHAUSTED, DROP_FLOW_TABLE_FULL,
  DROP_SOURCE_PORTS_EXHAUSTED, DROP_NO_ROUTE, DROP_UNRESOLVED_NEIGHBOUR, DROP_NEIGHBOURS_EXHAUSTED,
  DROP_TTL_EXCEEDED, DROP_LARGER_THAN_MTU, DROP_RESET_RATE_LIMIT, DROP_DRAINING, DROP_NO_MBUF, DROP_TRANSMIT_FULL,
- DROP_SEGMENTS_FULL) = range(len(DROP_REASONS))
+ DROP_SEGMENTS_FULL, DROP_ICMP_QUOTE_INVALID, DROP_ICMP_NO_CONNECTION, DROP_ICMP_NOT_IN_FLIGHT,
+ DROP_ICMP_BEFORE_BINDING) = range(len(DROP_REASONS))
 
 NOTICES = (
     "ipv4_options", "vlan_priority_tag", "several_segments", "duplicate_address", "neighbour_moved", "resets_sent",
     "syn_ack_retransmitted", "syn_retransmitted", "held_retransmitted", "challenge_acks", "arp_requests",
     "arp_replies", "echo_replies", "records_lost", "refused_by_select", "first_data_answered_fin",
+    "icmp_errors_passed", "icmp_errors_sent", "path_mtu_lowered",
 )
 """What is worth counting of packets that are not dropped, and of the engine's own doings."""
 
 (NOTICE_IPV4_OPTIONS, NOTICE_VLAN_PRIORITY, NOTICE_SEVERAL_SEGMENTS, NOTICE_DUPLICATE_ADDRESS,
  NOTICE_NEIGHBOUR_MOVED, NOTICE_RESETS_SENT, NOTICE_SYN_ACK_RETRANSMITTED, NOTICE_SYN_RETRANSMITTED,
  NOTICE_HELD_RETRANSMITTED, NOTICE_CHALLENGE_ACKS, NOTICE_ARP_REQUESTS, NOTICE_ARP_REPLIES, NOTICE_ECHO_REPLIES,
- NOTICE_RECORDS_LOST, NOTICE_REFUSED_BY_SELECT, NOTICE_FIRST_DATA_ANSWERED_FIN) = range(len(NOTICES))
+ NOTICE_RECORDS_LOST, NOTICE_REFUSED_BY_SELECT, NOTICE_FIRST_DATA_ANSWERED_FIN,
+ NOTICE_ICMP_ERRORS_PASSED, NOTICE_ICMP_ERRORS_SENT, NOTICE_PATH_MTU_LOWERED) = range(len(NOTICES))
 
 EVENTS = (
     "received_syn", "sent_syn", "received_syn_ack", "sent_syn_ack", "received_ack_of_syn_ack",

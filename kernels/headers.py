@@ -53,7 +53,7 @@ ICMP = np.dtype([
     ("type", "u1"), ("code", "u1"), ("checksum", ">u2"),
     ("identifier", ">u2"), ("sequence", ">u2"),
 ])
-"""ICMP echo, 8 bytes (RFC 792)."""
+"""ICMP echo, 8 bytes (RFC 792). In errors, `sequence` is the next hop's MTU (RFC 1191, section 4)."""
 
 MBUF = np.dtype({
     "names": ["buffer_address", "data_off", "refcnt", "segments", "port", "offload", "packet_type",
@@ -82,6 +82,9 @@ MBUF_ALIGNMENT = 64
 ETHERNET_LENGTH, VLAN_LENGTH, ARP_LENGTH, IPV4_LENGTH, TCP_LENGTH, ICMP_LENGTH = 14, 4, 28, 20, 20, 8
 ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_VLAN, ETHERTYPE_QINQ = 0x0800, 0x0806, 0x8100, 0x88A8
 PROTOCOL_ICMP, PROTOCOL_TCP = 1, 6
+ICMP_UNREACHABLE, ICMP_TIME_EXCEEDED, ICMP_PARAMETER_PROBLEM = 3, 11, 12
+ICMP_QUOTED_WORDS = 5
+"""Where an ICMP error says how many 32-bit words it quotes, 0 where it carries no extensions (RFC 4884, section 3)."""
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
 
 TCP_OPTION_END, TCP_OPTION_NOP, TCP_OPTION_MSS = 0, 1, 2

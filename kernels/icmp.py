@@ -1,15 +1,22 @@
-"""ICMP: echo to our addresses is answered (RFC 792, RFC 1122 section 3.2.2.6); the rest is counted."""
+"""ICMP: echo to our addresses is answered (RFC 792, RFC 1122 section 3.2.2.6); errors are left to `icmp_errors`."""
 from numpy import int64
 
 from .batch import ANSWER, DROP, KIND_ICMP, PENDING
 from .checksum import difference, fold, sum_octets, update
 from .counters import DROP_ICMP_INVALID, DROP_ICMP_OTHER, DROP_NOT_OURS, NOTICE_ECHO_REPLIES
+from .headers import ICMP_PARAMETER_PROBLEM, ICMP_TIME_EXCEEDED, ICMP_UNREACHABLE
 from .jit import kernel
 from .native import record_at
 from .neighbours import owns
 from .refuse import swap_macs
 
 ECHO_REPLY, ECHO_REQUEST = 0, 8
+
+
+@kernel
+def is_error(kind):
+    """Says whether an ICMP type is an error that is of use: source quench is not (RFC 6633, section 3)."""
+    return kind == ICMP_UNREACHABLE or kind == ICMP_TIME_EXCEEDED or kind == ICMP_PARAMETER_PROBLEM
 
 
 @kernel
@@ -30,7 +37,7 @@ def echo_in_place(packets, batch, row):
 
 @kernel
 def answer_icmp(packets, batch, count, network, counters):
-    """Deals with all ICMP rows: echo requests to an address of ours become replies, everything else is dropped."""
+    """Deals with ICMP rows: echo requests to an address of ours become replies, errors stay, everything else is dropped."""
     for row in range(count):
         if batch.kind[row] != KIND_ICMP or batch.verdict[row] != PENDING:
             continue
@@ -40,6 +47,8 @@ def answer_icmp(packets, batch, count, network, counters):
             reason = DROP_ICMP_INVALID
         elif not owns(network, batch.destination[row], -1):
             reason = DROP_NOT_OURS
+        elif is_error(icmp.type):
+            continue
         elif icmp.type != ECHO_REQUEST or icmp.code != 0:
             reason = DROP_ICMP_OTHER
         if reason >= 0:

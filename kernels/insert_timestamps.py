@@ -5,12 +5,21 @@ Every segment but a RST has to carry one from then on (RFC 7323, section 3.2).
 from numpy import int64
 
 from .checksum import difference, fold, update
-from .connection import CLIENT
+from .connection import CLIENT, PROMISED_TIMESTAMPS, SPECIAL
 from .jit import kernel
 from .native import record_at, swap16, swap32
 from .tcp_options import ALIGNED_TIMESTAMPS, TIMESTAMPS_LENGTH, stamp_clock
 
 LONGEST_HEADER = 60
+
+
+@kernel
+def inserted_toward(connections, connection, side):
+    """Returns how many bytes are inserted into each segment toward a side: the path MTU is that much less for the other."""
+    special = record_at(connections.hot, connection).options & SPECIAL
+    if side != CLIENT or special == 0 or record_at(connections.cold, connection).special & PROMISED_TIMESTAMPS == 0:
+        return 0
+    return TIMESTAMPS_LENGTH
 
 
 @kernel

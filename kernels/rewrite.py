@@ -1,12 +1,12 @@
 """Rewrite: translates the headers of every packet that passes, with checksums updated incrementally (RFC 1624)."""
 from numpy import int64
 
-from .batch import DROP, FORWARD
+from .batch import DROP, FORWARD, REPORT
 from .checksum import difference, update
 from .connection import DECLINED, PROMISED_TIMESTAMPS, SCALED, SPECIAL, STAMPED, TARGET
 from .counters import DROP_LARGER_THAN_MTU, DROP_TTL_EXCEEDED, DROP_UNRESOLVED_NEIGHBOUR
 from .headers import RST, TCP_LENGTH
-from .insert_timestamps import insert_timestamps
+from .insert_timestamps import insert_timestamps, inserted_toward
 from .jit import kernel
 from .native import record_at, swap16, swap32
 from .neighbours import REACHABLE
@@ -58,14 +58,14 @@ def write_tcp(packets, at, ports, seq, ack, changes):
 
 
 @kernel
-def refuse_to_forward(packets, batch, row, neighbour, network):
-    """Returns why a packet cannot go to this neighbour, or -1."""
+def refuse_to_forward(packets, batch, row, neighbour, network, inserted):
+    """Returns why a packet, with so many bytes to be inserted, cannot go to this neighbour, or -1."""
     if neighbour.state < REACHABLE:
         return DROP_UNRESOLVED_NEIGHBOUR
     if record_at(packets.ipv4, batch.network[row]).ttl <= 1:
         return DROP_TTL_EXCEEDED
     length = int64(record_at(packets.mbuf, batch.mbuf[row]).packet_length) - (batch.network[row] - batch.frame[row])
-    return DROP_LARGER_THAN_MTU if length > network.mtu[neighbour.port] else -1
+    return DROP_LARGER_THAN_MTU if length + inserted > network.mtu[neighbour.port] else -1
 
 
 @kernel
@@ -93,9 +93,10 @@ def rewrite(packets, base, batch, count, connections, network, now):
         hot, side = record_at(connections.hot, flow >> 1), flow & 1
         other = 1 - side
         neighbour = record_at(network.neighbours, hot.neighbour[other])
-        reason = refuse_to_forward(packets, batch, row, neighbour, network)
+        inserted = inserted_toward(connections, flow >> 1, other)
+        reason = refuse_to_forward(packets, batch, row, neighbour, network, inserted)
         if reason >= 0:
-            batch.verdict[row] = DROP
+            batch.verdict[row] = DROP if reason == DROP_UNRESOLVED_NEIGHBOUR else REPORT
             connections.counters.drops[reason] += 1
             continue
         changes = translate(packets, base, batch, row, connections, flow, now)

@@ -13,12 +13,14 @@ from pipeline.kernels.counters import DROP_NO_MBUF, TOTAL_BURSTS, TOTAL_LOOPS, T
 from pipeline.kernels.expire import expire, set_timers, stop_all
 from pipeline.kernels.faults import NEVER, RECEIVING, TRANSMITTING, choose_duplicates, earliest, emerge, hold, lose
 from pipeline.kernels.icmp import answer_icmp
+from pipeline.kernels.icmp_errors import pass_icmp_errors
 from pipeline.kernels.jit import kernel, loop
 from pipeline.kernels.native import address_of, load_acquire
 from pipeline.kernels.open import open_connections, retire
 from pipeline.kernels.outbox import dispose, settle
 from pipeline.kernels.refuse import refuse
 from pipeline.kernels.release import release
+from pipeline.kernels.report import report
 from pipeline.kernels.services import NO_MATCH
 from pipeline.kernels.verify import verify
 from pipeline.kernels.wheel import TICK_MICROSECONDS, advance
@@ -117,6 +119,7 @@ def stages(state, port, count, draining, now):
         parse(packets, base, batch, count, port, network, counters)
         answer_arp(packets, batch, count, network, counters, now)
         answer_icmp(packets, batch, count, network, counters)
+        pass_icmp_errors(packets, batch, count, connections, network, now)
         lookup(batch, count, connections.buckets, connections.hot)
         verify(packets, base, batch, count, connections)
         retire(batch, count, connections)
@@ -127,6 +130,7 @@ def stages(state, port, count, draining, now):
         choose(connections, state.selection)
         connect(connections, state.selection, state.targets, state.sources, network, state.records, now)
         rewrite(packets, base, batch, count, connections, network, now)
+        report(packets, batch, count, connections, network)
         refuse(packets, batch, count, services, network, state.connections.budget, counters)
     set_timers(connections, state.wheel, now)
     own_frames(state, now)

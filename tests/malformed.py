@@ -193,6 +193,7 @@ def judge_transport(decide, rows, at, owned):
     whole = span_sum(rows, start, start + np.where(icmp | tcp, size, 0))
     decide(icmp & ((size < 8) | (whole != 0xFFFF)), drop("icmp_invalid"))
     decide(icmp & ~ours, drop("not_ours"))
+    judge_quote(decide, rows, start, size, icmp & np.isin(load(rows, start, 1), [3, 11, 12]))
     decide(icmp & (load(rows, start, 2) != 0x0800), drop("icmp_other"))
     decide(icmp, ECHOED)
     decide(~tcp, drop("other_protocol"))
@@ -203,6 +204,17 @@ def judge_transport(decide, rows, at, owned):
     decide(~ours, drop("not_ours"))
     decide(load(rows, start + 13, 1) & RST != 0, drop("stray_segment"))
     decide(tcp, REFUSED)
+
+
+def judge_quote(decide, rows, start, size, which):
+    """Decides on ICMP errors, `which` begin at `start` and have `size` octets: they quote no packet of a connection."""
+    quote = np.minimum(start + 8, rows.shape[1] - 20)
+    words, total = load(rows, np.minimum(start + 5, rows.shape[1] - 1), 1), load(rows, quote + 2, 2)
+    available = np.minimum(np.where(words >= 32, np.minimum(size - 8, 4 * words), size - 8), total)
+    header = (load(rows, quote, 1) & 15) * 4
+    tcp = (load(rows, quote, 1) >> 4 == 4) & (header >= 20) & (available >= header + 8) & (load(rows, quote + 9, 1) == 6)
+    decide(which & ~(tcp & (load(rows, quote + 6, 2) & 0x1FFF == 0) & (total >= header + 20)), drop("icmp_quote_invalid"))
+    decide(which, drop("icmp_no_connection"))
 
 
 def truncated(valid, side, count):
@@ -403,8 +415,34 @@ def random_icmp(valid, side, count):
     return Frames(rows, lengths, judgement(rows, lengths, valid.mac(side)[0], owned))
 
 
+def icmp_quotes(valid, side, count):
+    """ICMP errors whose quote has something wrong: length, version, protocol, fragment, a packet of nobody's.
+
+    The rest of the quote is a packet that the engine could have sent, its numbers never in flight.
+    """
+    mac, address, size = valid.mac(side), valid.address(side), valid.random.integers(8, 140, count)
+    stranger = 0x0A090000 + valid.random.integers(1, 0xFFFF, count)
+    rows = ethernet_ipv4(count, WIDTH, mac, 1, (stranger, address), 20 + size)
+    rows[:, TRANSPORT] = valid.random.choice([3, 11, 12], count)
+    rows[:, TRANSPORT + 1] = valid.random.integers(0, 16, count)
+    rows[:, TRANSPORT + 5] = np.where(valid.random.integers(0, 3, count) == 0, valid.random.integers(0, 256, count), 0)
+    quote = TRANSPORT + 8
+    rows[:, quote:] = valid.random.integers(0, 256, (count, WIDTH - quote), np.uint8)
+    store(rows, quote, 4, 0x45000000 + valid.random.choice([40, 39, 48, 1500, 0, 65535], count))
+    store(rows, quote + 4, 6, 0x00004000FF06)
+    store(rows, quote + 12, 4, address)
+    spoil, at = valid.random.integers(0, 2, count) == 0, valid.random.integers(0, 12, count)
+    rows[spoil, quote + at[spoil]] ^= valid.random.integers(1, 256, int(spoil.sum())).astype(np.uint8)
+    lengths = TRANSPORT + size
+    cut_to(rows, lengths)
+    store(rows, TRANSPORT + 2, 2, 0)
+    store(rows, TRANSPORT + 2, 2, 0xFFFF - ones_sum(rows[:, TRANSPORT:]))
+    seal_ipv4(rows)
+    return Frames(rows, lengths, judgement(rows, lengths, mac[0], [address, valid.ends.service[0]]))
+
+
 ON_THE_WIRE = (truncated, total_length, header_length, data_offset, ip_options, fragments, vlan, ip_checksum,
-               tcp_checksum, icmp_checksum, random_octets, random_arp, random_icmp)
+               tcp_checksum, icmp_checksum, icmp_quotes, random_octets, random_arp, random_icmp)
 """Kinds that any port can receive: (valid, side, count) -> Frames."""
 
 

@@ -75,7 +75,8 @@ def test_every_address_of_ours_answers_by_the_port_of_the_question(destination, 
         ({"destination": "10.1.0.77"}, "not_ours"),
         ({"type": 0}, "icmp_other"),
         ({"type": 13}, "icmp_other"),
-        ({"type": 3, "code": 4}, "icmp_other"),
+        ({"type": 4}, "icmp_other"),
+        ({"type": 5, "code": 1}, "icmp_other"),
         ({"code": 1}, "icmp_other"),
     ],
 )
@@ -83,6 +84,12 @@ def test_everything_else_is_counted_and_left_as_it_is(change, reason):
     frame = echo(b"payload", **change)
     verdict, after = answered(frame)
     assert (verdict, BED.drops, after, BED.notices) == (DROP, {reason: 1}, frame, {})
+
+
+@pytest.mark.parametrize("kind", [3, 11, 12])
+def test_errors_are_left_to_the_next_stage(kind):
+    frame = echo(b"payload", type=kind)
+    assert answered(frame) == (PENDING, frame) and not BED.drops
 
 
 @generated

@@ -7,7 +7,7 @@ from kernel_bed import CLIENT, SERVICE, KernelBed, address, checked, generated, 
 from scapy.layers.inet import IP, TCP, IPOption_Router_Alert
 from scapy.layers.l2 import Dot1Q, Ether
 
-from pipeline.kernels.batch import ABSORB, DROP, FORWARD, PENDING
+from pipeline.kernels.batch import ABSORB, FORWARD, PENDING, REPORT
 from pipeline.kernels.connection import CLIENT as CLIENT_SIDE
 from pipeline.kernels.connection import TARGET
 from pipeline.kernels.neighbours import INCOMPLETE, PROBING, REACHABLE, STATIC
@@ -159,7 +159,7 @@ def test_what_cannot_go_on_is_dropped_untouched(change, reason):
     BED.counters.drops[:] = 0
     frame = BED.segment(**change)
     found = passed(frame, CLIENT_SIDE)
-    assert BED.batch.verdict[0] == (DROP if reason else FORWARD)
+    assert BED.batch.verdict[0] == (REPORT if reason else FORWARD)
     assert BED.drops == ({reason: 1} if reason else {})
     assert (found == frame) == bool(reason)
 

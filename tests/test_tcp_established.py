@@ -102,7 +102,7 @@ def test_a_segment_whose_ttl_is_spent_goes_no_further(proxy):
     client, server = bound(proxy)
     client.send("PA", b"x", ttl=1)
     server.nothing()
-    assert proxy.drops() == {"ttl_exceeded": 1}
+    assert proxy.drops() == {"ttl_exceeded": 1} and len(proxy.taken_others(0)) == 1
 
 
 @pytest.mark.parametrize("data", [b"\0" * 1460, b"\xff" * 1459, bytes(range(256)) * 5, b"\xff\xff", b"\0"])
@@ -369,7 +369,7 @@ def test_a_frame_larger_than_the_mtu_is_counted(proxy):
     client, server = bound(proxy)
     client.send("PA", b"x" * 1461)
     server.nothing()
-    assert proxy.drops() == {"larger_than_mtu": 1}
+    assert proxy.drops() == {"larger_than_mtu": 1} and len(proxy.taken_others(0)) == 1
 
 
 def test_payload_in_several_mbufs_passes_and_is_held(proxy):

@@ -23,6 +23,7 @@ OF_KERNELS = (
     "select_kernels",
     "arp",
     "icmp",
+    "icmp_errors",
     "refuse",
     "build",
     "services",

@@ -129,7 +129,7 @@ class Proxy:
     def _take(self):
         for port in self.network.ports:
             for frame in port.taken():
-                if Ether(frame).type != 0x0800:
+                if frame[12:14] != b"\x08\0" or frame[23] != 6:
                     self.others.append((port.number, frame))
                     continue
                 segment = read(frame, port.number, MACS[port.number])
@@ -162,6 +162,12 @@ class Proxy:
         """Returns what was sent and not yet expected (list of str)."""
         return [str(segment) for segments in self.received.values() for segment in segments] + [
             f"port {port}: {Ether(frame).summary()}" for port, frame in self.others]
+
+    def taken_others(self, port):
+        """Takes the frames (list of bytes) that were no TCP and left by one port."""
+        taken = [frame for number, frame in self.others if number == port]
+        self.others = [other for other in self.others if other[0] != port]
+        return taken
 
     def silent(self):
         """Asserts that nothing was sent that has not been expected."""
