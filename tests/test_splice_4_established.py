@@ -169,6 +169,7 @@ def test_rule_4_5_a_ttl_that_is_spent_goes_no_further(proxy):
     for sender in (client, server):
         sender.send("A", ttl=1)
     assert proxy.drops() == {"ttl_exceeded": 2}
+    assert [len(proxy.taken_others(port)) for port in (0, 1)] == [1, 1]
 
 
 def strays(proxy, service):
