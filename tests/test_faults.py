@@ -239,6 +239,13 @@ def test_a_flip_changes_exactly_one_bit_anywhere_behind_the_ethernet_header():
     assert min(places) >= 8 * 14 and len(set(places)) == 8 * (64 - 14), "each bit was struck, the last ones too"
 
 
+def test_arp_which_has_no_checksum_is_spared_by_flips():
+    asks = HEADER[:12] + bytes.fromhex("0806") + frame(1)[14:]
+    wire = Wire("flip = 1\ndirection = 'receive'")
+    wire.send([asks, frame(2)])
+    assert [octets == sent for (_, octets), sent in zip(wire.out[1], [asks, frame(2)], strict=True)] == [True, False]
+
+
 def test_frames_too_short_for_a_flip_or_of_several_mbufs_pass_as_they_are():
     wire = Wire("flip = 1\nduplicate = 1\ndirection = 'receive'")
     wire.send([HEADER, HEADER[:13]])
