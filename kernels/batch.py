@@ -39,6 +39,7 @@ class Batch(NamedTuple):
     scale: np.ndarray             # of a SYN's window scale option, at most 14, -1 without
     sack_permitted: np.ndarray    # 1 where a SYN has the option
     stamps: np.ndarray            # offset of TSval, 0 without timestamps
+    above: np.ndarray             # where a SYN opens a connection anew: what our initial number has to lie above, else -1
 
 
 def allocate_batch(rows):

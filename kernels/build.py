@@ -26,6 +26,7 @@ from .jit import kernel
 from .native import record_at, swap16, swap32
 from .neighbours import REACHABLE
 from .outbox import discard, post
+from .sequence import wrap
 from .refuse import finish_tcp, write_ipv4_header
 from .rewrite import write_ethernet
 from .tcp_options import ALIGNED_TIMESTAMPS, PROXY_SCALE, TIMESTAMPS_LENGTH, stamp_clock
@@ -73,7 +74,7 @@ def write_timestamps(packets, connections, at, hot, cold, side, now):
         record_at(words, at).value = swap32(stamp_clock(connections, hot, now))
         record_at(words, at + 4).value = swap32(int64(cold.stamps[CLIENT]))
     else:
-        record_at(words, at).value = swap32(int64(cold.stamps[CLIENT]))
+        record_at(words, at).value = swap32(wrap(int64(cold.stamps[CLIENT]) + int64(cold.stamp_shift)))
         record_at(words, at + 4).value = swap32(int64(cold.stamps[TARGET]))
 
 

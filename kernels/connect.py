@@ -1,6 +1,11 @@
-"""Connect: carries out what the select kernels answered, by a SYN to the target or a RST to the client."""
+"""Connect: carries out what the select kernels answered, by a SYN to the target or a RST to the client (SPLICE 3).
+
+A target that refuses, cannot be reached or does not answer is given up, and the select kernel is asked again without it,
+as long as not one held byte has been sent.
+"""
 from numpy import int64
 
+from .batch import FORWARD
 from .connection import (
     ASKED,
     BOUND,
@@ -9,10 +14,15 @@ from .connection import (
     FIN_SEEN,
     FIRST_DATA,
     HOLDS,
+    LENT,
+    NO_ROW,
+    NO_TARGET,
     OWNS,
+    PLAIN,
     PROMISED_TIMESTAMPS,
     SCALED,
     TARGET,
+    ask,
     emit,
     end,
     enter,
@@ -20,33 +30,90 @@ from .connection import (
 from .counters import (
     DROP_FLOW_TABLE_FULL,
     DROP_SOURCE_PORTS_EXHAUSTED,
+    NOTICE_FIRST_DATA_FALLBACK,
+    NOTICE_OTHER_TARGET,
     NOTICE_REFUSED_BY_SELECT,
     OF_SERVICE_REFUSED,
     OF_TARGET_CONNECTIONS,
     OF_TARGET_OPEN,
+    OF_TARGET_REFUSED,
+    OF_TARGET_TIMEOUTS,
+    OF_TARGET_UNREACHABLE,
     SENT_RST,
     SENT_SYN,
 )
-from .flow_table import hash_key, insert
+from .farewell import closed
+from .flow_table import find, hash_key, insert, remove
 from .headers import ACK, RST, SYN
 from .jit import kernel
 from .native import record_at
 from .open import SYN_RETRY
-from .records import ACTIVE_RST, EXHAUSTED, REFUSED, TCP_SYN_SENT, step
+from .records import ACTIVE_RST, EXHAUSTED, REFUSED, TARGET_REFUSED, TARGET_UNREACHABLE, TCP_CLOSED, TCP_SYN_SENT, TIMEOUT, step
+from .release import forget_key
 from .sequence import wrap
-from .services import NEED_MORE, give_source, take_source
+from .services import NEED_MORE
+from .source_ports import begin_above, give_back_source, give_source, take_source
 from .tcp_options import PROXY_SCALE, TIMESTAMPS_LENGTH
 from .wheel import TICK_MICROSECONDS
 
 
 @kernel
-def turn_away(connections, connection, cause):
-    """Resets the client of a connection that gets no target, and ends it for `cause`."""
+def target_fails(connections, connection, cause, tick):
+    """Gives up the target of a CONNECTING connection, for a TARGET_* cause or TIMEOUT, and asks for another one.
+
+    The connection stays bound until `connect` finds one: with the last target it ends as it is.
+    """
+    cold = record_at(connections.cold, connection)
+    cold.since, cold.retry, cold.tries = wrap(tick), 0, 0
+    enter(connections, connection, FIRST_DATA)
+    ask(connections, connection, NO_ROW, cause)
+
+
+@kernel
+def forsake(connections, connection, cause, targets, sources, tick):
+    """Takes a connection off the target that has failed it; its port goes back, behind all that are free.
+
+    A late SYN-ACK is then a stray and gets a RST, and so does an answer to what the port is used for next (SPLICE 3.2).
+    """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    target = int64(cold.target)
+    cold.failed[1], cold.failed[0] = int64(cold.failed[0]), target
+    forget_key(connections, hot, connection, TARGET)
+    give_back_source(connections, connection, targets, sources, tick)
+    hot.options &= 0xFF ^ BOUND
+    hot.remote_address[TARGET], hot.local_address[TARGET], hot.remote_port[TARGET], hot.local_port[TARGET] = 0, 0, 0, 0
+    cold.target = NO_TARGET
+    connections.counters.targets[target, OF_TARGET_OPEN] -= 1
+    connections.counters.targets[target, OF_TARGET_TIMEOUTS] += int64(cause == TIMEOUT)
+    connections.counters.notices[NOTICE_OTHER_TARGET] += 1
+
+
+@kernel
+def count_failure(connections, connection, cause):
+    """Counts a target that refused or could not be reached; time-outs are counted where the connection leaves it."""
+    counters, target = connections.counters, int64(record_at(connections.cold, connection).target)
+    counters.targets[target, OF_TARGET_REFUSED] += int64(cause == TARGET_REFUSED)
+    counters.targets[target, OF_TARGET_UNREACHABLE] += int64(cause == TARGET_UNREACHABLE)
+
+
+@kernel
+def turn_away(connections, connection, cause, records, now):
+    """Resets the client of a connection that gets no target (any more), and ends it for `cause`."""
+    hot, cold, counters = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.counters
     emit(connections, connection, CLIENT, RST | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]), 0, 0, 0, 0)
-    connections.counters.events[CLIENT, SENT_RST] += 1
-    connections.counters.services[cold.service, OF_SERVICE_REFUSED] += 1
-    end(connections, connection, cause, ACTIVE_RST)
+    counters.events[CLIENT, SENT_RST] += 1
+    if hot.options & BOUND and cause == TIMEOUT:
+        emit(connections, connection, TARGET, RST, wrap(int64(cold.syn_isn) + 1), 0, 0, 0, 0, 0)
+        counters.events[TARGET, SENT_RST] += 1
+    step(records, connection, CLIENT, TCP_CLOSED, now)
+    step(records, connection, TARGET, TCP_CLOSED, now)
+    counters.services[cold.service, OF_SERVICE_REFUSED] += int64(cause == REFUSED or cause == EXHAUSTED)
+    if cause == TIMEOUT:
+        end(connections, connection, TIMEOUT, TIMEOUT)
+    elif cause == TARGET_REFUSED or cause == TARGET_UNREACHABLE:
+        end(connections, connection, ACTIVE_RST, cause)
+    else:
+        end(connections, connection, cause, ACTIVE_RST)
 
 
 @kernel
@@ -66,42 +133,84 @@ def send_syn(connections, connection, targets, network):
 
 
 @kernel
-def bind(connections, connection, target, targets, sources):
+def take_over(connections, hashed, remote, local, remote_port, local_port):
+    """Ends what waits out TIME_WAIT on a source port that is taken anew, and takes its key out of the table."""
+    entry = find(connections.buckets, connections.hot, hashed, remote, local, remote_port, local_port)
+    if entry >= 0 and record_at(connections.cold, entry >> 1).special & LENT:
+        closed(connections, entry >> 1)
+        remove(connections.buckets, hashed, entry)
+
+
+@kernel
+def bind(connections, connection, target, targets, sources, tick):
     """Gives a connection its target, a source port and the key of the target's packets; returns -1 or what ran out."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     row = record_at(targets.rows, target)
-    pool = row.pool
+    pool = int64(row.pool)
     entry = take_source(sources, pool)
     if entry < 0:
         return DROP_SOURCE_PORTS_EXHAUSTED
+    remote, remote_port = int64(row.address), int64(row.port)
     local, local_port = sources.address[pool, entry >> 16], entry & 0xFFFF
-    hashed = hash_key(row.address, local, row.port, local_port)
-    hot.remote_address[TARGET], hot.remote_port[TARGET] = row.address, row.port
-    hot.local_address[TARGET], hot.local_port[TARGET] = local, local_port
-    hot.neighbour[TARGET] = row.neighbour
+    hashed = hash_key(remote, local, remote_port, local_port)
+    take_over(connections, hashed, remote, local, remote_port, local_port)
     if not insert(connections.buckets, hashed, connection * 2 + TARGET):
         give_source(sources, pool, entry)
         return DROP_FLOW_TABLE_FULL
+    hot.remote_address[TARGET], hot.remote_port[TARGET] = remote, remote_port
+    hot.local_address[TARGET], hot.local_port[TARGET] = local, local_port
+    hot.neighbour[TARGET] = row.neighbour
     cold.target, cold.source = target, entry
+    cold.special &= 0xFFFF ^ LENT
     hot.options |= BOUND
+    begin_above(connections, connection, sources.last[pool, entry], tick)
     return -1
+
+
+@kernel
+def has_failed(cold, target):
+    """Says whether a target has already failed a connection: it is bound to it still, or was before."""
+    return target == cold.target or target == cold.failed[0] or target == cold.failed[1]
 
 
 @kernel
 def target_of(connections, connection, answer, selection, targets):
     """Returns the target that a select kernel's answer means, -1 to refuse, or NEED_MORE to wait for more payload.
 
-    Held bytes that fill their slot, or end with a FIN, will not grow: *need more* then is *no match*.
+    Held bytes that fill their slot, or end with a FIN, will not grow: *need more* then is *no match*, and so is a target
+    that has failed this connection.
     """
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     service = selection.services[cold.service]
     if 0 <= answer < service.members:
-        return targets.members[service.first_member + answer]
+        target = targets.members[service.first_member + answer]
+        if not has_failed(cold, target):
+            return target
     complete = hot.closing & (FIN_SEEN << CLIENT) != 0
     empty = hot.options & HOLDS == 0
     if answer == NEED_MORE and not complete and (empty or held.length[int64(cold.held)] < held.limit[0]):
         return NEED_MORE
-    return service.fallback
+    return -1 if service.fallback >= 0 and has_failed(cold, service.fallback) else service.fallback
+
+
+@kernel
+def exclude(selection, targets, cold):
+    """Shows the select kernel which members of the service have failed a connection: at most two before the last try."""
+    service = selection.services[cold.service]
+    selection.excluded[0], selection.excluded[1] = -1, -1
+    if cold.target == NO_TARGET and cold.failed[0] == NO_TARGET:
+        return
+    found = 0
+    for member in range(service.members):
+        if found < 2 and has_failed(cold, targets.members[service.first_member + member]):
+            selection.excluded[found] = member
+            found += 1
+
+
+@kernel
+def tried(cold):
+    """Returns how many targets have failed a connection, the one that it is still bound to among them."""
+    return int64(cold.target != NO_TARGET) + int64(cold.failed[0] != NO_TARGET) + int64(cold.failed[1] != NO_TARGET)
 
 
 @kernel
@@ -121,33 +230,59 @@ def ask_for_more(connections, connection):
 
 
 @kernel
-def connect(connections, selection, targets, sources, network, records, now):
-    """Goes through `choices`, with the answers of the select kernels, and empties it."""
-    choices, counters = connections.choices, connections.counters
+def pass_syn_on(batch, row, connections, connection):
+    """Mode `simple`: the client's own SYN goes on to the target."""
+    batch.verdict[row] = FORWARD
+    batch.flow[row] = connection * 2 + CLIENT
+    connections.counters.events[TARGET, SENT_SYN] += 1
+
+
+@kernel
+def connect_one(batch, row, connections, connection, target, cause, targets, sources, network, records, now):
+    """Binds a connection to a target and sends the SYN; without a port, or room in the table, its client is turned away."""
+    hot, cold, counters = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.counters
     tick = now // TICK_MICROSECONDS
+    if hot.options & BOUND:
+        forsake(connections, connection, cause, targets, sources, tick)
+    lacking = bind(connections, connection, target, targets, sources, tick)
+    if lacking >= 0:
+        counters.drops[lacking] += 1
+        turn_away(connections, connection, EXHAUSTED, records, now)
+        return
+    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + SYN_RETRY) & 0xFFFFFFFF, 0
+    enter(connections, connection, CONNECTING)
+    step(records, connection, TARGET, TCP_SYN_SENT, now)
+    counters.targets[target, OF_TARGET_CONNECTIONS] += 1
+    counters.targets[target, OF_TARGET_OPEN] += 1
+    if cold.special & PLAIN:
+        cold.retry = 0
+        pass_syn_on(batch, row, connections, connection)
+    else:
+        send_syn(connections, connection, targets, network)
+
+
+@kernel
+def connect(batch, connections, selection, targets, sources, network, records, now):
+    """Goes through `choices`, with the answers of the select kernels, and empties it."""
+    choices, notices = connections.choices, connections.counters.notices
     for number in range(choices.filled[0]):
-        connection = choices.connection[number]
+        connection, cause = choices.connection[number], choices.cause[number]
         hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
         hot.options &= 0xFF ^ ASKED
         if hot.state != FIRST_DATA:
             continue
-        target = target_of(connections, connection, choices.answer[number], selection, targets)
-        if target == NEED_MORE:
+        target = -1
+        if hot.options & BOUND:
+            count_failure(connections, connection, cause)
+        if tried(cold) < (1 if cold.special & PLAIN else selection.services[cold.service].attempts):
+            target = target_of(connections, connection, choices.answer[number], selection, targets)
+        if target == NEED_MORE and hot.options & BOUND == 0 and cold.special & PLAIN == 0:
             ask_for_more(connections, connection)
-            continue
-        if target < 0:
-            counters.notices[NOTICE_REFUSED_BY_SELECT] += 1
-            turn_away(connections, connection, REFUSED)
-            continue
-        lacking = bind(connections, connection, target, targets, sources)
-        if lacking >= 0:
-            counters.drops[lacking] += 1
-            turn_away(connections, connection, EXHAUSTED)
-            continue
-        cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + SYN_RETRY) & 0xFFFFFFFF, 0
-        enter(connections, connection, CONNECTING)
-        step(records, connection, TARGET, TCP_SYN_SENT, now)
-        counters.targets[target, OF_TARGET_CONNECTIONS] += 1
-        counters.targets[target, OF_TARGET_OPEN] += 1
-        send_syn(connections, connection, targets, network)
+        elif target < 0:
+            notices[NOTICE_REFUSED_BY_SELECT] += int64(cause == REFUSED)
+            turn_away(connections, connection, cause, records, now)
+        else:
+            notices[NOTICE_FIRST_DATA_FALLBACK] += int64(cause == TIMEOUT and hot.options & BOUND == 0)
+            connect_one(batch, choices.row[number], connections, connection, target, cause, targets, sources, network,
+                        records, now)
     choices.filled[0] = 0

@@ -17,6 +17,8 @@ STATES = ("free", "syn_received", "first_data", "connecting", "established", "ha
 """States of a connection, named like their time-outs. From ESTABLISHED on it is bound to its target; a client that
 closes before it was bound waits in FIN_WAIT with `target` NO_TARGET."""
 
+NO_ROW, ASK_NOBODY = -1, -2
+"""`Choices.row`: no SYN is to be passed on; nor is the select kernel asked, its service's fall-back is taken."""
 NO_TARGET = 0xFFFF
 NO_NEIGHBOUR = 0xFFFF
 NO_HELD = 0xFFFFFFFF
@@ -119,7 +121,8 @@ class Choices(NamedTuple):
 
     filled: np.ndarray      # [1]
     connection: np.ndarray
-    row: np.ndarray         # the batch's row of the SYN that is to be passed on (mode `simple`), or -1
+    row: np.ndarray         # the batch's row of the SYN that is to be passed on (mode `simple`), NO_ROW or ASK_NOBODY
+    cause: np.ndarray       # why the connection ends if there is no target for it: REFUSED, or why the last one failed
     answer: np.ndarray      # what the select kernel answered
 
 
@@ -174,10 +177,10 @@ def note(listed, connection, detail):
 
 
 @kernel
-def ask(connections, connection, row):
+def ask(connections, connection, row, cause):
     """Lists a connection in `choices`, once however many segments of a burst make it ready for a target.
 
-    `row` is the row of the SYN that is to be passed on (mode `simple`), else -1.
+    `row` and `cause` as in `Choices`.
     """
     hot, choices = record_at(connections.hot, connection), connections.choices
     filled = choices.filled[0]
@@ -185,6 +188,7 @@ def ask(connections, connection, row):
         hot.options |= ASKED
         choices.connection[filled] = connection
         choices.row[filled] = row
+        choices.cause[filled] = cause
         choices.filled[0] = filled + 1
 
 

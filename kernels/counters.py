@@ -32,6 +32,7 @@ NOTICES = (
     "syn_ack_retransmitted", "syn_retransmitted", "held_retransmitted", "challenge_acks", "arp_requests",
     "arp_replies", "echo_replies", "records_lost", "refused_by_select", "first_data_answered_fin",
     "icmp_errors_passed", "icmp_errors_sent", "path_mtu_lowered",
+    "other_target", "first_data_fallback", "keep_alives_answered", "old_connections_reset",
 )
 """What is worth counting of packets that are not dropped, and of the engine's own doings."""
 
@@ -39,7 +40,8 @@ NOTICES = (
  NOTICE_NEIGHBOUR_MOVED, NOTICE_RESETS_SENT, NOTICE_SYN_ACK_RETRANSMITTED, NOTICE_SYN_RETRANSMITTED,
  NOTICE_HELD_RETRANSMITTED, NOTICE_CHALLENGE_ACKS, NOTICE_ARP_REQUESTS, NOTICE_ARP_REPLIES, NOTICE_ECHO_REPLIES,
  NOTICE_RECORDS_LOST, NOTICE_REFUSED_BY_SELECT, NOTICE_FIRST_DATA_ANSWERED_FIN,
- NOTICE_ICMP_ERRORS_PASSED, NOTICE_ICMP_ERRORS_SENT, NOTICE_PATH_MTU_LOWERED) = range(len(NOTICES))
+ NOTICE_ICMP_ERRORS_PASSED, NOTICE_ICMP_ERRORS_SENT, NOTICE_PATH_MTU_LOWERED, NOTICE_OTHER_TARGET,
+ NOTICE_FIRST_DATA_FALLBACK, NOTICE_KEEP_ALIVES_ANSWERED, NOTICE_OLD_CONNECTIONS_RESET) = range(len(NOTICES))
 
 EVENTS = (
     "received_syn", "sent_syn", "received_syn_ack", "sent_syn_ack", "received_ack_of_syn_ack",
@@ -58,8 +60,8 @@ TOTALS = ("bursts", "packets", "transmitted", "opened", "closed", "open", "expir
 TOTAL_BURSTS, TOTAL_PACKETS, TOTAL_TRANSMITTED, TOTAL_OPENED, TOTAL_CLOSED, TOTAL_OPEN, TOTAL_EXPIRED, TOTAL_LOOPS, \
     TOTAL_SLEEPS = range(len(TOTALS))
 
-OF_TARGET = ("open", "connections", "refused", "timeouts")
-OF_TARGET_OPEN, OF_TARGET_CONNECTIONS, OF_TARGET_REFUSED, OF_TARGET_TIMEOUTS = range(len(OF_TARGET))
+OF_TARGET = ("open", "connections", "refused", "timeouts", "unreachable")
+OF_TARGET_OPEN, OF_TARGET_CONNECTIONS, OF_TARGET_REFUSED, OF_TARGET_TIMEOUTS, OF_TARGET_UNREACHABLE = range(len(OF_TARGET))
 OF_SERVICE = ("open", "connections", "refused")
 OF_SERVICE_OPEN, OF_SERVICE_CONNECTIONS, OF_SERVICE_REFUSED = range(len(OF_SERVICE))
 

@@ -5,13 +5,15 @@ Idle timers are lazy: packets only stamp their connection, and a timer that come
 from numpy import int64
 
 from .build import RESOLVE_RETRY
-from .connect import send_syn
+from .connect import send_syn, target_fails
 from .connection import (
+    ASK_NOBODY,
     BOUND,
     CLIENT,
     CONNECTING,
     ESTABLISHED,
     FIN_WAIT,
+    FIRST_DATA,
     FREE,
     HOLDS,
     RST_OF_TARGET,
@@ -19,6 +21,7 @@ from .connection import (
     SYN_RECEIVED,
     TARGET,
     TIME_WAIT,
+    ask,
     emit,
     end,
     note,
@@ -90,12 +93,21 @@ def reset_both(connections, connection):
 
 
 @kernel
-def time_out(connections, connection, records, now):
+def time_out(connections, connection, services, records, now):
     """Ends a connection whose state has lasted too long: a live one with RST to both sides.
 
-    TIME_WAIT ends silently, and so does what a RST has ended that nothing contradicted (SPLICE 4.1).
+    TIME_WAIT ends silently, and so does what a RST has ended that nothing contradicted (SPLICE 4.1). A target that does not
+    answer is replaced (3.1); a client that has not said enough gets its service's fall-back, if there is one (1.3).
     """
-    hot = record_at(connections.hot, connection)
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    if hot.state == CONNECTING:
+        target_fails(connections, connection, TIMEOUT, now // TICK_MICROSECONDS)
+        return
+    if hot.state == FIRST_DATA and services[cold.service].fallback >= 0:
+        cold.since = wrap(now // TICK_MICROSECONDS)
+        ask(connections, connection, ASK_NOBODY, TIMEOUT)
+        note(connections.touched, connection, 0)
+        return
     if hot.state == TIME_WAIT:
         closed(connections, connection)
         return
@@ -148,7 +160,7 @@ def retransmit(connections, connection, targets, network, tick):
 
 
 @kernel
-def expire(connections, expired, count, targets, network, records, now):
+def expire(connections, expired, count, services, targets, network, records, now):
     """Deals with the timers expired[:count]; each connection that lives on is listed to have its timer set anew."""
     tick = now // TICK_MICROSECONDS
     connections.counters.totals[TOTAL_EXPIRED] += count
@@ -158,11 +170,11 @@ def expire(connections, expired, count, targets, network, records, now):
         if hot.state == FREE:
             continue
         if distance(wrap(tick), state_deadline(connections, connection)) >= 0:
-            time_out(connections, connection, records, now)
+            time_out(connections, connection, services, records, now)
             continue
         if cold.retry != 0 and distance(wrap(tick), int64(cold.retry)) >= 0:
             if hot.state >= ESTABLISHED and cold.tries >= MOST_TRIES:
-                time_out(connections, connection, records, now)
+                time_out(connections, connection, services, records, now)
                 continue
             retransmit(connections, connection, targets, network, tick)
         note(connections.touched, connection, 0)

@@ -1,7 +1,7 @@
 """Handshakes: what a packet does to a connection that is not yet bound to its target."""
 from numpy import int64
 
-from .batch import ABSORB, DROP, REFUSE
+from .batch import ABSORB, DROP, FORWARD, REFUSE
 from .connection import (
     BOUND,
     CLIENT,
@@ -12,6 +12,9 @@ from .connection import (
     FIRST_DATA,
     HALF_CLOSED,
     HOLDS,
+    NO_ROW,
+    OWNS,
+    PLAIN,
     PROMISED_SCALING,
     PROMISED_TIMESTAMPS,
     SPECIAL,
@@ -26,7 +29,10 @@ from .connection import (
 )
 from .counters import (
     DROP_UNEXPECTED_SEGMENT,
+    NOTICE_KEEP_ALIVES_ANSWERED,
+    NOTICE_OLD_CONNECTIONS_RESET,
     NOTICE_SYN_ACK_RETRANSMITTED,
+    NOTICE_SYN_RETRANSMITTED,
     OF_TARGET_REFUSED,
     RECEIVED_ACK_OF_SYN_ACK,
     RECEIVED_RST,
@@ -35,8 +41,10 @@ from .counters import (
     SENT_FIN_ACTIVE,
     SENT_PAYLOAD,
     SENT_RST,
+    SENT_SYN_ACK,
     UNEXPECTED,
 )
+from .connect import send_syn, target_fails
 from .farewell import answer_fin
 from .headers import ACK, FIN, PSH, RST, SYN
 from .hold import hold
@@ -48,14 +56,20 @@ from .records import (
     ACTIVE_RST,
     PASSIVE_CLOSE,
     PASSIVE_RST,
+    REFUSED,
+    TARGET_REFUSED,
     TCP_ESTABLISHED,
     TCP_FIN_WAIT_1,
     step,
 )
-from .sequence import wrap
+from .sequence import distance, wrap
 from .services import IMMEDIATE
 from .tcp_options import TIMESTAMPS_LENGTH, offered, stamp_clock
 
+LONGEST_OPENING = 0xFFFF
+"""Payload that a client may send with its SYN (fast open) in mode `simple`; the target's SYN-ACK may cover it."""
+MOST_SYNS_AT_ONCE = 3
+"""SYNs that follow a bare ACK of the target's without waiting for a timer."""
 HELD_RETRY = 30
 """Ticks until held payload is sent again: 300 ms, doubled each time."""
 
@@ -88,8 +102,12 @@ def reset_from_client(batch, row, connections, connection):
 def syn_again(batch, row, connections, connection, network):
     """The client's SYN once more: our SYN-ACK was lost, so it goes out again."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    if hot.state != SYN_RECEIVED or batch.seq[row] != int64(cold.client_isn):
+    waits = SYN_RECEIVED if cold.special & PLAIN == 0 else CONNECTING
+    if hot.state != waits or batch.seq[row] != int64(cold.client_isn):
         unexpected(batch, row, connections, CLIENT)
+        return
+    if cold.special & PLAIN:
+        batch.verdict[row] = FORWARD
         return
     send_syn_ack(connections, connection, network)
     connections.counters.notices[NOTICE_SYN_ACK_RETRANSMITTED] += 1
@@ -105,7 +123,26 @@ def client_is_there(connections, connection, services, records, now, tick):
     step(records, connection, CLIENT, TCP_ESTABLISHED, now)
     connections.counters.events[CLIENT, RECEIVED_ACK_OF_SYN_ACK] += 1
     if services[cold.service].binding == IMMEDIATE:
-        ask(connections, connection, -1)
+        ask(connections, connection, NO_ROW, REFUSED)
+
+
+@kernel
+def is_keep_alive(batch, row, hot):
+    """Says whether a client's segment is a keep-alive: nothing, or one old byte, from before what comes next (RFC 9293, 3.8.4)."""
+    return (batch.payload_length[row] <= 1 and batch.control[row] & FIN == 0
+            and distance(batch.seq[row], int64(hot.next[CLIENT])) == -1)
+
+
+@kernel
+def answer_keep_alive(batch, row, connections, connection):
+    """Answers a keep-alive that comes before the connection is bound (SPLICE 4.5), without acknowledging what is only held."""
+    hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
+    ack = int64(hot.next[CLIENT])
+    if hot.options & HOLDS and hot.options & OWNS == 0:
+        ack = wrap(int64(cold.client_isn) + 1)
+    emit(connections, connection, CLIENT, ACK, wrap(int64(cold.proxy_isn) + 1), ack, min(held.limit[0], 0xFFFF), 0, 0, 0)
+    connections.counters.notices[NOTICE_KEEP_ALIVES_ANSWERED] += 1
+    batch.verdict[row] = ABSORB
 
 
 @kernel
@@ -129,6 +166,10 @@ def from_client(packets, base, batch, row, connections, connection, services, ne
         return
     if batch.ack[row] != wrap(int64(cold.proxy_isn) + 1):
         batch.verdict[row] = REFUSE
+        return
+    if hot.state != SYN_RECEIVED and not gone and is_keep_alive(batch, row, hot):
+        answer_keep_alive(batch, row, connections, connection)
+        hot.stamp = tick & 0xFFFFFFFF
         return
     if hot.state == SYN_RECEIVED:
         client_is_there(connections, connection, services, records, now, tick)
@@ -220,20 +261,84 @@ def target_is_there(batch, row, connections, connection, records, now, tick):
 
 
 @kernel
+def simple_target_is_there(batch, row, connections, connection, records, now, tick):
+    """Mode `simple`: the target's own SYN-ACK goes on to the client, with all that it says."""
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    cold.proxy_isn = batch.seq[row]
+    cold.mss[TARGET] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
+    hot.next[TARGET] = wrap(batch.seq[row] + 1)
+    hot.acked[TARGET], hot.acked[CLIENT] = batch.ack[row], wrap(batch.seq[row] + 1)
+    hot.next[CLIENT] = wrap(batch.ack[row] - int64(hot.shift[CLIENT]))
+    scaled = cold.agreed & PROMISED_SCALING and batch.scale[row] >= 0
+    hot.scales = int64(hot.scales) | (batch.scale[row] << 4) if scaled else 0
+    hot.options |= SPLICED
+    hot.stamp = wrap(tick)
+    enter(connections, connection, ESTABLISHED)
+    step(records, connection, TARGET, TCP_ESTABLISHED, now)
+    step(records, connection, CLIENT, TCP_ESTABLISHED, now)
+    events = connections.counters.events
+    events[TARGET, RECEIVED_SYN_ACK] += 1
+    events[CLIENT, SENT_SYN_ACK] += 1
+    batch.verdict[row] = FORWARD
+
+
+@kernel
+def simple_from_target(batch, row, connections, connection, records, now, tick):
+    """Mode `simple`: what the target answers to the client's SYN is passed on, a refusal too."""
+    cold, counters = record_at(connections.cold, connection), connections.counters
+    covered = wrap(batch.ack[row] - int64(cold.syn_isn) - 1)
+    if batch.control[row] & ACK == 0 or covered > LONGEST_OPENING:
+        unexpected(batch, row, connections, TARGET)
+    elif batch.control[row] & RST:
+        counters.events[TARGET, RECEIVED_RST] += 1
+        counters.events[CLIENT, SENT_RST] += 1
+        counters.targets[cold.target, OF_TARGET_REFUSED] += 1
+        batch.verdict[row] = FORWARD
+        end(connections, connection, ACTIVE_RST, TARGET_REFUSED)
+    elif batch.control[row] & SYN:
+        simple_target_is_there(batch, row, connections, connection, records, now, tick)
+    else:
+        unexpected(batch, row, connections, TARGET)
+
+
+@kernel
+def not_our_syn(batch, row, connections, connection, targets, network):
+    """The target answers our SYN out of an older connection: that gets a RST, and after a bare ACK the SYN goes again.
+
+    RFC 9293, section 3.10.7.3; SPLICE 3.2.
+    """
+    cold, budget = record_at(connections.cold, connection), connections.budget
+    control = batch.control[row]
+    if control & RST or budget[0] <= 0:
+        unexpected(batch, row, connections, TARGET)
+        return
+    budget[0] -= 1
+    emit(connections, connection, TARGET, RST, batch.ack[row], 0, 0, 0, 0, 0)
+    connections.counters.events[TARGET, SENT_RST] += 1
+    connections.counters.notices[NOTICE_OLD_CONNECTIONS_RESET] += 1
+    if control & SYN == 0 and cold.tries < MOST_SYNS_AT_ONCE:
+        cold.tries += 1
+        send_syn(connections, connection, targets, network)
+        connections.counters.notices[NOTICE_SYN_RETRANSMITTED] += 1
+    batch.verdict[row] = ABSORB
+
+
+@kernel
 def from_target(packets, batch, row, connections, connection, services, targets, network, records, now, tick):
     """A target's segment while we connect to it: its SYN-ACK, its refusal, or nothing that we expect."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     control = batch.control[row]
     ours = wrap(int64(cold.syn_isn) + 1)
-    if control & ACK == 0 or batch.ack[row] != ours or hot.state != CONNECTING or hot.options & BOUND == 0:
+    if control & ACK == 0 or hot.state != CONNECTING or hot.options & BOUND == 0:
         unexpected(batch, row, connections, TARGET)
+    elif cold.special & PLAIN:
+        simple_from_target(batch, row, connections, connection, records, now, tick)
+    elif batch.ack[row] != ours:
+        not_our_syn(batch, row, connections, connection, targets, network)
     elif control & RST:
         connections.counters.events[TARGET, RECEIVED_RST] += 1
-        connections.counters.targets[cold.target, OF_TARGET_REFUSED] += 1
-        emit(connections, connection, CLIENT, RST | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]), 0, 0, 0, 0)
-        connections.counters.events[CLIENT, SENT_RST] += 1
-        end(connections, connection, ACTIVE_RST, PASSIVE_RST)
         batch.verdict[row] = ABSORB
+        target_fails(connections, connection, TARGET_REFUSED, tick)
     elif control & SYN:
         agree(packets, batch, row, connections, connection, services, targets, network, now)
         target_is_there(batch, row, connections, connection, records, now, tick)

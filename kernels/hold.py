@@ -4,10 +4,12 @@ from numpy import int64
 from .batch import DROP
 from .checksum import data_start
 from .connection import (
+    BOUND,
     CLIENT,
     FIN_SEEN,
     FIRST_DATA,
     HOLDS,
+    NO_ROW,
     OWNS,
     ask,
 )
@@ -23,7 +25,7 @@ from .farewell import leave_unbound
 from .headers import FIN
 from .jit import kernel
 from .native import record_at
-from .records import TCP_CLOSE_WAIT, step
+from .records import REFUSED, TCP_CLOSE_WAIT, step
 from .sequence import distance, wrap
 from .wheel import TICK_MICROSECONDS
 
@@ -105,7 +107,7 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
     reason = nothing_new(batch, row, have, offset, held.limit[0])
     if reason >= 0:
         return reason
-    if hot.state == FIRST_DATA and have == 0 and batch.payload_length[row] == 0:
+    if hot.state == FIRST_DATA and hot.options & BOUND == 0 and have == 0 and batch.payload_length[row] == 0:
         hot.closing |= FIN_SEEN << CLIENT
         hot.next[CLIENT] = wrap(first + 1)
         leave_unbound(connections, connection, records, now, now // TICK_MICROSECONDS)
@@ -125,7 +127,7 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
     hot.next[CLIENT] = stop
     connections.counters.events[CLIENT, RECEIVED_PAYLOAD] += int64(batch.payload_length[row] > 0)
     if hot.state == FIRST_DATA:
-        ask(connections, connection, -1)
+        ask(connections, connection, NO_ROW, REFUSED)
     return -1
 
 
@@ -138,4 +140,4 @@ def hold(packets, base, batch, row, connections, connection, records, now):
         connections.counters.drops[reason] += 1
         hot = record_at(connections.hot, connection)
         if reason == DROP_HELD_ALREADY and hot.options & OWNS and hot.state == FIRST_DATA:
-            ask(connections, connection, -1)  # our acknowledgement was lost
+            ask(connections, connection, NO_ROW, REFUSED)  # our acknowledgement was lost

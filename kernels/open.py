@@ -4,16 +4,20 @@ from numpy import int64
 from .batch import ABSORB, DROP, KIND_TCP, NO_FLOW, PENDING, REFUSE
 from .connection import (
     CLIENT,
+    FIRST_DATA,
     FREE,
     NO_HELD,
     NO_NEIGHBOUR,
     NO_TARGET,
+    PLAIN,
     PROMISED_SCALING,
     PROMISED_TIMESTAMPS,
     SCALED,
+    SPECIAL,
     SYN_RECEIVED,
     TARGET,
     TIME_WAIT,
+    ask,
     emit,
     enter,
 )
@@ -38,14 +42,17 @@ from .initial_number import initial_number
 from .jit import kernel
 from .native import record_at, swap16, swap32
 from .neighbours import INCOMPLETE, add_neighbour, hear, owns, route_to
-from .records import TCP_SYN_RECEIVED, begin, step
+from .records import REFUSED, TCP_SYN_RECEIVED, begin, step
 from .sequence import distance, wrap
-from .services import find_service
+from .services import SIMPLE, find_service
+from .source_ports import NUMBERS_APART
 from .tcp_options import offered
 from .wheel import TICK_MICROSECONDS
 
 SYN_RETRY = 100
 """Ticks until a SYN or SYN-ACK of ours is sent again: one second (RFC 6298, section 2.1), doubled each time."""
+EVERYTHING = 7
+"""Mode `simple`: what a client offers goes to the target whole."""
 LEAST_MSS = 536
 """MSS of a peer that names none (RFC 9293, section 3.7.1)."""
 
@@ -58,6 +65,7 @@ def retire(batch, count, connections):
     """
     for row in range(count):
         flow = batch.flow[row]
+        batch.above[row] = -1
         if flow < 0:
             continue
         hot = record_at(connections.hot, flow >> 1)
@@ -65,6 +73,7 @@ def retire(batch, count, connections):
                  and flow & 1 == CLIENT)
         if opens and hot.state == TIME_WAIT and distance(batch.seq[row], int64(hot.next[CLIENT])) > 0:
             closed(connections, flow >> 1)
+            batch.above[row] = wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET]))
         if hot.state == FREE:
             batch.flow[row] = NO_FLOW
 
@@ -99,7 +108,7 @@ def source_is_bad(network, address):
 
 
 @kernel
-def fill(packets, batch, row, connections, connection, service, offer, neighbour, now):
+def fill(packets, batch, row, connections, connection, service, offer, binding, neighbour, now):
     """Writes the state of a new connection from its SYN."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     tick = now // TICK_MICROSECONDS
@@ -114,6 +123,8 @@ def fill(packets, batch, row, connections, connection, service, offer, neighbour
     hot.stamp, hot.timestamp_shift, hot.closing, hot.options, hot.scales = tick & 0xFFFFFFFF, 0, 0, 0, 0
     cold.target, cold.service = NO_TARGET, service
     proxy_isn = initial_number(connections.secret, remote, local, ports, now)
+    if batch.above[row] >= 0 and distance(proxy_isn, batch.above[row]) <= 0:  # fast transfers outrun the clock (SPLICE 4.4)
+        proxy_isn = wrap(batch.above[row] + NUMBERS_APART)
     cold.client_isn, cold.proxy_isn, cold.syn_isn = batch.seq[row], proxy_isn, batch.seq[row]
     hot.next[CLIENT], hot.next[TARGET] = wrap(batch.seq[row] + 1), 0
     hot.acked[CLIENT], hot.acked[TARGET] = wrap(proxy_isn + 1), 0
@@ -121,10 +132,13 @@ def fill(packets, batch, row, connections, connection, service, offer, neighbour
     cold.held, cold.source = NO_HELD, 0
     cold.agreed, cold.special, cold.stamp_shift = offered(batch, row) & offer, 0, 0
     cold.stamps[CLIENT], cold.stamps[TARGET] = 0, 0
+    if binding == SIMPLE:
+        cold.special = PLAIN
+        hot.options = SPECIAL
     if cold.agreed & PROMISED_TIMESTAMPS:
         cold.stamps[CLIENT] = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
     if cold.agreed & PROMISED_SCALING:
-        hot.options |= SCALED
+        hot.options |= SCALED if binding != SIMPLE else 0
         hot.scales = batch.scale[row]
     cold.mss[CLIENT] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
     cold.mss[TARGET], cold.window[CLIENT], cold.window[TARGET] = 0, batch.window[row], 0
@@ -157,15 +171,21 @@ def open_one(packets, batch, row, connections, services, network, records, now):
     if neighbour < 0:
         return DROP_NEIGHBOURS_EXHAUSTED
     connection = connections.free[connections.free_count[0] - 1]
-    fill(packets, batch, row, connections, connection, number, services[number].offer, neighbour, now)
+    binding = int64(services[number].binding)
+    offer = EVERYTHING if binding == SIMPLE else int64(services[number].offer)
+    fill(packets, batch, row, connections, connection, number, offer, binding, neighbour, now)
     if not insert(connections.buckets, batch.hash[row], connection * 2 + CLIENT):
         return DROP_FLOW_TABLE_FULL
     connections.free_count[0] -= 1
     batch.flow[row] = connection * 2 + CLIENT
-    enter(connections, connection, SYN_RECEIVED)
     begin(records, connection, now)
     step(records, connection, CLIENT, TCP_SYN_RECEIVED, now)
-    send_syn_ack(connections, connection, network)
+    if binding == SIMPLE:
+        enter(connections, connection, FIRST_DATA)
+        ask(connections, connection, row, REFUSED)
+    else:
+        enter(connections, connection, SYN_RECEIVED)
+        send_syn_ack(connections, connection, network)
     counters = connections.counters
     counters.events[CLIENT, RECEIVED_SYN] += 1
     counters.totals[TOTAL_OPENED] += 1

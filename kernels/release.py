@@ -7,8 +7,8 @@ from .flow_table import hash_key, remove
 from .jit import kernel
 from .native import record_at
 from .records import TIMEOUT, finish
-from .services import give_source
-from .wheel import cancel
+from .source_ports import give_back_source
+from .wheel import TICK_MICROSECONDS, cancel
 
 
 @kernel
@@ -20,7 +20,7 @@ def forget_key(connections, hot, connection, side):
 
 
 @kernel
-def give_back(connections, connection, targets, sources):
+def give_back(connections, connection, targets, sources, tick):
     """Frees the keys, the held slot and the source port of a connection."""
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     forget_key(connections, hot, connection, CLIENT)
@@ -31,7 +31,7 @@ def give_back(connections, connection, targets, sources):
         hot.options &= 0xFF ^ HOLDS
     if hot.options & BOUND:
         forget_key(connections, hot, connection, TARGET)
-        give_source(sources, record_at(targets.rows, int64(cold.target)).pool, int64(cold.source))
+        give_back_source(connections, connection, targets, sources, tick)
 
 
 @kernel
@@ -42,7 +42,7 @@ def release(connections, targets, sources, wheel, records, now):
         connection, causes = releases.connection[number], releases.detail[number]
         hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
         finish(records, counters, hot, cold, connection, causes, now)
-        give_back(connections, connection, targets, sources)
+        give_back(connections, connection, targets, sources, now // TICK_MICROSECONDS)
         cancel(wheel, connection)
         counters.totals[TOTAL_OPEN] -= 1
         counters.totals[TOTAL_CLOSED] += 1

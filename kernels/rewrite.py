@@ -3,15 +3,15 @@ from numpy import int64
 
 from .batch import DROP, FORWARD, REPORT
 from .checksum import difference, update
-from .connection import DECLINED, PROMISED_TIMESTAMPS, SCALED, SPECIAL, STAMPED, TARGET
+from .connection import AGED, DECLINED, PROMISED_TIMESTAMPS, SCALED, SPECIAL, STAMPED, TARGET
 from .counters import DROP_LARGER_THAN_MTU, DROP_TTL_EXCEEDED, DROP_UNRESOLVED_NEIGHBOUR
-from .headers import RST, TCP_LENGTH
+from .headers import RST, SYN, TCP_LENGTH
 from .insert_timestamps import insert_timestamps, inserted_toward
 from .jit import kernel
 from .native import record_at, swap16, swap32
 from .neighbours import REACHABLE
 from .sequence import wrap
-from .tcp_options import translate_options
+from .tcp_options import clamp_mss, shift_stamp, translate_options
 
 
 @kernel
@@ -69,15 +69,20 @@ def refuse_to_forward(packets, batch, row, neighbour, network, inserted):
 
 
 @kernel
-def translate(packets, base, batch, row, connections, flow, now):
+def translate(packets, base, batch, row, connections, flow, mss, now):
     """Translates window and options of a row; returns what that adds to the checksum's sum."""
-    hot, declined = record_at(connections.hot, flow >> 1), 0
+    hot, declined, total = record_at(connections.hot, flow >> 1), 0, 0
     plain = batch.payload[row] - batch.transport[row] == TCP_LENGTH
     if hot.options & (SCALED | STAMPED | SPECIAL) == 0 and plain:
         return 0
     if hot.options & SPECIAL:
-        declined = int64(record_at(connections.cold, flow >> 1).special) & DECLINED
-    total = translate_options(packets, batch, row, hot, flow & 1, declined)
+        cold = record_at(connections.cold, flow >> 1)
+        declined = int64(cold.special) & DECLINED
+        if cold.special & AGED:
+            total += shift_stamp(packets, batch, row, int64(cold.stamp_shift), flow & 1)
+        if batch.control[row] & SYN:
+            total += clamp_mss(packets, batch, row, mss)
+    total += translate_options(packets, batch, row, hot, flow & 1, declined)
     if flow & 1 == TARGET and declined & PROMISED_TIMESTAMPS and batch.control[row] & RST == 0:
         total += insert_timestamps(packets, base, batch, row, connections, flow >> 1, now)
     return total
@@ -99,7 +104,7 @@ def rewrite(packets, base, batch, count, connections, network, now):
             batch.verdict[row] = DROP if reason == DROP_UNRESOLVED_NEIGHBOUR else REPORT
             connections.counters.drops[reason] += 1
             continue
-        changes = translate(packets, base, batch, row, connections, flow, now)
+        changes = translate(packets, base, batch, row, connections, flow, network.mss[0], now)
         changes += write_ipv4(packets, batch.network[row], swap32(int64(hot.local_address[other])),
                                swap32(int64(hot.remote_address[other])))
         write_ethernet(packets, batch.frame[row], neighbour, network)

@@ -15,8 +15,10 @@ from .connection import (
     HOLDS,
     OWNS,
     NO_HELD,
+    PLAIN,
     RST_OF_TARGET,
     RST_SEEN,
+    SPECIAL,
     TARGET,
     TARGET_FIRST,
     TIME_WAIT,
@@ -222,6 +224,9 @@ def splice(batch, row, connections, connection, side, records, now, tick):
     control = batch.control[row]
     if control & RST:
         reset(batch, row, connections, connection, side, records, now, tick)
+        return
+    if control & SYN and hot.options & SPECIAL and record_at(connections.cold, connection).special & PLAIN:
+        batch.verdict[row] = FORWARD
         return
     if control & SYN:
         challenge(batch, row, connections, connection, side)

@@ -18,6 +18,7 @@ from .connection import (
 from .headers import (
     TCP_LENGTH,
     TCP_OPTION_END,
+    TCP_OPTION_MSS,
     TCP_OPTION_NOP,
     TCP_OPTION_SACK,
     TCP_OPTION_TIMESTAMPS,
@@ -105,6 +106,31 @@ def shift_timestamps(packets, batch, row, hot, side):
 
 
 @kernel
+def shift_stamp(packets, batch, row, by, side):
+    """Shifts the client's TSval, or the target's TSecr, by the connection's constant (SPLICE 3.2)."""
+    at = batch.stamps[row]
+    if at == 0:
+        return 0
+    if side == TARGET:
+        at, by = at + 4, -by
+    value = swap32(int64(record_at(packets.word32, at).value))
+    return replace(packets, batch.transport[row], at, wrap(value + by))
+
+
+@kernel
+def clamp_mss(packets, batch, row, most):
+    """Lowers the MSS of a SYN that goes from end to end to what every port of ours can carry."""
+    transport = batch.transport[row]
+    at = find_option(packets, transport + TCP_LENGTH, batch.payload[row], TCP_OPTION_MSS)
+    if batch.mss[row] <= most or at == 0:
+        return 0
+    total = 0
+    for octet, value in ((at + 2, most >> 8), (at + 3, most & 0xFF)):
+        total += replace_octet(packets, transport, octet, value)
+    return total
+
+
+@kernel
 def shift_sack(packets, batch, row, hot, side):
     """Shifts the edges of selective acknowledgements: they are numbers of the other side's data (RFC 2018, section 3)."""
     by = int64(hot.shift[1 - side])
@@ -140,6 +166,14 @@ def scale_window(packets, batch, row, hot, side, declined):
 
 
 @kernel
+def replace_octet(packets, transport, at, new):
+    """Writes one octet of the header; returns what that adds to the checksum's sum."""
+    change = new - int64(packets.octets[at])
+    packets.octets[at] = new
+    return fold(0xFFFFFFFF + (change if (at - transport) & 1 == 0 else change * 256))
+
+
+@kernel
 def blank(packets, batch, row, kind):
     """Overwrites an option of a kind with NOPs; returns what that adds to the checksum's sum."""
     transport, stop = batch.transport[row], batch.payload[row]
@@ -147,9 +181,7 @@ def blank(packets, batch, row, kind):
     total = 0
     if at != 0:
         for octet in range(at, at + int64(packets.octets[at + 1])):
-            change = TCP_OPTION_NOP - int64(packets.octets[octet])
-            packets.octets[octet] = TCP_OPTION_NOP
-            total += fold(0xFFFFFFFF + (change if (octet - transport) & 1 == 0 else change * 256))
+            total += replace_octet(packets, transport, octet, TCP_OPTION_NOP)
     return total
 
 

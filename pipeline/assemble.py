@@ -16,6 +16,7 @@ from pipeline.kernels import (
     outbox,
     records,
     services,
+    source_ports,
     wheel,
 )
 from pipeline.state import ORDERS, TIMERS_A_PASS, State
@@ -26,6 +27,7 @@ OFFER = connection.PROMISED_SACK | connection.PROMISED_TIMESTAMPS | connection.P
 """What targets are believed to support until one has declined it."""
 OUTBOX = 2 * ORDERS
 """Packets that one burst can make for a port."""
+BINDINGS = {"delayed": services.DELAYED, "immediate": services.IMMEDIATE, "simple": services.SIMPLE}
 EMPTY_PASSES = 2000
 """Passes without a packet before a worker that backs off sleeps for the first time: some 50 microseconds of spinning."""
 
@@ -131,10 +133,12 @@ def make_targets(configuration, numbers):
         rows[number] = (int(target.ip), target.port, numbers[number], pool, 0)
     entries = [source_entries(configuration, target) for _, target in pools.values()]
     size = max(max((len(free) for _, free in entries), default=1), 1)
-    sources = services.SourcePorts(
+    most = max((len(addresses) for addresses, _ in entries), default=0) or 1
+    sources = source_ports.SourcePorts(
         ring=np.zeros((len(pools), size), np.uint32), head=np.zeros(len(pools), np.int64),
         free=_column(len(free) for _, free in entries),
-        address=np.zeros((len(pools), max((len(addresses) for addresses, _ in entries), default=0) or 1), np.int64))
+        address=np.zeros((len(pools), most), np.int64),
+        last=np.zeros((len(pools), most << 16), source_ports.LAST).view(np.recarray))
     shuffled = np.random.default_rng(secrets.randbits(64))
     for pool, (addresses, free) in enumerate(entries):
         sources.ring[pool, :len(free)] = shuffled.permutation(np.array(free, np.uint32))
@@ -154,10 +158,10 @@ def make_selection(configuration):
     for number, service in enumerate(configuration.services):
         fallback = -1 if service.default_target is None else number_of[service.default_target]
         rows[number] = (int(service.listen.address), service.listen.port,
-                        services.IMMEDIATE if service.binding == "immediate" else services.DELAYED,
+                        BINDINGS[service.binding],
                         services.STRAY_DROP if service.stray == "drop" else services.STRAY_RESET,
                         kernels.index(service.select), first_member, len(service.targets), fallback,
-                        len(rules), len(service.rules), OFFER)
+                        len(rules), len(service.rules), OFFER, service.attempts)
         first_member += len(service.targets)
         for rule in service.ordered_rules:
             pattern = rule.match.encode()
@@ -165,7 +169,8 @@ def make_selection(configuration):
             patterns += pattern
     selection = services.Selection(
         rows, np.array(rules or [(0, 0, 0)], services.RULE).view(np.recarray),
-        np.frombuffer(patterns or b"\0", np.uint8).copy(), np.zeros((len(rows), services.MEMORY), np.int64))
+        np.frombuffer(patterns or b"\0", np.uint8).copy(), np.zeros((len(rows), services.MEMORY), np.int64),
+        np.full(2, -1, np.int64))
     return selection, kernels
 
 

@@ -7,8 +7,8 @@ the kernels that the configuration names; as it stands it runs our own kernels o
 from pipeline.kernels.arp import answer_arp, build_requests, neighbours_to_ask
 from pipeline.kernels.build import build
 from pipeline.kernels.clock import read_clock, refill
-from pipeline.kernels.connect import connect
-from pipeline.kernels.connection import HOLDS, TIME_WAIT
+from pipeline.kernels.connect import connect, exclude
+from pipeline.kernels.connection import ASK_NOBODY, HOLDS, TIME_WAIT
 from pipeline.kernels.counters import DROP_NO_MBUF, TOTAL_BURSTS, TOTAL_LOOPS, TOTAL_OPEN, TOTAL_PACKETS, TOTAL_SLEEPS
 from pipeline.kernels.expire import expire, set_timers, stop_all
 from pipeline.kernels.faults import NEVER, RECEIVING, TRANSMITTING, choose_duplicates, earliest, emerge, hold, lose
@@ -22,6 +22,7 @@ from pipeline.kernels.refuse import refuse
 from pipeline.kernels.release import release
 from pipeline.kernels.report import report
 from pipeline.kernels.services import NO_MATCH
+from pipeline.kernels.source_ports import lend
 from pipeline.kernels.verify import verify
 from pipeline.kernels.wheel import TICK_MICROSECONDS, advance
 from pipeline.state import DRAIN, STOP
@@ -53,12 +54,16 @@ OVERSLEEP = 120
 
 # stages from here
 @kernel
-def choose(connections, selection):
+def choose(connections, selection, targets):
     """Has the select kernel of its service answer for every connection in `choices`: what was held so far is shown."""
     choices, held = connections.choices, connections.held
     for number in range(choices.filled[0]):
         hot, cold = connections.hot[choices.connection[number]], connections.cold[choices.connection[number]]
         service = cold.service
+        choices.answer[number] = NO_MATCH
+        if choices.row[number] == ASK_NOBODY:
+            continue
+        exclude(selection, targets, cold)
         start, length = 0, 0
         if hot.options & HOLDS:
             slot = cold.held
@@ -84,7 +89,8 @@ def timers(state, phase, stopped, now):
         refill(state.connections.budget, now)
         neighbours_to_ask(state.network, state.requests, now)
     count = advance(state.wheel, tick, state.expired)
-    expire(state.connections, state.expired, count, state.targets, state.network, state.records, now)
+    expire(state.connections, state.expired, count, state.selection.services, state.targets, state.network, state.records,
+           now)
     return True
 
 
@@ -127,11 +133,13 @@ def stages(state, port, count, draining, now):
     if count > 0:
         open_connections(packets, batch, count, connections, services, network, state.records, draining, now)
         transition(packets, base, batch, count, connections, services, state.targets, network, state.records, now)
-        choose(connections, state.selection)
-        connect(connections, state.selection, state.targets, state.sources, network, state.records, now)
+    choose(connections, state.selection, state.targets)
+    connect(batch, connections, state.selection, state.targets, state.sources, network, state.records, now)
+    if count > 0:
         rewrite(packets, base, batch, count, connections, network, now)
         report(packets, batch, count, connections, network)
         refuse(packets, batch, count, services, network, state.connections.budget, counters)
+    lend(connections, state.targets, state.sources, now // TICK_MICROSECONDS)
     set_timers(connections, state.wheel, now)
     own_frames(state, now)
     if count > 0:

@@ -7,7 +7,8 @@ from pipeline.kernels import batch, connection, faults, outbox, records, wheel
 from pipeline.kernels.counters import Counters
 from pipeline.kernels.headers import Packets
 from pipeline.kernels.neighbours import Network
-from pipeline.kernels.services import Selection, SourcePorts, Targets
+from pipeline.kernels.services import Selection, Targets
+from pipeline.kernels.source_ports import SourcePorts
 
 RUN, DRAIN, STOP = 0, 1, 2
 """What `control` asks of a worker: serve; open nothing new and end with the last connection; end at once."""

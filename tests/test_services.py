@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernel_bed import PORT, SERVICE, KernelBed, address, generated
 
-from pipeline.kernels import services
-from pipeline.kernels.services import find_service, give_source, take_source
+from pipeline.kernels.services import find_service
+from pipeline.kernels.source_ports import LAST, SourcePorts, give_source, take_source
 
 
 def source_ports(sizes):
@@ -19,9 +19,8 @@ def source_ports(sizes):
     for pool, size in enumerate(sizes):
         queues.append(collections.deque(range(1000 * (pool + 1), 1000 * (pool + 1) + size)))
         ring[pool, :size] = queues[-1]
-    sources = services.SourcePorts(
-        ring, np.zeros(len(sizes), np.int64), np.array(sizes, np.int64), np.zeros((len(sizes), 1), np.int64)
-    )
+    sources = SourcePorts(ring, np.zeros(len(sizes), np.int64), np.array(sizes, np.int64), np.zeros((len(sizes), 1), np.int64),
+                          np.zeros((len(sizes), 1), LAST).view(np.recarray))
     return sources, queues
 
 

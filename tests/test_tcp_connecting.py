@@ -62,8 +62,8 @@ def test_a_target_that_refuses_resets_the_client(proxy):
     server.send("RA", seq=0, ack=1)
     client.expect("RA", seq=1, ack=2)
     assert proxy.state_of(client) == "free"
-    assert proxy.records()[0]["release"] == {"client": "ActiveRst", "target": "PassiveRst"}
-    assert proxy.state.counters.targets[0].tolist() == [0, 1, 1, 0]
+    assert proxy.records()[0]["release"] == {"client": "ActiveRst", "target": "TargetRefused"}
+    assert proxy.state.counters.targets[0].tolist() == [0, 1, 1, 0, 0]
 
 
 @pytest.mark.parametrize("flags, ack", [("RA", 2), ("RA", 0), ("R", None), ("RA", -70_000)])
@@ -73,11 +73,39 @@ def test_a_rst_that_does_not_acknowledge_our_syn_is_dropped(proxy, flags, ack):
     assert proxy.state_of(client) == "connecting" and proxy.event("target", "unexpected") == 1
 
 
-@pytest.mark.parametrize("flags, ack", [("SA", 0), ("SA", 2), ("S", None), ("A", 1), ("FA", 1)])
+@pytest.mark.parametrize("flags, ack", [("S", None), ("A", 1), ("FA", 1)])
 def test_anything_but_a_right_syn_ack_is_dropped(proxy, flags, ack):
     client, server = connecting(proxy, b"0")
     server.send(flags, seq=0, ack=ack)
     assert proxy.state_of(client) == "connecting" and proxy.drops() == {"unexpected_segment": 1}
+
+
+@pytest.mark.parametrize("ack", [0, 2, 70_000])
+def test_rule_3_2_a_syn_ack_for_another_syn_gets_a_rst(proxy, ack):
+    client, server = connecting(proxy, b"0")
+    server.send("SA", seq=0, ack=ack)
+    server.expect("R", seq=ack)
+    assert proxy.state_of(client) == "connecting" and proxy.count("old_connections_reset") == 1
+
+
+@pytest.mark.parametrize("ack", [0, 2, -70_000])
+def test_rule_3_2_a_bare_ack_of_an_old_connection_gets_a_rst_and_the_syn_again(proxy, ack):
+    client, server = connecting(proxy, b"0")
+    server.send("A", seq=500, ack=ack)
+    server.expect("R", seq=ack)
+    server.expect("S", seq=0)
+    server.send("SA")
+    server.expect("PA", seq=1, ack=1, data=b"0")
+    assert proxy.state_of(client) == "established"
+
+
+def test_rule_3_2_bare_acks_do_not_draw_syns_for_ever(proxy):
+    client, server = connecting(proxy, b"0")
+    for _ in range(10):
+        server.send("A", seq=500, ack=77)
+    came = [segment.flags for segment in proxy.received[server.own, server.other]]
+    assert came.count("S") == 3 and came.count("R") == 10
+    proxy.received.clear()
 
 
 @pytest.mark.parametrize("flags", ["SA", "RA"])
@@ -282,7 +310,7 @@ def test_refusal_and_the_syn_in_one_burst_of_many(proxy):
     proxy.burst(*(server.segment("RA", seq=0, ack=1) for _, server in pairs), port=1)
     for client, _ in pairs:
         client.expect("RA", seq=1, ack=2)
-    assert proxy.states() == {} and proxy.state.counters.targets[0].tolist() == [0, 40, 40, 0]
+    assert proxy.states() == {} and proxy.state.counters.targets[0].tolist() == [0, 40, 40, 0, 0]
 
 
 def test_many_connect_in_one_burst_and_each_payload_goes_to_its_own_target(proxy):
@@ -369,7 +397,7 @@ def test_a_silent_target_is_a_time_out_on_both_sides(proxy):
     [record] = proxy.records()
     assert record["release"] == {"client": "Timeout", "target": "Timeout"} and record["target"] == "a"
     assert record["octets"] == {"client": 1, "target": 0}
-    assert proxy.state.counters.targets[0].tolist() == [0, 1, 0, 1]
+    assert proxy.state.counters.targets[0].tolist() == [0, 1, 0, 1, 0]
 
 
 def test_a_held_fin_stands_in_the_record(proxy):

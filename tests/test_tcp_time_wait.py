@@ -48,6 +48,21 @@ def test_rule_4_4_a_syn_beyond_the_old_numbers_opens_anew(proxy, beyond):
     new.expect("PA", data=b"0 again")
 
 
+def test_rule_4_4_our_new_number_lies_above_the_old_ones_last(proxy):
+    client = proxy.client(NUMBER)
+    server = connect(proxy, client, b"0")
+    old = client.other_isn
+    for turn in range(40):
+        server.send("A", b"x" * 60000 if turn < 0 else b"x" * 1400)
+        client.expect("A", data=b"x" * 1400)
+    client.send("A")
+    server.expect("A")
+    close(client, server)
+    again = proxy.client(NUMBER, port=client.own[1], isn=client.isn + 5000)
+    handshake(again)
+    assert 56_002 < (again.other_isn - old) % 2**32 < 2**31
+
+
 @pytest.mark.parametrize("off", [0, -1, -1000, -(1 << 30)])
 def test_rule_4_4_a_syn_not_beyond_the_old_numbers_is_refused(proxy, off):
     client, server = closed(proxy)
@@ -114,13 +129,80 @@ def test_after_it_a_late_segment_is_a_stray(proxy):
     client.expect("R", seq=2)
 
 
-def test_the_source_port_is_free_only_after_it(proxy):
+def test_rule_3_2_the_source_port_is_lent_meanwhile_as_the_last_of_all(proxy):
     client, server = closed(proxy, FEW, "few")
-    free = int(proxy.state.sources.free[3])
-    proxy.wait(1.9)
-    assert proxy.state.sources.free[3] == free == 2
-    proxy.wait(0.2)
-    assert proxy.state.sources.free[3] == 3
+    assert proxy.state.sources.free[3] == 3 and proxy.state_of(client) == "time_wait"
+    used = [connect(proxy, proxy.client(FEW), b"x", "few").other[1] for _ in range(2)]
+    assert server.other[1] not in used and proxy.state_of(client) == "time_wait"
+
+
+def test_rule_3_2_a_port_that_is_needed_ends_what_waits_on_it(proxy):
+    ends = [closed(proxy, FEW, "few") for _ in range(3)]
+    client = proxy.client(FEW)
+    server = connect(proxy, client, b"again", "few")
+    assert server.other == ends[0][1].other and proxy.state_of(ends[0][0]) == "free"
+    assert proxy.states() == {"time_wait": 2, "established": 1}
+    assert proxy.records()[0]["release"] == {"client": "PassiveClose", "target": "ActiveClose"}
+    client.send("PA", b"more")
+    server.expect("PA", seq=6, data=b"more")
+
+
+def test_rule_3_2_targets_that_close_first_do_not_use_the_ports_up(proxy):
+    for turn in range(40):
+        client = proxy.client(FEW, isn=1000 * (40 - turn))
+        server = connect(proxy, client, b"x", "few")
+        close(server, client)
+        proxy.wait(0.01)
+    assert proxy.count("source_ports_exhausted") == 0
+
+
+@pytest.mark.parametrize("isn", [5, 999, 1000, 1007, 0x80000000, 0xFFFFFFFF])
+def test_rule_3_2_a_port_used_lately_starts_above_its_last_number(proxy, isn):
+    for _ in range(3):
+        client, server = closed(proxy, FEW, "few", b"x" * 7)
+    last = server.other_isn + 9
+    for _ in range(3):
+        client = proxy.client(FEW, isn=isn)
+        handshake(client)
+        client.send("PA", b"again")
+        server = proxy.accept("few")
+        assert 0 < (server.other_isn - last) % 2**32 < 2**31
+        server.send("SA")
+        server.expect("PA", seq=1, ack=1, data=b"again")
+        server.send("PA", b"answer")
+        client.expect("PA", seq=1, ack=6, data=b"answer")
+        client.send("A")
+        server.expect("A", seq=6, ack=7)
+        close(client, server)
+
+
+def test_rule_3_2_after_two_lifetimes_the_clients_own_number_goes_through(proxy):
+    for _ in range(3):
+        closed(proxy, FEW, "few")
+    proxy.wait(121, 1)
+    client = proxy.client(FEW, isn=5)
+    handshake(client)
+    client.send("PA", b"again")
+    assert proxy.accept("few").other_isn == 5
+
+
+def test_rule_3_2_timestamps_begin_above_the_last_ones_too(proxy):
+    for value in (5_000_000, 3_000_000):
+        for _ in range(3):
+            client = proxy.client(FEW)
+            handshake(client, options=[("Timestamp", (value, 0))])
+            client.send("PA", b"hello", options=[("NOP", None), ("NOP", None), ("Timestamp", (value + 5, 1))])
+            server = proxy.accept("few")
+            sent = dict(server.syn.options)["Timestamp"][0]
+            server.send("SA", mss=1460, options=[("Timestamp", (900, sent))])
+            assert dict(server.expect("PA", seq=1, data=b"hello").options)["Timestamp"] == (sent, 900)
+            client.send("A", options=[("NOP", None), ("NOP", None), ("Timestamp", (value + 70, 1))])
+            assert dict(server.expect("A").options)["Timestamp"][0] == sent + 70
+            server.send("A", options=[("NOP", None), ("NOP", None), ("Timestamp", (950, sent + 70))])
+            assert dict(client.expect("A").options)["Timestamp"][1] == value + 70
+            close(client, server)
+            if value == 3_000_000:
+                assert 0 < (sent - 5_000_070) % 2**32 < 2**31
 
 
 def test_a_target_that_closes_first_is_kept_apart_from_the_next_on_that_port(proxy):

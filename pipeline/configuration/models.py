@@ -162,9 +162,10 @@ class Service(_Section):
 
     name: values.Name
     listen: values.ListenEndpoint
-    binding: Literal["delayed", "immediate"] = choice("delayed", "delayed", "immediate")
+    binding: Literal["delayed", "immediate", "simple"] = choice("delayed", "delayed", "immediate", "simple")
     select: values.Select = "round_robin"
     targets: tuple[values.TargetId, ...] = Field(min_length=1, description="a list of one or more ids of [[targets]]")
+    attempts: int = whole(3, 1, 3)
     default: values.Name = REFUSE
     stray: Literal["reset", "drop"] = choice("reset", "reset", "drop")
     rules: tuple[Rule, ...] = Field((), description='a list of rules such as {match = "/a", target = "a"}')

@@ -2,7 +2,7 @@
 import numpy as np
 
 from pipeline.kernels import connection, counters, records, wheel
-from pipeline.kernels.connection import CLIENT, FREE, HOLDS, NO_TARGET, TARGET
+from pipeline.kernels.connection import CLIENT, FREE, HOLDS, LENT, NO_TARGET, TARGET
 from pipeline.kernels.flow_table import hash_key
 
 
@@ -79,7 +79,7 @@ def _held_slots(state):
 def _source_ports(state, at_start):
     kept = state.connections
     numbers = open_connections(state)
-    numbers = numbers[kept.cold["target"][numbers] != NO_TARGET]
+    numbers = numbers[(kept.cold["target"][numbers] != NO_TARGET) & (kept.cold["special"][numbers] & LENT == 0)]
     pools = state.targets.rows["pool"][kept.cold["target"][numbers]]
     for pool, free in enumerate(free_sources(state)):
         everything = np.concatenate([free, kept.cold["source"][numbers[pools == pool]]])

@@ -42,6 +42,10 @@ def _tables(name, rows):
     return "\n".join(f"[[{name}]]\n" + "\n".join(f"{key} = {value}" for key, value in row.items()) for row in rows)
 
 
+SIMPLE, CALM = 7003, 7004
+"""A service in mode `simple`, a or b in turn; one of a and b with the fall-back b for clients that do not say enough."""
+
+
 def configuration_text(timeouts, engine, faults=None):
     """Returns the tests' configuration (TOML); the arguments are dicts of what differs from the usual, and of the faults of
     the clients' port."""
@@ -56,6 +60,9 @@ def configuration_text(timeouts, engine, faults=None):
         {"name": '"number"', "listen": f'"{SERVICE}:{NUMBER}"', "targets": '["a", "b", "c"]',
          "select": '"number_modulo"'},
         {"name": '"first"', "listen": f'"{SERVICE}:{FIRST}"', "targets": '["a", "b"]', "binding": '"immediate"'},
+        {"name": '"simple"', "listen": f'"{SERVICE}:{SIMPLE}"', "targets": '["a", "b"]', "binding": '"simple"'},
+        {"name": '"calm"', "listen": f'"{SERVICE}:{CALM}"', "targets": '["a", "b"]', "select": '"http_path"',
+         "rules": '[{ match = "/a", target = "a" }]', "default": '"b"'},
         {"name": '"few"', "listen": f'"{SERVICE}:{FEW}"', "targets": '["few"]', "source_ports": "[20000, 20002]"},
     ]
     services = [{"source_ports": "[10000, 13999]", **service} for service in services]
@@ -154,7 +161,7 @@ class Proxy:
         for (to, origin), segments in self.received.items():
             if to == endpoint and segments and segments[0].flags == "S":
                 end = End(self, 1, to, origin, isn, segments[0].seq)
-                end.expect("S", seq=0, **fields)
+                end.syn = end.expect("S", seq=0, **fields)
                 return end
         raise AssertionError(f"no SYN has come to {endpoint}; waiting: {self.waiting()}")
 
@@ -271,6 +278,7 @@ class End:
         self.proxy, self.port, self.own, self.other = proxy, port, own, other
         self.isn, self.other_isn = isn, other_isn
         self.seq, self.ack = 0, 0
+        self.syn = None
 
     def key(self):
         """Returns (address as int, port) of this end."""
