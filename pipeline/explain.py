@@ -39,6 +39,7 @@ def _service(configuration, service):
     left_out = {str(address): configuration.left_out_ports(service, address) for address in addresses}
     return {"name": service.name, "listen": str(service.listen), "binding": service.binding, "select": service.select,
             "targets": list(service.targets), "default": service.default, "stray": service.stray,
+            "attempts": service.attempts,
             "rules": [{"match": rule.match, "target": rule.target} for rule in service.rules],
             "source_addresses": [str(address) for address in addresses], "source_ports": list(service.source_ports),
             "left_out_source_ports": {address: ports for address, ports in left_out.items() if ports}}
@@ -91,6 +92,11 @@ def _engine_lines(configuration, known):
     ]
 
 
+BOUND = {"delayed": "is bound to a target by its first payload", "immediate": "is bound to a target once the client is there",
+         "simple": "is bound to a target at its SYN, which goes on to it"}
+"""What `binding` means for a connection."""
+
+
 def _port_lines(port):
     lines = [f"port {port['name']}: {port['device']}" + (f", MAC {port['mac']}" if port["mac"] else "")]
     if port["joined_to"]:
@@ -106,13 +112,17 @@ def _port_lines(port):
 
 def _service_lines(service):
     unmatched = "is refused with a RST" if service["default"] == "refuse" else f"goes to {service['default']}"
-    bound = ("is bound to a target at its SYN" if service["binding"] == "immediate"
-             else "is bound to a target by its first payload")
+    bound = BOUND[service["binding"]]
     stray = "answered with a RST" if service["stray"] == "reset" else "dropped"
     low, high = service["source_ports"]
     lines = [f"service {service['name']} on {service['listen']}: a connection {bound}, by {service['select']} "
              f"among {', '.join(service['targets'])}"]
     lines += [f"  {rule['match']} goes to {rule['target']}" for rule in service["rules"]]
+    silent = "gets a RST" if service["default"] == "refuse" else f"goes to {service['default']}"
+    if service["binding"] == "delayed":
+        lines.append(f"  a client that says too little within first_data {silent}")
+    if service["binding"] != "simple":
+        lines.append(f"  a target that fails is replaced, up to {service['attempts']} targets a connection")
     lines.append(f"  what matches nothing {unmatched}; segments of no connection are {stray}")
     lines.append(f"  connects from {', '.join(service['source_addresses'])}, ports {low} to {high}")
     for address, ports in service["left_out_source_ports"].items():

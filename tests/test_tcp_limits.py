@@ -74,7 +74,7 @@ def test_a_client_without_a_slot_times_out_like_any_other(proxy):
     first.send("PA", b"GET /")
     second.send("PA", b"0")
     assert proxy.drops() == {"held_pool_empty": 1}
-    proxy.wait(31, 0.1)
+    proxy.wait(45, 0.1)
     assert proxy.states() == {} and held_of(proxy) == 0
     proxy.received.clear()
 

@@ -126,9 +126,7 @@ def test_rule_2_2_unknown_options_are_read_over_and_not_agreed_to(proxy):
     assert answer == ["MSS", "SAckOK", "Timestamp", "NOP", "WScale"]
     client.send("A")
     client.send("PA", b"hello")
-    syn = proxy.accept("a", mss=1188)
-    syn.send("RA")
-    client.expect("RA", seq=1)
+    proxy.accept("a", mss=1188)
 
 
 def test_rule_1_5_a_corrupt_syn_is_dropped(proxy):

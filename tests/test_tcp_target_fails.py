@@ -31,7 +31,7 @@ def test_rule_3_1_a_refusing_target_is_replaced(proxy):
 
 
 def test_rule_3_1_a_silent_target_is_replaced_after_its_time_out(proxy):
-    client = waiting(proxy)
+    waiting(proxy)
     first = proxy.accept("a")
     proxy.wait(9.9)
     for _ in range(3):
@@ -45,7 +45,7 @@ def test_rule_3_1_a_silent_target_is_replaced_after_its_time_out(proxy):
 
 
 def test_rule_3_1_a_late_syn_ack_of_a_target_given_up_gets_a_rst(proxy):
-    client = waiting(proxy)
+    waiting(proxy)
     first = proxy.accept("a")
     proxy.wait(10.1)
     for _ in range(3):

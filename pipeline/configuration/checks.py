@@ -224,8 +224,8 @@ def _service_targets(configuration):
 
 def _selects(configuration):
     for index, service in enumerate(configuration.services):
-        if service.binding == "immediate" and service.select in PAYLOAD_SELECTS:
-            yield Fault(("services", index, "select"), 'looks at the payload, which binding = "immediate" does not '
+        if service.binding != "delayed" and service.select in PAYLOAD_SELECTS:
+            yield Fault(("services", index, "select"), f'looks at the payload, which binding = "{service.binding}" does not '
                         'wait for; it must be "round_robin" or a kernel of your own, or binding must be "delayed"')
         if service.select in RULE_SELECTS and not service.rules:
             example = "/a" if service.select == "http_path" else "a.example.org"
