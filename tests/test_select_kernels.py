@@ -32,6 +32,7 @@ def selection(rules=(), members=3):
         np.array(kept or [(0, 0, 0)], services.RULE).view(np.recarray),
         np.frombuffer(patterns or b"\0", np.uint8).copy(),
         np.zeros((2, services.MEMORY), np.int64),
+        np.full(2, -1, np.int64),
     )
 
 
@@ -257,3 +258,10 @@ def test_a_flood_of_hostile_octets_is_answered():
 def test_a_service_without_rules_matches_nothing():
     payload = np.frombuffer(b"GET /a HTTP/1.1\r\nHost: one.example\r\n\r\n", np.uint8).copy()
     assert http_path(payload, 0, selection(PATHS)) == NO_MATCH and http_host(payload, 0, selection(HOSTS)) == NO_MATCH
+
+
+@pytest.mark.parametrize("members, excluded, answers", [(3, (1, -1), [0, 2, 0]), (3, (0, 1), [2, 2, 2]), (2, (1, 0), [-1, -1, -1])])
+def test_round_robin_passes_over_what_has_failed(members, excluded, answers):
+    chosen = selection(members=members)
+    chosen.excluded[:] = excluded
+    assert [int(round_robin(np.zeros(0, np.uint8), 0, chosen)) for _ in answers] == answers
