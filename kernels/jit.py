@@ -162,9 +162,24 @@ class SourcesLocator(caching._CacheLocator):
         locator = cls(py_func, py_file)
         try:
             locator.ensure_cache_path()
+            _forget_other_sources(locator.get_cache_path(), locator.get_source_stamp())
         except OSError:
             return None
         return locator
+
+
+@functools.lru_cache(maxsize=None)
+def _forget_other_sources(folder, wanted):
+    """Empties a cache folder (str) that was filled from sources with another stamp, or by a version that left none.
+
+    Numba unpickles an index before it compares the stamp in it, which fails where a type has moved to another module.
+    """
+    note = pathlib.Path(folder) / "stamp"
+    if note.exists() and note.read_text() == wanted:
+        return
+    for file in pathlib.Path(folder).glob("*.nb[ic]"):
+        file.unlink(missing_ok=True)
+    note.write_text(wanted)
 
 
 config.CACHE_LOCATOR_CLASSES = f"{__name__}.SourcesLocator"

@@ -146,6 +146,28 @@ def test_a_file_that_is_not_imported_does_not_count(folder):
     assert asked(folder) == [11, []]
 
 
+def test_a_type_that_has_moved_to_another_module_since_is_no_obstacle(folder):
+    """Numba unpickles what it has kept before it asks whether that is stale."""
+    (folder / "shapes.py").write_text("from typing import NamedTuple\n\nclass Pair(NamedTuple):\n    left: int\n    right: int\n")
+    (folder / "pairs.py").write_text(textwrap.dedent("""
+        from pipeline.kernels.jit import kernel, loop
+        from shapes import Pair
+
+        @kernel
+        def total(pair):
+            return pair.left + pair.right
+
+        @loop
+        def asked(values):
+            return total(Pair(values[0], values[1]))
+        """))
+    assert asked(folder, "pairs")[0] == 11
+    (folder / "figures.py").write_text((folder / "shapes.py").read_text())
+    (folder / "shapes.py").write_text("")
+    edit(folder, "pairs", "from shapes", "from figures")
+    assert asked(folder, "pairs")[0] == 11
+
+
 def test_a_module_of_a_package_imported_relatively_is_noticed(folder):
     package = folder / "mine"
     (package / "inner").mkdir(parents=True)
