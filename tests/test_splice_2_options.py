@@ -4,7 +4,7 @@ import itertools
 import pytest
 
 from tcp.negotiated import SACK, STAMP, STAMPS, agree, answered, names, offer, option, peek, scale, stamped
-from tcp.proxy import NUMBER, PATH
+from tcp.proxy import NUMBER
 
 ALL = SACK + STAMPS + scale(7)
 TARGET_STAMP = 90_000

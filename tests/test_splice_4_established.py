@@ -1,8 +1,8 @@
 """SPLICE 4: resets, challenges, TIME_WAIT, what strays. One test a clause; RFC 5961 is the measure."""
 import pytest
 
-from tcp.negotiated import SACK, STAMP, STAMPS, agree, names, stamped
-from tcp.proxy import NUMBER, STRICT, TURNS, close, connect, handshake, settings
+from tcp.negotiated import SACK, STAMP, STAMPS, agree, names, offer, option, stamped
+from tcp.proxy import NUMBER, PATH, STRICT, TURNS, close, connect, handshake, settings
 
 
 def bound(proxy, data=b"0 hello", service=NUMBER):
@@ -155,6 +155,14 @@ def test_rule_4_4_a_new_syn_reopens_a_time_wait(proxy, beyond):
     assert proxy.count("opened") == 2 and proxy.count("closed") == 1
 
 
+def test_rule_4_4_our_new_number_lies_above_the_old_connections_last(proxy):
+    client, server = talked(proxy)
+    close(client, server)
+    again = proxy.client(NUMBER, port=client.own[1], isn=client.isn + client.seq + 1)
+    handshake(again)
+    assert 0 < (again.other_isn - client.other_isn - server.seq) % 2**32 < 2**31, "our number lies above the old connection's last"
+
+
 @pytest.mark.parametrize("tos", [0, 0xB8, 0x28])
 @pytest.mark.parametrize("dont_fragment", [False, True])
 def test_rule_4_5_the_ttl_falls_by_one_and_dscp_and_df_stay(proxy, tos, dont_fragment):
@@ -170,6 +178,40 @@ def test_rule_4_5_a_ttl_that_is_spent_goes_no_further(proxy):
         sender.send("A", ttl=1)
     assert proxy.drops() == {"ttl_exceeded": 2}
     assert [len(proxy.taken_others(port)) for port in (0, 1)] == [1, 1]
+
+
+@pytest.mark.parametrize("octet", [b"", b"\0"])
+@pytest.mark.parametrize("held", [b"", b"GET /a"])
+def test_rule_4_5_a_keep_alive_before_binding_is_answered_by_us(proxy, octet, held):
+    client = proxy.client(PATH)
+    handshake(client)
+    if held:
+        client.send("PA", held)
+        client.expect("A", ack=1 + len(held))
+    for _ in range(3):
+        proxy.wait(5)
+        client.send("A", octet, seq=client.seq - 1)
+        assert client.expect("A", seq=1, ack=1 + len(held)).window > 0
+    client.send("PA", b"GET /b "[len(held):] if not held else b"?b HTTP/1.1\r\n\r\n")
+    server = proxy.accept("a" if held else "b")
+    server.send("SA")
+    server.expect("PA", seq=1, data=(b"GET /a?b HTTP/1.1\r\n\r\n" if held else b"GET /b "))
+
+
+def test_rule_4_5_a_keep_alive_with_timestamps_gets_them_back(proxy):
+    client, answer = offer(proxy, STAMPS)
+    client.send("A", seq=0, options=stamped(STAMP + 9, option(answer, "Timestamp")[0]))
+    assert option(client.expect("A", seq=1, ack=1), "Timestamp")[1] in (STAMP, STAMP + 1, STAMP + 9)
+
+
+def test_rule_4_5_keep_alives_do_not_put_the_first_data_time_out_off(proxy):
+    client = proxy.client(NUMBER)
+    handshake(client)
+    for _ in range(4):
+        proxy.wait(8)
+        client.send("A", seq=0)
+    came = [segment.flags for segment in proxy.received.pop((client.own, client.other))]
+    assert came[:3] == ["A"] * 3 and "RA" in came
 
 
 def strays(proxy, service):

@@ -2,7 +2,7 @@
 import pytest
 
 from tcp.negotiated import SACK, STAMPS, agree, names, offer, scale
-from tcp.proxy import FEW, FIRST, NUMBER, PATH, TARGETS, TURNS, close, connect, handshake, settings
+from tcp.proxy import CALM, FEW, FIRST, NUMBER, PATH, STRICT, TARGETS, TURNS, close, connect, handshake, settings
 from tcp.raw_frames import checksum
 
 
@@ -30,6 +30,33 @@ def test_peers_a_server_that_speaks_first_is_reached_without_a_word_of_the_clien
     server.expect("A", seq=1, ack=1)
     server.send("PA", b"220 ready")
     client.expect("PA", seq=1, ack=1, data=b"220 ready")
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /a"])
+def test_peers_a_first_data_timer_falls_back_to_the_default_target(proxy, said):
+    client = proxy.client(CALM)
+    handshake(client)
+    if said:
+        client.send("PA", said)
+        client.expect("A", ack=1 + len(said))
+    proxy.wait(29)
+    proxy.silent()
+    proxy.wait(1.5)
+    server = proxy.accept("b")
+    server.send("SA")
+    server.expect("PA" if said else "A", seq=1, ack=1, data=said)
+    server.send("PA", b"220 speaks first", ack=1 + len(said))
+    client.expect("PA", seq=1, ack=1 + len(said), data=b"220 speaks first")
+    client.send("PA", b"USER", ack=17)
+    server.expect("PA", data=b"USER")
+
+
+def test_peers_a_first_data_timer_without_a_default_resets_the_client(proxy):
+    client = proxy.client(STRICT)
+    handshake(client)
+    proxy.wait(31)
+    client.expect("RA", seq=1, ack=1)
+    assert proxy.states() == {}
 
 
 @settings(timeouts={"connecting": 60})
