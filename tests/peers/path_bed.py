@@ -20,6 +20,8 @@ SERVICE = "10.1.0.1"
 """Where the proxy listens; a plain wire leads to the servers' own addresses."""
 FRAMES = 8192
 """Frames in each ring of a port: what arrives in 100 ms at a gigabit, should the engine be kept from its core."""
+MBUFS = 65536
+"""Packets that all rings, and both ports' faults with a `queue` of up to 12,288 in each direction, can have at once."""
 LONG_FAT = {"ipv4/tcp_rmem": "4096 131072 67108864", "ipv4/tcp_wmem": "4096 65536 67108864",
             "ipv4/tcp_no_metrics_save": "1"}
 """Settings of the hosts' kernels: 64 MiB for a connection either way, nothing remembered of earlier ones."""
@@ -102,25 +104,27 @@ def server_address(number):
 
 
 def configuration_text(namespace, services, servers, mode, faults, engine, timeouts):
-    """The configuration (TOML) of the engine and its bed. `faults` is for both ports."""
-    settings = {"name": "path", "network_namespace": namespace, "drain_timeout": 0.5, "mbufs": 65536, **engine}
-    if mode != "proxy":
-        settings["mode"] = mode
+    """The configuration (TOML) of the engine and its bed. `faults` is for both ports; a plain wire has no addresses."""
+    settings = {"name": "path", "network_namespace": namespace, "drain_timeout": 0.5, "mbufs": MBUFS, **engine}
+    ports = [_port(number, mode, faults) for number in (0, 1)]
+    if mode == "forward":
+        return "\n".join([_table("[engine]", {**settings, "mode": mode}), *ports, _bed(servers)])
     targets = {(host, each["target_port"]) for each in services for host in each["hosts"]}
     return "\n".join([
-        _table("[engine]", settings),
-        *(_port(number, faults) for number in (0, 1)),
-        _table("[timeouts]", timeouts),
+        _table("[engine]", settings), *ports, _table("[timeouts]", timeouts),
         *(_table("[[targets]]", {"id": f"{host}-{port}", "ip": server_address(int(host[1:])), "port": port})
           for host, port in sorted(targets)),
         *map(_service, services),
         _bed(servers)])
 
 
-def _port(number, faults):
+def _port(number, mode, faults):
     device = f"net_af_packet{number},iface=px{number},qpairs=1,blocksz=65536,framesz=2048,framecnt={FRAMES}"
-    return _table("[[ports]]", {"name": f"p{number}", "device": device, "addresses": [f"10.{number + 1}.0.1/24"]}) + (
-        _table("[ports.faults]", {**faults, "seed": faults.get("seed", 1) + number}) if faults else "")
+    content = {"name": f"p{number}", "device": device}
+    if mode == "proxy":
+        content["addresses"] = [f"10.{number + 1}.0.1/24"]
+    table = _table("[[ports]]", content)
+    return table + (_table("[ports.faults]", {**faults, "seed": faults.get("seed", 1) + number}) if faults else "")
 
 
 def _service(each):

@@ -60,9 +60,9 @@ class InFlight:
         self._ended.set()
         self._thread.join()
         later = self._samples[len(self._samples) // 2:] or [(0, 0, 0)]
-        columns = list(zip(*later))
-        return {"in_flight": int(statistics.median(columns[0])), "in_flight_most": max(row[0] for row in [*self._samples, later[0]]),
-                "window": int(statistics.median(columns[1])), "round_trip_us": int(statistics.median(columns[2]))}
+        in_flight, window, round_trip = (int(statistics.median(column)) for column in zip(*later))
+        most = max((sample[0] for sample in self._samples), default=0)
+        return {"in_flight": in_flight, "in_flight_most": most, "window": window, "round_trip_us": round_trip}
 
 
 def send(connection, file, octets):
