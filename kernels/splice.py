@@ -63,17 +63,21 @@ from .sequence import before, distance, wrap
 WINDOW = 1 << 16
 """The widest window without scaling: what lies further from the receiver's last acknowledgement moves no number of ours.
 Anchored there, and not at `next`, so that corrupt segments cannot walk it away in steps."""
-RESET_WINDOW = 1 << 16
-"""How far from the receiver's last acknowledgement a RST may lie and still be passed on."""
+
+
+@kernel
+def widest(hot, side):
+    """Returns the widest window, in bytes, that a side may have been given by the other (RFC 7323, section 2)."""
+    return WINDOW << (int64(hot.scales) >> 4 if side == CLIENT else int64(hot.scales) & 0x0F)
 
 
 @kernel
 def reset(batch, row, connections, connection, side, records, now, tick):
-    """A RST near the receiver's last acknowledgement passes; only the exact one ends the connection (RFC 5961, 3.2)."""
+    """A RST in the window, or just before it, passes; only the exact one ends the connection (RFC 5961, 3.2)."""
     hot, other = record_at(connections.hot, connection), 1 - side
     exact = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
     away = distance(batch.seq[row], exact)
-    if away < -RESET_WINDOW or away > RESET_WINDOW:
+    if away < -WINDOW or away > widest(hot, side):
         unexpected(batch, row, connections, side)
         return
     connections.counters.events[side, RECEIVED_RST] += 1
@@ -143,8 +147,7 @@ def follow_numbers(batch, row, connections, connection, side, finishes):
     hot, other = record_at(connections.hot, connection), 1 - side
     stop = wrap(batch.seq[row] + batch.payload_length[row] + finishes)
     anchor = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
-    scale = int64(hot.scales) >> 4 if side == CLIENT else int64(hot.scales) & 0x0F
-    inside = 0 <= distance(stop, anchor) <= WINDOW << scale
+    inside = 0 <= distance(stop, anchor) <= widest(hot, side)
     ahead = distance(stop, int64(hot.next[side]))
     if inside and (ahead > 0 or (finishes and ahead < 0)):
         if stop < int64(hot.next[side]) and ahead > 0:

@@ -1,7 +1,7 @@
 """SPLICE 4: resets, challenges, TIME_WAIT, what strays. One test a clause; RFC 5961 is the measure."""
 import pytest
 
-from tcp.negotiated import SACK, STAMP, STAMPS, agree, names, offer, option, stamped
+from tcp.negotiated import SACK, STAMP, STAMPS, agree, names, offer, option, scale, stamped
 from tcp.proxy import NUMBER, PATH, STRICT, TURNS, close, connect, handshake, settings
 
 
@@ -79,6 +79,21 @@ def test_rule_4_1_a_rst_outside_every_window_is_dropped(proxy, side):
     proxy.silent()
     proxy.wait(5, 0.1)
     assert proxy.states() == {"established": 1} and proxy.drops() == {"unexpected_segment": 3}
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_rule_4_1_a_rst_behind_a_wide_window_of_payload_passes(proxy, side):
+    client, server, *_ = agree(proxy, scale(7), scale(7))
+    server.send("A", ack=8, window=65535)
+    client.expect("A")
+    sender, receiver = ((client, server), (server, client))[side]
+    for _ in range(100):
+        sender.send("A", b"x" * 1400)
+        receiver.expect("A", data=b"x" * 1400)
+    sender.send("RA")
+    receiver.expect("RA")
+    proxy.wait(2.2)
+    assert proxy.states() == {}
 
 
 @pytest.mark.parametrize("stamps", [False, True])
