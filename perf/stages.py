@@ -112,7 +112,7 @@ def with_drivers(selects):
     if calls[-1].func.id != "dispose":
         raise click.ClickException(f"pipeline/loop.py ends `stages` with {calls[-1].func.id}, dispose is expected")
     lines = ["receive(state.device, port, 0, batch.mbuf, count)", *map(ast.unparse, calls)]
-    lines[-1] += "; send(state, now, now)"
+    lines[-1] += "; send(state, now, draining)"
     driver = DRIVER.format(
         columns=", ".join(f"columns.{field}[number]" for field in Batch._fields),
         assignments="\n".join(f"    {line}" for line in assignments),

@@ -160,17 +160,27 @@ def through_faults(state, line, mbufs, count, limit, now, until):
 
 
 @kernel
-def send(state, now, until):
+def moment(state, given):
+    """Returns the time for packets that come to a line of faults: `given`, or read anew where that is -1.
+
+    The time at the start of the pass may be long ago where the core is shared: packets left up to 3 ms too early by it.
+    """
+    return given if given >= 0 else read_clock(state.clock)
+
+
+@kernel
+def send(state, given, phase):
     """Sends what lies in the outbox, port by port, and frees every mbuf that is done with.
 
-    What a port's faults have delayed is sent once it is due by `until`.
+    What a port's faults have delayed is sent once it is due, or when the worker ends.
     """
     outbox = state.outbox
     for port in range(outbox.filled.shape[0]):
         line = 2 * port + TRANSMITTING
         if state.faults.active[line] != 0:
+            now = moment(state, given)
             outbox.filled[port] = through_faults(state, line, outbox.mbuf[port], outbox.filled[port], EMERGE_AT_ONCE, now,
-                                                 until)
+                                                 NEVER - 1 if phase == STOP else now)
         if outbox.filled[port] > 0:
             sent = transmit(state.device, port, 0, outbox.mbuf[port], 0, outbox.filled[port])
             settle(outbox, port, sent, state.connections.counters)
@@ -224,7 +234,8 @@ def run(state, passes, given):
                 received += count
                 line = 2 * port + RECEIVING
                 if state.faults.active[line] != 0:
-                    count = through_faults(state, line, state.batch.mbuf, count, state.batch.mbuf.shape[0], now, now)
+                    come = moment(state, given)
+                    count = through_faults(state, line, state.batch.mbuf, count, state.batch.mbuf.shape[0], come, come)
                 if count == 0 and outbox.to_release[0] == 0:
                     continue
                 counters.totals[TOTAL_BURSTS] += min(count, 1)
@@ -232,7 +243,7 @@ def run(state, passes, given):
             elif not (timers(state, phase, stopped, now) or earliest(state.faults) <= now):
                 continue
             stages(state, port, count, phase, now)
-            send(state, now, NEVER - 1 if phase == STOP else now)
+            send(state, given, phase)
         done += 1
         counters.totals[TOTAL_LOOPS] += 1
         if phase == STOP:

@@ -22,7 +22,7 @@ from pipeline.io.frames import frame_bytes, write_frames
 from pipeline.kernels import faults, memory_device
 from pipeline.memory_engine import MemoryEngine
 from pipeline.state import STOP
-from tcp.proxy import Proxy, connect
+from tcp.proxy import Proxy
 
 PORTS = """
 [engine]
