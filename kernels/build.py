@@ -68,10 +68,16 @@ def write_syn_options(packets, at, hot, cold, side, mss):
 
 @kernel
 def write_timestamps(packets, connections, at, hot, cold, side, now):
-    """Writes TSval and TSecr of a segment of ours at byte offset `at`: our own clock to the client, its to the target."""
+    """Writes TSval and TSecr of a segment of ours at byte offset `at`: our own clock to the client, its to the target.
+
+    Once spliced, the client sees the target's clock, which may run slower than ours: a value of ours above it would make
+    the client drop what follows (RFC 7323, section 5.3), so it is the one that the splice began with.
+    """
     words = packets.word32
     if side == CLIENT:
-        record_at(words, at).value = swap32(stamp_clock(connections, hot, now))
+        spliced = hot.options & STAMPED != 0
+        stamp = wrap(int64(cold.stamps[TARGET]) + int64(hot.timestamp_shift)) if spliced else stamp_clock(connections, hot, now)
+        record_at(words, at).value = swap32(stamp)
         record_at(words, at + 4).value = swap32(int64(cold.stamps[CLIENT]))
     else:
         record_at(words, at).value = swap32(wrap(int64(cold.stamps[CLIENT]) + int64(cold.stamp_shift)))

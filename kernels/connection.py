@@ -17,6 +17,8 @@ STATES = ("free", "syn_received", "first_data", "connecting", "established", "ha
 """States of a connection, named like their time-outs. From ESTABLISHED on it is bound to its target; a client that
 closes before it was bound waits in FIN_WAIT with `target` NO_TARGET."""
 
+LINGERING = 1024
+"""Keys of connections that we have reset and whose ends may still ask for the exact RST, a power of two."""
 NO_ROW, ASK_NOBODY = -1, -2
 """`Choices.row`: no SYN is to be passed on; nor is the select kernel asked, its service's fall-back is taken."""
 NO_TARGET = 0xFFFF
@@ -142,6 +144,7 @@ class Connections(NamedTuple):
     timeouts: np.ndarray    # int64 [8] ticks by state
     budget: np.ndarray      # int64 [4] resets and challenges left, gained a second, microseconds of the last gain, tick
     secret: np.ndarray      # int64 [2] key of the initial sequence numbers
+    lingering: np.ndarray   # int64 [LINGERING, 2] hash and tick of keys that we have lately reset (SPLICE 4.2)
     counters: Counters
 
 

@@ -9,7 +9,7 @@ import numpy as np
 DROP_REASONS = (
     "mbuf_chain", "runt_frame", "other_mac", "other_ethertype", "other_vlan", "ipv4_header", "ipv4_length",
     "ipv4_checksum", "fragment", "bad_source", "other_protocol", "tcp_header", "tcp_checksum", "arp_invalid",
-    "icmp_invalid", "icmp_other", "not_ours", "stray_segment", "unexpected_segment", "held_already",
+    "icmp_invalid", "icmp_other", "not_ours", "stray_segment", "syn_of_target", "unexpected_segment", "held_already",
     "out_of_order_first_data", "first_data_too_long", "held_pool_empty", "connections_exhausted", "flow_table_full",
     "source_ports_exhausted", "no_route", "unresolved_neighbour", "neighbours_exhausted", "ttl_exceeded",
     "larger_than_mtu", "reset_rate_limit", "draining", "no_mbuf", "transmit_full", "segments_full",
@@ -20,7 +20,7 @@ DROP_REASONS = (
 (DROP_MBUF_CHAIN, DROP_RUNT_FRAME, DROP_OTHER_MAC, DROP_OTHER_ETHERTYPE, DROP_OTHER_VLAN, DROP_IPV4_HEADER,
  DROP_IPV4_LENGTH, DROP_IPV4_CHECKSUM, DROP_FRAGMENT, DROP_BAD_SOURCE, DROP_OTHER_PROTOCOL, DROP_TCP_HEADER,
  DROP_TCP_CHECKSUM, DROP_ARP_INVALID, DROP_ICMP_INVALID, DROP_ICMP_OTHER, DROP_NOT_OURS,
- DROP_STRAY_SEGMENT, DROP_UNEXPECTED_SEGMENT, DROP_HELD_ALREADY, DROP_OUT_OF_ORDER_FIRST_DATA,
+ DROP_STRAY_SEGMENT, DROP_SYN_OF_TARGET, DROP_UNEXPECTED_SEGMENT, DROP_HELD_ALREADY, DROP_OUT_OF_ORDER_FIRST_DATA,
  DROP_FIRST_DATA_TOO_LONG, DROP_HELD_POOL_EMPTY, DROP_CONNECTIONS_EXHAUSTED, DROP_FLOW_TABLE_FULL,
  DROP_SOURCE_PORTS_EXHAUSTED, DROP_NO_ROUTE, DROP_UNRESOLVED_NEIGHBOUR, DROP_NEIGHBOURS_EXHAUSTED,
  DROP_TTL_EXCEEDED, DROP_LARGER_THAN_MTU, DROP_RESET_RATE_LIMIT, DROP_DRAINING, DROP_NO_MBUF, DROP_TRANSMIT_FULL,

@@ -16,6 +16,7 @@ from .connection import (
     FIRST_DATA,
     FREE,
     HOLDS,
+    LINGERING,
     RST_OF_TARGET,
     RST_SEEN,
     SYN_RECEIVED,
@@ -34,6 +35,7 @@ from .counters import (
     TOTAL_EXPIRED,
 )
 from .farewell import answer_fin, closed
+from .flow_table import hash_key
 from .handshake import HELD_RETRY, send_held
 from .headers import ACK, RST
 from .jit import kernel
@@ -73,6 +75,15 @@ def deadline(connections, connection, tick):
     if retry != 0 and distance(retry, last) < 0:
         last = retry
     return tick + distance(last, wrap(tick))
+
+
+@kernel
+def linger(connections, hot, side, tick):
+    """Remembers that an end has been reset: it may challenge our RST, and gets the exact one then (SPLICE 4.2)."""
+    hashed = hash_key(int64(hot.remote_address[side]), int64(hot.local_address[side]),
+                      int64(hot.remote_port[side]), int64(hot.local_port[side]))
+    entry = hashed & (LINGERING - 1)
+    connections.lingering[entry, 0], connections.lingering[entry, 1] = hashed, tick
 
 
 @kernel
@@ -117,6 +128,8 @@ def time_out(connections, connection, services, records, now):
         return
     if hot.state != SYN_RECEIVED:
         reset_both(connections, connection)
+        linger(connections, hot, CLIENT, now // TICK_MICROSECONDS)
+        linger(connections, hot, TARGET, now // TICK_MICROSECONDS)
     step(records, connection, CLIENT, TCP_CLOSED, now)
     step(records, connection, TARGET, TCP_CLOSED, now)
     end(connections, connection, TIMEOUT, TIMEOUT)

@@ -29,6 +29,7 @@ from .connection import (
 )
 from .counters import (
     DROP_UNEXPECTED_SEGMENT,
+    NOTICE_CHALLENGE_ACKS,
     NOTICE_KEEP_ALIVES_ANSWERED,
     NOTICE_OLD_CONNECTIONS_RESET,
     NOTICE_SYN_ACK_RETRANSMITTED,
@@ -127,6 +128,17 @@ def client_is_there(connections, connection, services, records, now, tick):
 
 
 @kernel
+def answer_wrong_acknowledgement(batch, row, connections, connection):
+    """An acknowledgement of what we have not sent, once the client is there, is answered by ours (RFC 5961, section 5.2)."""
+    if connections.budget[0] <= 0:
+        unexpected(batch, row, connections, CLIENT)
+        return
+    connections.budget[0] -= 1
+    acknowledge(batch, row, connections, connection)
+    connections.counters.notices[NOTICE_CHALLENGE_ACKS] += 1
+
+
+@kernel
 def is_keep_alive(batch, row, hot):
     """Says whether a client's segment is a keep-alive: nothing, or one old byte, from before what comes next (RFC 9293, 3.8.4)."""
     return (batch.payload_length[row] <= 1 and batch.control[row] & FIN == 0
@@ -134,14 +146,13 @@ def is_keep_alive(batch, row, hot):
 
 
 @kernel
-def answer_keep_alive(batch, row, connections, connection):
-    """Answers a keep-alive that comes before the connection is bound (SPLICE 4.5), without acknowledging what is only held."""
+def acknowledge(batch, row, connections, connection):
+    """Sends the client our numbers as they stand before binding, without acknowledging what is only held (SPLICE 1.2)."""
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     ack = int64(hot.next[CLIENT])
     if hot.options & HOLDS and hot.options & OWNS == 0:
         ack = wrap(int64(cold.client_isn) + 1)
     emit(connections, connection, CLIENT, ACK, wrap(int64(cold.proxy_isn) + 1), ack, min(held.limit[0], 0xFFFF), 0, 0, 0)
-    connections.counters.notices[NOTICE_KEEP_ALIVES_ANSWERED] += 1
     batch.verdict[row] = ABSORB
 
 
@@ -165,10 +176,14 @@ def from_client(packets, base, batch, row, connections, connection, services, ne
         batch.verdict[row] = ABSORB
         return
     if batch.ack[row] != wrap(int64(cold.proxy_isn) + 1):
-        batch.verdict[row] = REFUSE
+        if hot.state == SYN_RECEIVED:
+            batch.verdict[row] = REFUSE
+        else:
+            answer_wrong_acknowledgement(batch, row, connections, connection)
         return
     if hot.state != SYN_RECEIVED and not gone and is_keep_alive(batch, row, hot):
-        answer_keep_alive(batch, row, connections, connection)
+        acknowledge(batch, row, connections, connection)
+        connections.counters.notices[NOTICE_KEEP_ALIVES_ANSWERED] += 1
         hot.stamp = tick & 0xFFFFFFFF
         return
     if hot.state == SYN_RECEIVED:
@@ -210,6 +225,16 @@ def send_held(connections, connection):
 
 
 @kernel
+def remember_declined(services, targets, target, declined):
+    """From here on no service that this target stands behind promises what it has declined (SPLICE 2.1)."""
+    for number in range(services.shape[0]):
+        service = services[number]
+        for member in range(service.first_member, service.first_member + service.members):
+            if targets.members[member] == target:
+                service.offer &= ~declined
+
+
+@kernel
 def agree(packets, batch, row, connections, connection, services, targets, network, now):
     """Takes in what the target's SYN-ACK agrees to of what the client was promised, and remembers what it declines."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
@@ -228,7 +253,7 @@ def agree(packets, batch, row, connections, connection, services, targets, netwo
     if declined != 0:
         hot.options |= SPECIAL
         cold.special |= declined
-        services[cold.service].offer &= ~declined
+        remember_declined(services, targets, int64(cold.target), declined)
         if declined & PROMISED_SCALING:
             cold.window[CLIENT] = min(int64(cold.window[CLIENT]) << (int64(hot.scales) & 0x0F), 0xFFFF)
 

@@ -3,10 +3,12 @@ from numpy import int64
 
 from .batch import ANSWER, DROP, REFUSE
 from .checksum import fold, pseudo_header, sum_octets
+from .connection import LINGERING
 from .counters import (
     DROP_NOT_OURS,
     DROP_RESET_RATE_LIMIT,
     DROP_STRAY_SEGMENT,
+    DROP_SYN_OF_TARGET,
     NOTICE_RESETS_SENT,
 )
 from .headers import ACK, FIN, IPV4_LENGTH, PROTOCOL_TCP, RST, SYN, TCP_LENGTH
@@ -15,6 +17,10 @@ from .native import record_at, swap16, swap32
 from .neighbours import owns
 from .sequence import wrap
 from .services import STRAY_DROP, find_service
+from .wheel import TICK_MICROSECONDS
+
+LINGERING_TICKS = 200
+"""How long an end may ask for the exact RST of a connection that we have ended: two seconds, as long as a RST may linger."""
 
 
 @kernel
@@ -70,15 +76,34 @@ def reset_in_place(packets, batch, row):
 
 
 @kernel
-def reason_not_to_answer(batch, row, services, network, budget):
-    """Returns why a segment of no connection gets no RST, or -1; takes one from `budget` where it gets one."""
+def of_target(targets, address):
+    """Says whether an address is a target's."""
+    for number in range(targets.rows.shape[0]):
+        if targets.rows[number].address == address:
+            return True
+    return False
+
+
+@kernel
+def lingers(connections, hashed, tick):
+    """Says whether the end with a key of that hash has been reset by us not long ago (SPLICE 4.2)."""
+    entry = hashed & (LINGERING - 1)
+    return connections.lingering[entry, 0] == hashed and tick - connections.lingering[entry, 1] < LINGERING_TICKS
+
+
+@kernel
+def reason_not_to_answer(batch, row, connections, services, targets, network, tick):
+    """Returns why a segment of no connection gets no RST, or -1; takes one from the budget where it gets one."""
+    budget = connections.budget
     if not owns(network, batch.destination[row], -1):
         return DROP_NOT_OURS
     number = find_service(services, batch.destination[row], batch.destination_port[row])
     if batch.control[row] & RST:
         return DROP_STRAY_SEGMENT
-    if number >= 0 and services[number].stray == STRAY_DROP:
+    if number >= 0 and services[number].stray == STRAY_DROP and not lingers(connections, batch.hash[row], tick):
         return DROP_STRAY_SEGMENT
+    if number < 0 and batch.control[row] & (SYN | ACK) == SYN and of_target(targets, batch.source[row]):
+        return DROP_SYN_OF_TARGET
     if budget[0] <= 0:
         return DROP_RESET_RATE_LIMIT
     budget[0] -= 1
@@ -86,14 +111,15 @@ def reason_not_to_answer(batch, row, services, network, budget):
 
 
 @kernel
-def refuse(packets, batch, count, services, network, budget, counters):
-    """Answers all REFUSE rows with a RST, or drops them: by the service's `stray`, within `budget` (int64 [1])."""
+def refuse(packets, batch, count, connections, services, targets, network, now):
+    """Answers all REFUSE rows with a RST, or drops them: by the service's `stray`, within the budget."""
+    counters, tick = connections.counters, now // TICK_MICROSECONDS
     for row in range(count):
         if batch.verdict[row] != REFUSE:
             continue
         reason = DROP_STRAY_SEGMENT
         if record_at(packets.mbuf, batch.mbuf[row]).segments == 1:
-            reason = reason_not_to_answer(batch, row, services, network, budget)
+            reason = reason_not_to_answer(batch, row, connections, services, targets, network, tick)
         if reason >= 0:
             batch.verdict[row] = DROP
             counters.drops[reason] += 1

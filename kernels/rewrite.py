@@ -3,7 +3,7 @@ from numpy import int64
 
 from .batch import DROP, FORWARD, REPORT
 from .checksum import difference, update
-from .connection import AGED, DECLINED, PROMISED_TIMESTAMPS, SCALED, SPECIAL, STAMPED, TARGET
+from .connection import AGED, CLIENT, DECLINED, PROMISED_TIMESTAMPS, SCALED, SPECIAL, STAMPED, TARGET
 from .counters import DROP_LARGER_THAN_MTU, DROP_TTL_EXCEEDED, DROP_UNRESOLVED_NEIGHBOUR
 from .headers import RST, SYN, TCP_LENGTH
 from .insert_timestamps import insert_timestamps, inserted_toward
@@ -11,7 +11,7 @@ from .jit import kernel
 from .native import record_at, swap16, swap32
 from .neighbours import REACHABLE
 from .sequence import wrap
-from .tcp_options import clamp_mss, shift_stamp, translate_options
+from .tcp_options import clamp_mss, keep_stamp, shift_stamp, translate_options
 
 
 @kernel
@@ -78,6 +78,8 @@ def translate(packets, base, batch, row, connections, flow, mss, now):
     if hot.options & SPECIAL:
         cold = record_at(connections.cold, flow >> 1)
         declined = int64(cold.special) & DECLINED
+        if declined & PROMISED_TIMESTAMPS and flow & 1 == CLIENT:
+            keep_stamp(packets, batch, row, cold)
         if cold.special & AGED:
             total += shift_stamp(packets, batch, row, int64(cold.stamp_shift), flow & 1)
         if batch.control[row] & SYN:

@@ -18,6 +18,7 @@ from .connection import (
     PLAIN,
     RST_OF_TARGET,
     RST_SEEN,
+    SCALED,
     SPECIAL,
     TARGET,
     TARGET_FIRST,
@@ -59,7 +60,10 @@ from .records import (
     step,
 )
 from .sequence import before, distance, wrap
+from .tcp_options import PROXY_SCALE
 
+CHALLENGE_WINDOW = 536
+"""Bytes of window that a challenge shows (RFC 9293, section 3.7.1: what every host takes)."""
 WINDOW = 1 << 16
 """The widest window without scaling: what lies further from the receiver's last acknowledgement moves no number of ours.
 Anchored there, and not at `next`, so that corrupt segments cannot walk it away in steps."""
@@ -97,7 +101,10 @@ def reset(batch, row, connections, connection, side, records, now, tick):
 
 @kernel
 def challenge(batch, row, connections, connection, side):
-    """A SYN into a live connection is answered with the last numbers relayed (RFC 5961, section 4.2), within a budget."""
+    """A SYN into a live connection is answered with the last numbers relayed (RFC 5961, section 4.2), within a budget.
+
+    The other end's window is not known here: one small segment's is neither a stall nor more than it takes.
+    """
     hot, other, budget = record_at(connections.hot, connection), 1 - side, connections.budget
     if budget[0] <= 0:
         batch.verdict[row] = DROP
@@ -105,8 +112,8 @@ def challenge(batch, row, connections, connection, side):
         return
     budget[0] -= 1
     ack = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
-    emit(connections, connection, side, ACK, int64(hot.acked[side]), ack, int64(record_at(connections.cold, connection).window[CLIENT]),
-         0, 0, 0)
+    scale = int64(hot.scales) & 0x0F if side == TARGET else PROXY_SCALE if hot.options & SCALED else 0
+    emit(connections, connection, side, ACK, int64(hot.acked[side]), ack, max(CHALLENGE_WINDOW >> scale, 1), 0, 0, 0)
     connections.counters.notices[NOTICE_CHALLENGE_ACKS] += 1
     batch.verdict[row] = ABSORB
 
@@ -143,13 +150,14 @@ def follow_numbers(batch, row, connections, connection, side, finishes):
     """Moves the side's highest number on by what the segment shows; returns whether it lies in the window.
 
     A FIN's checksum has been verified: where its end is before `next`, it was `next` that a corrupt segment had moved.
+    Nothing moves it beyond the FIN: text behind that is ignored by the receiver too (RFC 9293, section 3.10.7.4).
     """
     hot, other = record_at(connections.hot, connection), 1 - side
     stop = wrap(batch.seq[row] + batch.payload_length[row] + finishes)
     anchor = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
     inside = 0 <= distance(stop, anchor) <= widest(hot, side)
     ahead = distance(stop, int64(hot.next[side]))
-    if inside and (ahead > 0 or (finishes and ahead < 0)):
+    if inside and hot.closing & (FIN_SEEN << side) == 0 and (ahead > 0 or (finishes and ahead < 0)):
         if stop < int64(hot.next[side]) and ahead > 0:
             record_at(connections.cold, connection).wraps[side] += 1
         hot.next[side] = stop
@@ -245,7 +253,8 @@ def splice(batch, row, connections, connection, side, records, now, tick):
     hot.stamp = tick & 0xFFFFFFFF
     hot.closing &= 0xFF ^ RST_SEEN
     inside = follow_numbers(batch, row, connections, connection, side, finishes)
-    follow_acknowledgement(batch, row, connections, connection, side)
+    if inside:
+        follow_acknowledgement(batch, row, connections, connection, side)
     if side == TARGET and hot.options & (HOLDS | OWNS) == HOLDS | OWNS:
         keep_acknowledged(batch, row, connections, connection)
     if inside and (finishes or hot.closing):

@@ -26,7 +26,7 @@ from .headers import (
 from .initial_number import half_siphash
 from .jit import kernel
 from .native import record_at, swap16, swap32
-from .sequence import wrap
+from .sequence import distance, wrap
 
 ALIGNED_TIMESTAMPS = 0x0A080101
 """NOP, NOP, timestamps, length 10, as a little-endian machine loads it: the layout of RFC 7323, appendix A."""
@@ -115,6 +115,15 @@ def shift_stamp(packets, batch, row, by, side):
         at, by = at + 4, -by
     value = swap32(int64(record_at(packets.word32, at).value))
     return replace(packets, batch.transport[row], at, wrap(value + by))
+
+
+@kernel
+def keep_stamp(packets, batch, row, cold):
+    """Keeps the client's latest TSval, to be echoed in what is inserted toward it (RFC 7323, section 4.3; SPLICE 2.5)."""
+    if batch.stamps[row] != 0:
+        value = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
+        if distance(value, int64(cold.stamps[CLIENT])) > 0:
+            cold.stamps[CLIENT] = value
 
 
 @kernel

@@ -191,7 +191,8 @@ def make_connections(configuration):
         segments=connection.allocate_segments(ORDERS), choices=connection.allocate_choices(ORDERS),
         touched=connection.allocate_listed(ORDERS), releases=connection.allocate_listed(ORDERS),
         timeouts=_column([0] + [ticks[name] for name in connection.STATES[1:]]),
-        budget=_column([engine.reset_rate, engine.reset_rate, 0, -1]), secret=_column(secrets.randbits(32) for _ in range(2)), counters=counted)
+        budget=_column([engine.reset_rate, engine.reset_rate, 0, -1]), secret=_column(secrets.randbits(32) for _ in range(2)),
+        lingering=np.full((connection.LINGERING, 2), -1, np.int64), counters=counted)
 
 
 def line_settings(chosen, direction):

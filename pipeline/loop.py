@@ -138,7 +138,7 @@ def stages(state, port, count, draining, now):
     if count > 0:
         rewrite(packets, base, batch, count, connections, network, now)
         report(packets, batch, count, connections, network)
-        refuse(packets, batch, count, services, network, state.connections.budget, counters)
+        refuse(packets, batch, count, connections, services, state.targets, network, now)
     lend(connections, state.targets, state.sources, now // TICK_MICROSECONDS)
     set_timers(connections, state.wheel, now)
     own_frames(state, now)

@@ -14,6 +14,12 @@ BED = KernelBed()
 NUMBER, PORT_NUMBER = st.integers(0, 2**32 - 1), st.integers(0, 65535)
 
 
+def refuse_all(count, now=0):
+    """Runs the kernel over the first rows of the bed's batch."""
+    state = BED.state
+    refuse(BED.packets, BED.batch, count, state.connections, state.selection.services, state.targets, state.network, now)
+
+
 def answered(frames, port=0, budget=100, segment_length=None):
     """Has segments refused; returns the verdicts and the frames that the mbufs hold then."""
     BED.counters.drops[:] = 0
@@ -22,9 +28,7 @@ def answered(frames, port=0, budget=100, segment_length=None):
     count = BED.parse(frames, port, segment_length)
     assert (BED.batch.verdict[:count] == PENDING).all()
     BED.batch.verdict[:count] = REFUSE
-    refuse(
-        BED.packets, BED.batch, count, BED.state.selection.services, BED.state.network, BED.state.budget, BED.counters
-    )
+    refuse_all(count)
     found = [BED.frame(row) for row in range(count)]
     verdicts = BED.batch.verdict[:count].tolist()
     BED.free(count)
@@ -104,7 +108,7 @@ def test_the_answer_leaves_by_the_port_of_the_question():
     BED.batch.verdict[0], BED.batch.out_port[0], BED.state.budget[0] = REFUSE, 0, 1
     mbuf = BED.arena.native.mbuf[int(BED.batch.mbuf[0])]
     mbuf.offload = 1 << 8
-    refuse(BED.packets, BED.batch, 1, BED.state.selection.services, BED.state.network, BED.state.budget, BED.counters)
+    refuse_all(1)
     assert BED.batch.out_port[0] == 1 and mbuf.offload == 0
     assert checked(BED.frame(0)).src == mac_text(BED.macs[1])
     BED.free(1)
@@ -113,8 +117,6 @@ def test_the_answer_leaves_by_the_port_of_the_question():
 def test_rows_with_another_verdict_are_left_alone():
     frame = BED.segment(b"x")
     count = BED.parse([frame])
-    refuse(
-        BED.packets, BED.batch, count, BED.state.selection.services, BED.state.network, BED.state.budget, BED.counters
-    )
+    refuse_all(count)
     assert BED.batch.verdict[0] == PENDING and BED.frame(0) == frame
     BED.free(count)
