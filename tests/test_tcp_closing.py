@@ -270,3 +270,17 @@ def test_rule_1_5_a_corrupt_acknowledgement_of_a_fin_changes_no_state(proxy):
     client.send("A")
     server.expect("A")
     assert proxy.state_of(client) == "fin_wait" and proxy.drops() == {"tcp_checksum": 1}
+
+
+def test_text_behind_a_fin_does_not_hide_its_acknowledgement(proxy):
+    client = proxy.client(NUMBER)
+    server = connect(proxy, client, b"0")
+    client.send("FA")
+    server.expect("FA", seq=2)
+    client.send("PA", b"beyond the end")
+    server.expect("PA", seq=3, data=b"beyond the end")
+    server.send("FA", ack=3)
+    client.expect("FA", ack=3)
+    client.send("A", seq=3)
+    server.expect("A")
+    assert proxy.state_of(client) == "time_wait"

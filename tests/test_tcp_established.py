@@ -484,3 +484,26 @@ def test_a_fin_behind_later_payload_does_not_go_out_with_the_held_octets(proxy):
     server.expect("FPA", seq=8, data=b", world")
     proxy.wait(0.32)
     server.expect("PA", seq=1, data=b"0 hello")
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_rule_4_1_a_challenge_shows_a_small_window(proxy, side):
+    client = proxy.client(NUMBER)
+    ends = client, connect(proxy, client, b"0", window=65535)
+    ends[side].send("S", seq=500)
+    ends[side].expect("A", seq=1 if side == 0 else 2, window=536)
+
+
+def test_rule_1_5_a_segment_outside_the_window_does_not_move_what_was_acknowledged(proxy):
+    client = proxy.client(NUMBER)
+    server = connect(proxy, client, b"0")
+    server.send("PA", b"answer")
+    client.expect("PA", data=b"answer")
+    client.send("A", seq=-200_000, ack=7)
+    server.expect("A")
+    server.send("R", seq=7)
+    client.expect("R", seq=7)
+    assert proxy.state_of(client) == "established", "the exact RST has number 1 still"
+    server.send("R", seq=1)
+    client.expect("R", seq=1)
+    assert proxy.states() == {}
