@@ -9,6 +9,7 @@ from numpy import int64
 
 from .batch import ABSORB, ANSWER, DROP, KIND_ICMP, PENDING
 from .checksum import difference, fold, sum_octets, update
+from .connect import count_failure, target_fails
 from .connection import (
     AGED,
     BOUND,
@@ -16,12 +17,12 @@ from .connection import (
     CONNECTING,
     FREE,
     HOLDS,
+    PLAIN,
     SHAPED,
     SPECIAL,
     SPLICED,
     STAMPED,
     TARGET,
-    emit,
     end,
     note,
 )
@@ -33,17 +34,14 @@ from .counters import (
     DROP_ICMP_QUOTE_INVALID,
     NOTICE_ICMP_ERRORS_PASSED,
     NOTICE_PATH_MTU_LOWERED,
-    SENT_RST,
 )
 from .flow_table import find, hash_key
 from .headers import (
-    ACK,
     ICMP_LENGTH,
     ICMP_QUOTED_WORDS,
     ICMP_UNREACHABLE,
     IPV4_LENGTH,
     PROTOCOL_TCP,
-    RST,
     TCP_LENGTH,
     TCP_OPTION_SACK,
 )
@@ -64,30 +62,16 @@ HARD_CODES = 0b10_0110_0000_1111
 host and all communication prohibited (RFC 1122, section 4.2.3.9, and RFC 1812, section 5.2.7.1)."""
 LEAST_QUOTE = 8
 """Bytes of the TCP header that every error quotes: ports and sequence number (RFC 792)."""
-LEAST_EXTENDED = 32
-"""32-bit words that an error quotes at least which carries extensions behind them (RFC 4884, section 4)."""
 LEAST_MTU, LEAST_PATH_MTU = 68, 552
 """The least MTU that there can be (RFC 791), and the least that our own segments are cut to: nobody gains by less."""
-
-
-@kernel
-def quote_end(packets, batch, row):
-    """Returns the byte offset behind what an error quotes: padding and extensions of RFC 4884 are left out."""
-    icmp = batch.transport[row]
-    stop, quote = icmp + batch.payload_length[row], icmp + ICMP_LENGTH
-    words = int64(packets.octets[icmp + ICMP_QUOTED_WORDS])
-    if words >= LEAST_EXTENDED:
-        stop = min(stop, quote + 4 * words)
-    if stop - quote >= IPV4_LENGTH:
-        stop = min(stop, quote + swap16(int64(record_at(packets.ipv4, quote).total_length)))
-    return stop
 
 
 @kernel
 def quoted_tcp(packets, quote, stop):
     """Returns the byte offset of the TCP header in the packet quoted between two offsets, 0 where there is none.
 
-    At least its first eight bytes lie before `stop`. A later fragment has no TCP header.
+    At least its first eight bytes lie before `stop`. A later fragment has no TCP header. Extensions (RFC 4884, section 4)
+    lie behind 128 bytes of quote, further than all that is ever translated: they stay as they are.
     """
     if stop - quote < IPV4_LENGTH + LEAST_QUOTE:
         return 0
@@ -128,10 +112,11 @@ def translate_quoted_options(packets, tcp, stop, hot, cold, side):
     stop = min(stop, tcp + (int64(packets.octets[tcp + 12]) >> 4) * 4)
     words = packets.word32
     stamps = find_timestamps(packets, first, stop)
-    if stamps != 0 and hot.options & STAMPED:
+    if stamps != 0:
         aged = int64(cold.stamp_shift) if hot.options & SPECIAL and cold.special & AGED else 0
-        value_by = -int64(hot.timestamp_shift) if side == CLIENT else -aged
-        echo_by = aged if side == CLIENT else int64(hot.timestamp_shift)
+        shifted = int64(hot.timestamp_shift) if hot.options & STAMPED else 0
+        value_by = -shifted if side == CLIENT else -aged
+        echo_by = aged if side == CLIENT else shifted
         for at, by in ((stamps, value_by), (stamps + 4, echo_by)):
             total += replace(packets, tcp, at, wrap(swap32(int64(record_at(words, at).value)) + by))
     sack = find_option(packets, first, stop, TCP_OPTION_SACK)
@@ -217,6 +202,8 @@ def pass_on(packets, batch, row, tcp, stop, connections, flow, network):
     icmp.checksum = 0xFFFF - fold(sum_octets(packets, at, batch.payload_length[row]))
     record_at(packets.mbuf, batch.mbuf[row]).offload = 0
     batch.out_port[row] = int64(neighbour.port)
+    batch.verdict[row] = ANSWER
+    connections.counters.notices[NOTICE_ICMP_ERRORS_PASSED] += 1
     return -1
 
 
@@ -246,17 +233,21 @@ def lower_path_mtu(connections, connection, mtu, length, seq, tick):
 
 
 @kernel
-def target_is_unreachable(connections, connection):
-    """The network says that our SYN cannot reach the target: the client gets a RST."""
-    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    emit(connections, connection, CLIENT, RST | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]), 0, 0, 0, 0)
-    connections.counters.events[CLIENT, SENT_RST] += 1
-    end(connections, connection, ACTIVE_RST, TARGET_UNREACHABLE)
+def simple_before_binding(packets, batch, row, tcp, stop, connections, connection, hard, network):
+    """Mode `simple`: the SYN is the client's own, which hears of all that goes wrong; a hard error ends the connection.
+
+    Returns -1, or why it cannot go.
+    """
+    reason = pass_on(packets, batch, row, tcp, stop, connections, connection * 2 + TARGET, network)
+    if hard:
+        count_failure(connections, connection, TARGET_UNREACHABLE)
+        end(connections, connection, ACTIVE_RST, TARGET_UNREACHABLE)
+    return reason
 
 
 @kernel
-def before_binding(packets, batch, row, tcp, connections, flow):
-    """An error while nobody is bound to hear of it: one that is hard, about our SYN to the target, ends the attempt.
+def before_binding(packets, batch, row, tcp, stop, connections, flow, network, tick):
+    """An error while nobody is bound to hear of it: one that is hard, about our SYN, makes that target fail at once.
 
     Returns -1, or why it counts for nothing.
     """
@@ -266,9 +257,12 @@ def before_binding(packets, batch, row, tcp, connections, flow):
         return DROP_ICMP_BEFORE_BINDING
     if swap32(int64(record_at(packets.word32, tcp + 4).value)) != int64(cold.syn_isn):
         return DROP_ICMP_NOT_IN_FLIGHT
-    if icmp.type != ICMP_UNREACHABLE or (HARD_CODES >> int64(icmp.code)) & 1 == 0:
+    hard = icmp.type == ICMP_UNREACHABLE and (HARD_CODES >> int64(icmp.code)) & 1 != 0
+    if cold.special & PLAIN:
+        return simple_before_binding(packets, batch, row, tcp, stop, connections, flow >> 1, hard, network)
+    if not hard:
         return DROP_ICMP_BEFORE_BINDING
-    target_is_unreachable(connections, flow >> 1)
+    target_fails(connections, flow >> 1, TARGET_UNREACHABLE, tick)
     batch.verdict[row] = ABSORB
     return -1
 
@@ -276,7 +270,7 @@ def before_binding(packets, batch, row, tcp, connections, flow):
 @kernel
 def deal_with(packets, batch, row, connections, network, tick):
     """Passes the error of one row on, or acts on it; returns -1, or why it is dropped."""
-    quote, stop = batch.transport[row] + ICMP_LENGTH, quote_end(packets, batch, row)
+    quote, stop = batch.transport[row] + ICMP_LENGTH, batch.transport[row] + batch.payload_length[row]
     tcp = quoted_tcp(packets, quote, stop)
     if tcp == 0:
         return DROP_ICMP_QUOTE_INVALID
@@ -291,18 +285,14 @@ def deal_with(packets, batch, row, connections, network, tick):
     if hot.state == FREE:
         return DROP_ICMP_NO_CONNECTION
     if hot.options & SPLICED == 0:
-        return before_binding(packets, batch, row, tcp, connections, flow)
+        return before_binding(packets, batch, row, tcp, stop, connections, flow, network, tick)
     seq = swap32(int64(record_at(packets.word32, tcp + 4).value))
     if not is_in_flight(hot, side, seq):
         return DROP_ICMP_NOT_IN_FLIGHT
     icmp = record_at(packets.icmp, batch.transport[row])
     if side == TARGET and icmp.type == ICMP_UNREACHABLE and icmp.code == FRAGMENTATION_NEEDED:
         lower_path_mtu(connections, flow >> 1, swap16(int64(icmp.sequence)), length, seq, tick)
-    reason = pass_on(packets, batch, row, tcp, stop, connections, flow, network)
-    if reason < 0:
-        batch.verdict[row] = ANSWER
-        connections.counters.notices[NOTICE_ICMP_ERRORS_PASSED] += 1
-    return reason
+    return pass_on(packets, batch, row, tcp, stop, connections, flow, network)
 
 
 @kernel

@@ -209,10 +209,8 @@ def judge_transport(decide, rows, at, owned):
 def judge_quote(decide, rows, start, size, which):
     """Decides on ICMP errors, `which` begin at `start` and have `size` octets: they quote no packet of a connection."""
     quote = np.minimum(start + 8, rows.shape[1] - 20)
-    words, total = load(rows, np.minimum(start + 5, rows.shape[1] - 1), 1), load(rows, quote + 2, 2)
-    available = np.minimum(np.where(words >= 32, np.minimum(size - 8, 4 * words), size - 8), total)
-    header = (load(rows, quote, 1) & 15) * 4
-    tcp = (load(rows, quote, 1) >> 4 == 4) & (header >= 20) & (available >= header + 8) & (load(rows, quote + 9, 1) == 6)
+    header, total = (load(rows, quote, 1) & 15) * 4, load(rows, quote + 2, 2)
+    tcp = (load(rows, quote, 1) >> 4 == 4) & (header >= 20) & (size >= header + 16) & (load(rows, quote + 9, 1) == 6)
     decide(which & ~(tcp & (load(rows, quote + 6, 2) & 0x1FFF == 0) & (total >= header + 20)), drop("icmp_quote_invalid"))
     decide(which, drop("icmp_no_connection"))
 

@@ -15,7 +15,7 @@ import pytest
 from peers import select_whole_message
 from peers.path_bed import SERVICE
 from peers.requirements import needs_bed
-from peers.routed_bed import ABSENT, BULK, CLIENT, PATIENCE, SERVER, open_routed
+from peers.routed_bed import ABSENT, BULK, CLIENT, PATIENCE, open_routed
 
 pytestmark = needs_bed
 OCTETS = random.Random(8).randbytes(4 << 20)

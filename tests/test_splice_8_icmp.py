@@ -3,8 +3,9 @@ import pytest
 from scapy.layers.inet import IP, TCP, IPOption_Router_Alert, in4_chksum
 from scapy.layers.l2 import Ether
 
+from pipeline.kernels.counters import OF_TARGET_UNREACHABLE
 from tcp.icmp import PARAMETER_PROBLEM, TIME_EXCEEDED, UNREACHABLE, after_hops, error, read_error
-from tcp.proxy import FIRST, MACS, NUMBER, SERVICE, TURNS, connect, handshake, settings
+from tcp.proxy import FIRST, MACS, NUMBER, SERVICE, SIMPLE, SOURCE, TARGETS, TURNS, connect, handshake, settings
 from tcp.segments import mac_of
 
 ROUTER = "10.9.9.9"
@@ -218,12 +219,15 @@ HARD = (0, 1, 2, 3, 9, 10, 13)
 
 
 @pytest.mark.parametrize("code", HARD)
-def test_rule_8_1_a_hard_error_about_our_syn_ends_the_attempt_at_once(proxy, code):
+def test_rule_8_1_a_hard_error_about_our_syn_makes_the_target_fail_at_once(proxy, code):
     client = proxy.client(FIRST)
     handshake(client)
-    server = proxy.accept("a")
-    proxy.burst(error(_syn_of(server), UNREACHABLE, code, ROUTER, quoted=28), port=1)
+    for target in ("a", "b"):
+        assert proxy.state_of(client) == "connecting"
+        server = proxy.accept(target)
+        proxy.burst(error(_syn_of(server), UNREACHABLE, code, ROUTER, quoted=28), port=1)
     client.expect("RA", seq=1, ack=1)
+    assert proxy.state.counters.targets[:2, OF_TARGET_UNREACHABLE].tolist() == [1, 1]
     assert proxy.state_of(client) == "free" and proxy.drops() == {}
     assert proxy.records()[0]["release"] == {"client": "ActiveRst", "target": "TargetUnreachable"}
 
@@ -232,6 +236,44 @@ def _syn_of(server):
     """The frame of the SYN that a target's End has taken, made again from its numbers."""
     return bytes(Ether(src=MACS[1], dst=mac_of(server.own[0])) / IP(src=server.other[0], dst=server.own[0], flags="DF")
                  / TCP(sport=server.other[1], dport=server.own[1], flags="S", seq=server.other_isn))
+
+
+@pytest.mark.parametrize("kind, code, ends", [(UNREACHABLE, 1, True), (UNREACHABLE, 3, True), (TIME_EXCEEDED, 0, False)])
+def test_rule_8_1_in_mode_simple_the_client_hears_of_its_own_syn(proxy, kind, code, ends):
+    client = proxy.client(SIMPLE)
+    frame = client.segment("S", options=[("Timestamp", (STAMP, 0))])
+    proxy.burst(frame)
+    [segment] = proxy.received[TARGETS["a"], (SOURCE, _source_port(proxy))]
+    proxy.received.clear()
+    tell(proxy, segment, kind, code)
+    outer, icmp, quote = heard(proxy, 0)
+    assert (outer.src, icmp.type, icmp.code) == (ROUTER, kind, code) and quote == after_hops(frame[14:], 2)
+    assert proxy.state_of(client) == ("free" if ends else "connecting")
+    if ends:
+        assert proxy.records()[0]["release"] == {"client": "ActiveRst", "target": "TargetUnreachable"}
+        assert proxy.state.counters.targets[0, OF_TARGET_UNREACHABLE] == 1
+
+
+def _source_port(proxy):
+    """The port of ours from which the only SYN that waits has come."""
+    [(_, source)] = [ends for ends, segments in proxy.received.items() if segments]
+    return source[1]
+
+
+@settings(held_bytes=1024)
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_rule_8_1_in_mode_simple_quotes_come_back_as_they_were_sent(proxy, way):
+    client = proxy.client(SIMPLE)
+    client.send("S", options=[("Timestamp", (STAMP, 0)), ("WScale", 7)])
+    server = proxy.accept("a")
+    server.send("SA", options=[("Timestamp", (9, STAMP)), ("WScale", 2)])
+    client.expect("SA")
+    client.send("A", options=options_of(STAMP + 1, 9))
+    server.expect("A")
+    origin, receiver = (client, server) if way == "up" else (server, client)
+    frame, segment = sent(origin, receiver, options=options_of(STAMP + 2, 10))
+    tell(proxy, segment, UNREACHABLE, FRAGMENTATION_NEEDED, mtu=1000)
+    assert heard(proxy, origin.port)[2] == after_hops(frame[14:], 2)[:548]
 
 
 @pytest.mark.parametrize("kind, code", [each for each in ERRORS if each not in [(3, code) for code in HARD]])
