@@ -2,7 +2,7 @@
 is neither passed nor read beyond its frame (SPLICE 8.1)."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from kernel_bed import NOW, KernelBed, generated, mac_text
 from scapy.layers.inet import ICMP, IP, IPOption_Router_Alert
@@ -56,6 +56,9 @@ SEGMENTS = st.fixed_dictionaries(
 )
 LIKE_OPTIONS = b"\x01\x01\x08\x0a12345678\x01\x01\x05\x0a12345678\0\0"
 LENGTHS = st.one_of(st.sampled_from([28, 31, 32, 35, 36, 37, 38, 39, 40, 41, 51, 52, 60]), st.integers(28, 160))
+AGED_FIELDS = {"remote_port": (1, 2), "local_port": (3, 4), "shift": (5, 0xFFFFFFF0), "timestamp_shift": 0x89ABCDEF,
+               "options": SPLICED | STAMPED}
+AGED_SEGMENT = {"seq": 5, "ack": 6, "window": 7, "flags": 0x10, "options": [("Timestamp", (8, 9)), ("SAck", (10, 11))]}
 KINDS = st.sampled_from([(3, code) for code in range(16)] + [(11, 0), (11, 1), (12, 0)])
 
 
@@ -152,6 +155,8 @@ def sealed(packet, like):
 @generated
 @given(FIELDS, SEGMENTS, st.integers(0, 1), st.one_of(st.binary(max_size=90), st.just(LIKE_OPTIONS)), KINDS, LENGTHS,
        st.booleans(), st.one_of(st.none(), EDGES))
+@example(AGED_FIELDS, AGED_SEGMENT, 0, b"x" * 40, (3, 4), 80, False, 12345)
+@example(AGED_FIELDS, AGED_SEGMENT, 1, b"x" * 40, (3, 4), 80, False, 12345)
 def test_any_quote_of_a_translated_packet_comes_back_as_it_was_sent(
         fields, tcp, side, payload, what, cut, with_options, aged):
     with Bound(fields, 0 if aged is None else AGED) as hot:
