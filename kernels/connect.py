@@ -26,6 +26,7 @@ from .connection import (
     emit,
     end,
     enter,
+    withdraw,
 )
 from .counters import (
     DROP_FLOW_TABLE_FULL,
@@ -74,8 +75,10 @@ def forsake(connections, connection, cause, targets, sources, tick):
     """Takes a connection off the target that has failed it; its port goes back, behind all that are free.
 
     A late SYN-ACK is then a stray and gets a RST, and so does an answer to what the port is used for next (SPLICE 3.2).
+    What this burst has ordered for the target must not go to its successor.
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    withdraw(connections, connection, TARGET)
     target = int64(cold.target)
     cold.failed[1], cold.failed[0] = int64(cold.failed[0]), target
     forget_key(connections, hot, connection, TARGET)

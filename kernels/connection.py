@@ -216,6 +216,27 @@ def emit(connections, connection, side, control, seq, ack, window, mss, held, le
 
 
 @kernel
+def copy_segment(segments, row, to):
+    """Copies an ordered segment to another row."""
+    segments.connection[to], segments.side[to], segments.control[to] = segments.connection[row], segments.side[row], segments.control[row]
+    segments.seq[to], segments.ack[to], segments.window[to] = segments.seq[row], segments.ack[row], segments.window[row]
+    segments.mss[to], segments.held[to], segments.length[to] = segments.mss[row], segments.held[row], segments.length[row]
+
+
+@kernel
+def withdraw(connections, connection, side):
+    """Takes back the segments that this burst has ordered toward one side of a connection."""
+    segments, kept = connections.segments, 0
+    for row in range(segments.filled[0]):
+        if segments.connection[row] == connection and segments.side[row] == side:
+            continue
+        if kept != row:
+            copy_segment(segments, row, kept)
+        kept += 1
+    segments.filled[0] = kept
+
+
+@kernel
 def enter(connections, connection, state):
     """Puts a connection in `state`, keeps the count by state, and has its timer set anew."""
     hot = record_at(connections.hot, connection)

@@ -214,3 +214,15 @@ def test_rule_4_5_a_keep_alive_does_not_acknowledge_what_is_only_held(proxy):
     proxy.accept("a")
     client.send("A", seq=1)
     client.expect("A", seq=1, ack=1)
+
+
+def test_rule_3_1_what_was_ordered_for_a_target_does_not_go_to_its_successor(proxy):
+    client = waiting(proxy)
+    first = proxy.accept("a")
+    proxy.burst(first.segment("SA", seq=0, ack=2), first.segment("RA", seq=0, ack=1), port=1)
+    second = proxy.accept("b")
+    second.nothing()
+    first.nothing()
+    second.send("SA")
+    second.expect("PA", seq=1, ack=1, data=b"hello")
+    client.nothing()
