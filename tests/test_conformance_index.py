@@ -57,6 +57,7 @@ CLAUSES = {
         "the SYN's TSval is the lowest": "rule_2_4_the_syn_carries_the_lowest_tsval_of_all_that_follows_it"},
     "2.5": {
         "timestamps are inserted": "rule_2_5_every_segment_toward_the_client_but_a_rst_gets_a_timestamp",
+        "as RFC 7323 has them": "rule_2_5_the_inserted_tsecr_is_the_clients_last_tsval",
         "with room for them": "rule_2_5_what_a_target_without_timestamps_sends_has_room_for_them",
         "blocks are removed": "rule_2_5_blocks_of_the_client_are_removed_toward_a_target_without_sack"},
     "2.6": {"held bytes are re-segmented": "rule_2_6_held_bytes_are_cut_to_a_lower_mss_of_the_target"},
@@ -82,16 +83,19 @@ CLAUSES = {
         "its timer is shortened": "rule_4_1_a_rst_in_the_window_that_nobody_contradicts_ends_the_connection_soon",
         "later traffic undoes that": "rule_4_1_later_traffic_undoes_a_forged_rst",
         "a SYN in the window": "rule_4_1_a_syn_in_the_window_is_answered_by_us_with_the_last_numbers_relayed",
+        "its timestamp": "rule_2_4_a_challenge_does_not_outrun_a_target_with_a_slow_clock",
         "rate-limited": "rule_4_1_challenges_are_rate_limited_and_the_budget_comes_back"},
     "4.2": {
         "the receiver's last ACK": "rule_4_2_our_rsts_carry_the_last_number_that_each_receiver_has_acknowledged",
-        "the exact RST after a challenge": "rule_4_2_a_challenge_to_our_rst_is_answered_with_the_exact_one"},
+        "the exact RST after a challenge": "rule_4_2_a_challenge_to_our_rst_is_answered_with_the_exact_one",
+        "also where strays are dropped": "rule_4_2_a_challenge_to_our_rst_is_answered_where_strays_are_dropped"},
     "4.4": {
         "re-opened by a new SYN": "rule_4_4_a_new_syn_reopens_a_time_wait",
         "our number lies above": "rule_4_4_our_new_number_lies_above_the_old_connections_last"},
     "4.5": {
         "TTL, DSCP, DF": "rule_4_5_the_ttl_falls_by_one_and_dscp_and_df_stay",
-        "keep-alives before binding": "rule_4_5_a_keep_alive_before_binding_is_answered_by_us"},
+        "keep-alives before binding": "rule_4_5_a_keep_alive_before_binding_is_answered_by_us",
+        "a SYN from a target": "rule_4_5_a_syn_from_a_target_on_one_of_our_ports_is_dropped_and_counted"},
     "4.6": {
         "reset or drop": "rule_4_6_a_stray_is_reset_or_dropped_as_its_service_says",
         "a SYN to no service": "rule_4_6_a_syn_to_no_service_is_refused",
@@ -101,7 +105,7 @@ CLAUSES = {
         "the inner packet is translated back": "rule_8_1_the_sender_is_told_of_its_own_packet",
         "the quoted number is in flight": "rule_8_1_the_quoted_number_has_to_be_in_flight",
         "the MTU is corrected": "rule_8_1_a_client_given_timestamps_that_the_target_lacks_costs_12_bytes_of_the_mtu",
-        "before binding": "rule_8_1_a_hard_error_about_our_syn_ends_the_attempt_at_once"},
+        "before binding": "rule_8_1_a_hard_error_about_our_syn_makes_the_target_fail_at_once"},
     "9": {
         "first signal": "rule_9_after_the_first_signal_nothing_new_is_opened_and_what_is_open_goes_on",
         "second signal": "rule_9_the_second_signal_resets_both_sides_at_once"},

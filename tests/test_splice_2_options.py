@@ -203,6 +203,18 @@ def test_rule_2_4_a_syn_sent_again_has_the_lower_tsval(proxy):
     server.expect("PA", data=b"0 hello")
 
 
+def test_rule_2_4_a_challenge_does_not_outrun_a_target_with_a_slow_clock(proxy):
+    client, server, *_ = agree(proxy, STAMPS, TARGET_STAMPS)
+    server.send("A", ack=8, options=stamped(TARGET_STAMP, STAMP))
+    client.expect("A")
+    proxy.wait(10, 0.1)
+    client.send("S", seq=500, options=STAMPS)
+    challenge = client.expect("A", seq=1, ack=8)
+    server.send("PA", b"answer", options=stamped(TARGET_STAMP + 1000, STAMP))     # a clock of 10 ms a tick
+    shown = option(client.expect("PA", data=b"answer"), "Timestamp")[0]
+    assert (shown - option(challenge, "Timestamp")[0]) % 2**32 < 2**31
+
+
 def test_rule_2_5_every_segment_toward_the_client_but_a_rst_gets_a_timestamp(proxy):
     client, server, answer, _ = agree(proxy, STAMPS, [])
     seen = [option(answer, "Timestamp")[0]]
@@ -214,6 +226,16 @@ def test_rule_2_5_every_segment_toward_the_client_but_a_rst_gets_a_timestamp(pro
     assert all(0 <= (after - before) % 2**32 < 1000 for before, after in itertools.pairwise(seen))
     server.send("RA", ack=8)
     assert names(client.expect("RA")) == set()
+
+
+def test_rule_2_5_the_inserted_tsecr_is_the_clients_last_tsval(proxy):
+    client, server, answer, _ = agree(proxy, STAMPS, [])
+    server.send("A", ack=8)
+    client.expect("A", ack=8)
+    client.send("PA", b"more", options=stamped(STAMP + 70_000, 0))
+    server.expect("PA", data=b"more")
+    server.send("A")
+    assert option(client.expect("A", ack=12), "Timestamp")[1] == STAMP + 70_000
 
 
 def test_rule_2_5_the_client_sends_timestamps_and_the_target_sees_none(proxy):

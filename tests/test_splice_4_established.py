@@ -156,6 +156,18 @@ def test_rule_4_2_a_challenge_to_our_rst_is_answered_with_the_exact_one(proxy, s
     ends[side].expect("R", seq=ends[side].ack)
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_rule_4_2_a_challenge_to_our_rst_is_answered_where_strays_are_dropped(proxy, side):
+    client = proxy.client(STRICT)
+    ends = client, connect(proxy, client, b"GET /a HTTP/1.1\r\n\r\n")
+    ends[1 - side].send("PA", b"not acknowledged")
+    ends[side].expect("PA", data=b"not acknowledged")
+    proxy.wait(601, 1)
+    proxy.received.clear()
+    ends[side].send("A")
+    ends[side].expect("R", seq=ends[side].ack)
+
+
 @pytest.mark.parametrize("beyond", [1, 2**30])
 def test_rule_4_4_a_new_syn_reopens_a_time_wait(proxy, beyond):
     client, server = talked(proxy)
@@ -227,6 +239,15 @@ def test_rule_4_5_keep_alives_do_not_put_the_first_data_time_out_off(proxy):
         client.send("A", seq=0)
     came = [segment.flags for segment in proxy.received.pop((client.own, client.other))]
     assert came[:3] == ["A"] * 3 and "RA" in came
+
+
+def test_rule_4_5_a_syn_from_a_target_on_one_of_our_ports_is_dropped_and_counted(proxy):
+    client, server = bound(proxy)
+    close(client, server)
+    proxy.wait(2.1)
+    server.send("S", seq=500_000)
+    server.nothing()
+    assert proxy.states() == {} and proxy.count("opened") == 1 and sum(proxy.drops().values()) == 1
 
 
 def strays(proxy, service):
