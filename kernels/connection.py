@@ -139,6 +139,7 @@ class Connections(NamedTuple):
     held: Held
     segments: Segments
     choices: Choices
+    waiting: NamedTuple     # waiting_room.WaitingRoom
     touched: Listed         # their timer has to be set anew
     releases: Listed        # have ended; detail: release causes, client's + 256 * target's
     timeouts: np.ndarray    # int64 [8] ticks by state

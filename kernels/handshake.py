@@ -66,6 +66,7 @@ from .records import (
 from .sequence import distance, wrap
 from .services import IMMEDIATE
 from .tcp_options import TIMESTAMPS_LENGTH, offered, stamp_clock
+from .waiting_room import come_again
 
 LONGEST_OPENING = 0xFFFF
 """Payload that a client may send with its SYN (fast open) in mode `simple`; the target's SYN-ACK may cover it."""
@@ -277,6 +278,8 @@ def target_is_there(batch, row, connections, connection, records, now, tick):
     closes = hot.closing & (FIN_SEEN << CLIENT) != 0
     enter(connections, connection, HALF_CLOSED if closes else ESTABLISHED)
     step(records, connection, TARGET, TCP_ESTABLISHED, now)
+    if hot.options & SPECIAL:
+        come_again(connections, connection * 2 + CLIENT, int64(hot.next[CLIENT]), True)
     if closes:
         step(records, connection, TARGET, TCP_FIN_WAIT_1, now)
         connections.counters.events[TARGET, SENT_FIN_ACTIVE] += 1

@@ -11,6 +11,7 @@ from .connection import (
     HOLDS,
     NO_ROW,
     OWNS,
+    SPECIAL,
     ask,
 )
 from .counters import (
@@ -27,7 +28,11 @@ from .jit import kernel
 from .native import record_at
 from .records import REFUSED, TCP_CLOSE_WAIT, step
 from .sequence import distance, wrap
+from .waiting_room import come_again, wait
 from .wheel import TICK_MICROSECONDS
+
+BEYOND = -2
+"""Instead of a reason: what a segment follows has not come yet."""
 
 
 @kernel
@@ -69,10 +74,11 @@ def slot_for(connections, connection):
 
 @kernel
 def nothing_new(batch, row, have, offset, limit):
-    """Returns why a segment adds nothing to `have` held bytes, or -1; `offset` is its distance from the first byte."""
+    """Returns why a segment adds nothing to `have` held bytes, BEYOND if nothing yet, or -1; `offset` is its distance
+    from the first byte."""
     length, finishes = batch.payload_length[row], batch.control[row] & FIN != 0
     if offset > have:
-        return DROP_OUT_OF_ORDER_FIRST_DATA
+        return BEYOND if offset < limit else DROP_OUT_OF_ORDER_FIRST_DATA
     skip = have - offset
     if skip > length or (skip == length and not finishes):
         return DROP_HELD_ALREADY
@@ -96,7 +102,7 @@ def append(packets, base, batch, row, held, slot, offset):
 def hold_one(packets, base, batch, row, connections, connection, records, now):
     """Holds the payload and FIN of one row and lists a connection that can be given a target.
 
-    Returns -1, or why the row is dropped.
+    Returns -1, BEYOND, or why the row is dropped.
     """
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     if hot.closing & (FIN_SEEN << CLIENT):
@@ -105,7 +111,7 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
     offset = distance(batch.seq[row], first)
     have = held.length[int64(cold.held)] if hot.options & HOLDS else 0
     reason = nothing_new(batch, row, have, offset, held.limit[0])
-    if reason >= 0:
+    if reason != -1:
         return reason
     if hot.state == FIRST_DATA and hot.options & BOUND == 0 and have == 0 and batch.payload_length[row] == 0:
         hot.closing |= FIN_SEEN << CLIENT
@@ -133,11 +139,16 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
 
 @kernel
 def hold(packets, base, batch, row, connections, connection, records, now):
-    """Takes what a row brings into the connection's slot, or drops the row, with the reason counted."""
+    """Takes what a row brings into the connection's slot, lets it wait for what it follows (SPLICE 1.4), or drops it,
+    with the reason counted."""
+    hot = record_at(connections.hot, connection)
     reason = hold_one(packets, base, batch, row, connections, connection, records, now)
-    if reason >= 0:
+    if reason == BEYOND:
+        wait(batch, row, connections, connection * 2 + CLIENT, now // TICK_MICROSECONDS)
+    elif reason < 0 and hot.options & SPECIAL:
+        come_again(connections, connection * 2 + CLIENT, int64(hot.next[CLIENT]), False)
+    elif reason >= 0:
         batch.verdict[row] = DROP
         connections.counters.drops[reason] += 1
-        hot = record_at(connections.hot, connection)
         if reason == DROP_HELD_ALREADY and hot.options & OWNS and hot.state == FIRST_DATA:
             ask(connections, connection, NO_ROW, REFUSED)  # our acknowledgement was lost

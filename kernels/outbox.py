@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .batch import ANSWER, FORWARD
+from .batch import ANSWER, FORWARD, WAIT
 from .counters import DROP_TRANSMIT_FULL, TOTAL_TRANSMITTED
 from .jit import kernel
 
@@ -45,11 +45,11 @@ def post(outbox, port, mbuf, counters):
 
 @kernel
 def dispose(batch, count, outbox, counters):
-    """Posts every FORWARD and ANSWER row, and discards the mbufs of all others."""
+    """Posts every FORWARD and ANSWER row, and discards the mbufs of all others but those that wait."""
     for row in range(count):
         if batch.verdict[row] == FORWARD or batch.verdict[row] == ANSWER:
             post(outbox, batch.out_port[row], batch.mbuf[row], counters)
-        else:
+        elif batch.verdict[row] != WAIT:
             discard(outbox, batch.mbuf[row])
 
 

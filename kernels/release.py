@@ -1,13 +1,14 @@
 """Release: gives back all that ended connections hold, one place for every way in which a connection ends."""
 from numpy import int64
 
-from .connection import BOUND, CLIENT, HOLDS, NO_HELD, TARGET
+from .connection import BOUND, CLIENT, HOLDS, NO_HELD, SPECIAL, TARGET, WAITS
 from .counters import OF_SERVICE_OPEN, OF_TARGET_OPEN, OF_TARGET_TIMEOUTS, TOTAL_CLOSED, TOTAL_OPEN
 from .flow_table import hash_key, remove
 from .jit import kernel
 from .native import record_at
 from .records import TIMEOUT, finish
 from .source_ports import give_back_source
+from .waiting_room import send_away
 from .wheel import TICK_MICROSECONDS, cancel
 
 
@@ -21,7 +22,7 @@ def forget_key(connections, hot, connection, side):
 
 @kernel
 def give_back(connections, connection, targets, sources, tick):
-    """Frees the keys, the held slot and the source port of a connection."""
+    """Frees the keys, the held slot, what waits, and the source port of a connection."""
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     forget_key(connections, hot, connection, CLIENT)
     if hot.options & HOLDS:
@@ -29,6 +30,8 @@ def give_back(connections, connection, targets, sources, tick):
         held.free_count[0] += 1
         cold.held = NO_HELD
         hot.options &= 0xFF ^ HOLDS
+    if hot.options & SPECIAL and cold.special & WAITS:
+        send_away(connections, connection)
     if hot.options & BOUND:
         forget_key(connections, hot, connection, TARGET)
         give_back_source(connections, connection, targets, sources, tick)

@@ -17,6 +17,7 @@ from pipeline.kernels import (
     records,
     services,
     source_ports,
+    waiting_room,
     wheel,
 )
 from pipeline.state import ORDERS, TIMERS_A_PASS, State
@@ -189,6 +190,8 @@ def make_connections(configuration):
         buckets=flow_table.allocate_buckets(capacity),
         held=connection.allocate_held(engine.held_connections, engine.held_bytes),
         segments=connection.allocate_segments(ORDERS), choices=connection.allocate_choices(ORDERS),
+        waiting=waiting_room.allocate_waiting_room(engine.waiting_places, engine.waiting_per_connection, capacity,
+                                                   len(configuration.ports)),
         touched=connection.allocate_listed(ORDERS), releases=connection.allocate_listed(ORDERS),
         timeouts=_column([0] + [ticks[name] for name in connection.STATES[1:]]),
         budget=_column([engine.reset_rate, engine.reset_rate, 0, -1]), secret=_column(secrets.randbits(32) for _ in range(2)),

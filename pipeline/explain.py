@@ -86,6 +86,8 @@ def _engine_lines(configuration, known):
         f"  {engine.connections:,} connections, {engine.mbufs:,} mbufs, bursts of {engine.burst}, {records}",
         f"  first payloads held: {engine.held_connections:,} of {engine.held_bytes:,} bytes "
         f"({known['held_memory'] / 2**20:,.0f} MiB)",
+        f"  segments before those that they follow: {engine.waiting_places:,} may wait, "
+        f"{engine.waiting_per_connection:,} a direction of a connection",
         f"  on a signal up to {engine.drain_timeout:g} s to drain; "
         f"at most {engine.reset_rate:,} RSTs a second to strays",
         f"  huge pages: {engine.huge_pages}; statistics at {known['stats_socket']}",

@@ -24,6 +24,7 @@ from pipeline.kernels.report import report
 from pipeline.kernels.services import NO_MATCH
 from pipeline.kernels.source_ports import lend
 from pipeline.kernels.verify import verify
+from pipeline.kernels.waiting_room import send_oldest_away, take_again
 from pipeline.kernels.wheel import TICK_MICROSECONDS, advance
 from pipeline.state import DRAIN, STOP
 
@@ -87,6 +88,7 @@ def timers(state, phase, stopped, now):
     if tick != state.connections.budget[3]:
         state.connections.budget[3] = tick
         refill(state.connections.budget, now)
+        send_oldest_away(state.connections, tick)
         neighbours_to_ask(state.network, state.requests, now)
     count = advance(state.wheel, tick, state.expired)
     expire(state.connections, state.expired, count, state.selection.services, state.targets, state.network, state.records,
@@ -187,6 +189,30 @@ def send(state, given, phase):
         if outbox.to_release[0] > 0:
             free(state.device, outbox.released, outbox.to_release[0])
             outbox.to_release[0] = 0
+    room = state.connections.waiting
+    if room.left[0] > 0:
+        free(state.device, room.leaving, room.left[0])
+        room.left[0] = 0
+
+
+@kernel
+def receive_burst(state, port, given):
+    """Receives a burst: of what has waited and comes again, else from the device and through the port's faults.
+
+    Returns how many mbufs.
+    """
+    room, batch, totals, line = state.connections.waiting, state.batch, state.connections.counters.totals, 2 * port + RECEIVING
+    if room.used[0] > 0:
+        count = take_again(room, port, batch.mbuf, state.burst[0])
+        if count > 0:
+            return count
+    count = receive(state.device, port, 0, batch.mbuf, state.burst[0])
+    if state.faults.active[line] != 0:
+        come = moment(state, given)
+        count = through_faults(state, line, batch.mbuf, count, batch.mbuf.shape[0], come, come)
+    totals[TOTAL_BURSTS] += min(count, 1)
+    totals[TOTAL_PACKETS] += count
+    return count
 
 
 @kernel
@@ -230,16 +256,10 @@ def run(state, passes, given):
         for port in range(ports + 1):
             count = 0
             if port < ports:
-                count = receive(state.device, port, 0, state.batch.mbuf, state.burst[0])
+                count = receive_burst(state, port, given)
                 received += count
-                line = 2 * port + RECEIVING
-                if state.faults.active[line] != 0:
-                    come = moment(state, given)
-                    count = through_faults(state, line, state.batch.mbuf, count, state.batch.mbuf.shape[0], come, come)
                 if count == 0 and outbox.to_release[0] == 0:
                     continue
-                counters.totals[TOTAL_BURSTS] += min(count, 1)
-                counters.totals[TOTAL_PACKETS] += count
             elif not (timers(state, phase, stopped, now) or earliest(state.faults) <= now):
                 continue
             stages(state, port, count, phase, now)
@@ -248,7 +268,7 @@ def run(state, passes, given):
         counters.totals[TOTAL_LOOPS] += 1
         if phase == STOP:
             stopped += STOPPED_A_PASS
-            if stopped >= state.connections.hot.shape[0] + STOPPED_A_PASS:
+            if stopped >= state.connections.hot.shape[0] + STOPPED_A_PASS and state.connections.waiting.used[0] == 0:
                 give_up_delayed(state)
                 break
         elif received > 0:

@@ -139,19 +139,6 @@ def test_more_than_the_held_bytes_is_cut_and_the_rest_sent_again_by_the_client(p
     server.expect("PA", seq=1 + HELD_BYTES, data=data[HELD_BYTES:])
 
 
-def test_out_of_order_first_data_is_left_to_the_clients_retransmission(proxy):
-    client = proxy.client()
-    handshake(client)
-    client.send("PA", b"world", seq=7)
-    proxy.silent()
-    assert proxy.drops() == {"out_of_order_first_data": 1}
-    client.send("A", b"hello ")
-    client.send("PA", b"world")
-    server = proxy.accept("a")
-    server.send("SA")
-    server.expect("PA", seq=1, ack=1, data=b"hello world")
-
-
 def test_rule_1_4_the_first_copy_of_each_octet_wins(proxy):
     client = proxy.client(PATH)
     handshake(client)
@@ -267,17 +254,17 @@ def test_a_fin_ends_the_waiting_for_more_with_a_rst_without_a_default(proxy):
     assert proxy.state_of(client) == "free"
 
 
-def test_an_out_of_order_fin_is_not_taken(proxy):
+def test_an_out_of_order_fin_is_taken_only_with_what_it_follows(proxy):
     client = proxy.client()
     handshake(client)
     client.send("FA", seq=6)
     proxy.silent()
-    assert proxy.state_of(client) == "first_data"
+    assert proxy.state_of(client) == "first_data" and proxy.event("client", "received_fin_active") == 0
     client.send("PA", b"hello")
     server = proxy.accept("a")
     server.send("SA")
-    server.expect("PA", seq=1, ack=1, data=b"hello")
-    assert proxy.state_of(client) == "established"
+    server.expect("FPA", seq=1, ack=1, data=b"hello")
+    assert proxy.state_of(client) == "half_closed"
 
 
 def test_an_exact_rst_before_binding_ends_it(proxy):

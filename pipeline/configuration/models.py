@@ -47,7 +47,14 @@ class Engine(_Section):
     network_namespace: values.Name | None = None
     held_connections: int = whole(4096, 1, 1 << 20)
     held_bytes: int = whole(16384, 64, 65472, ", a multiple of 64")
+    waiting_segments: int = whole(1024, 0, 1 << 20)
+    waiting_per_connection: int = whole(64, 0, 4096)
     reset_rate: int = whole(1000, 0, 10_000_000)
+
+    @property
+    def waiting_places(self):
+        """How many segments may wait for what they follow (int): never more than a quarter of the mbufs."""
+        return min(self.waiting_segments, self.mbufs // 4)
 
     @property
     def stats_socket_path(self):

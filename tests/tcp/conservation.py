@@ -23,7 +23,9 @@ def conserved(state, pool, sources_at_start):
     _source_ports(state, sources_at_start)
     _timers(state)
     _counts(state)
-    assert pool.available == pool.mbufs, f"{pool.mbufs - pool.available} mbufs are missing"
+    waiting = state.connections.waiting
+    assert pool.available + waiting.used[0] == pool.mbufs, f"{pool.mbufs - pool.available} mbufs are missing"
+    assert not waiting.left[0]
 
 
 def free_sources(state):

@@ -122,7 +122,8 @@ class Proxy:
         """Runs the loop without time passing until no fed frame waits, nor a delayed one that is due; takes what it sent."""
         while True:
             self._run(self.state, passes, self.now)
-            if not any(port.waiting for port in self.network.ports) and earliest(self.state.faults) > self.now:
+            idle = not any(port.waiting for port in self.network.ports) and self.state.connections.waiting.again_first.max() < 0
+            if idle and earliest(self.state.faults) > self.now:
                 break
         self._take()
 

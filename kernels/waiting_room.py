@@ -1,0 +1,209 @@
+"""The waiting room: segments that came before what they follow wait as mbufs, and come again once that is there.
+
+They are taken up by the loop's receive step and go through all stages as if they had just come in. A segment comes again
+only when the in-order point of its flow has reached it, so none goes round for ever. A flow is connection * 2 + side.
+"""
+from typing import NamedTuple
+
+import numpy as np
+from numpy import int64
+
+from .batch import DROP, WAIT
+from .connection import FREE, SPECIAL, WAITS
+from .counters import (
+    DROP_WAITED_TOO_LONG,
+    DROP_WAITING_ALREADY,
+    DROP_WAITING_ROOM_FULL,
+    NOTICE_SEGMENTS_WAITED,
+)
+from .headers import FIN
+from .jit import kernel
+from .native import record_at
+from .sequence import distance, wrap
+
+NONE = -1
+LONGEST_WAIT = 100
+"""Ticks after which a segment no longer waits: one second, by which its sender will have sent it again."""
+
+
+class WaitingRoom(NamedTuple):
+    """Places for mbufs, each free, in the list of its flow (in the order of its numbers), or in its port's list `again`.
+
+    int64 but for `first`. A list ends with NONE; free places are linked by `following` too.
+    """
+
+    free: np.ndarray         # [1] first free place
+    used: np.ndarray         # [1] places in use
+    most: np.ndarray         # [1] places that one flow may have
+    first: np.ndarray        # int32 [2 * connections] first place of each flow's list
+    following: np.ndarray    # [places] the next place of the same list
+    flow: np.ndarray         # [places] NONE unless in the list of a flow
+    mbuf: np.ndarray         # [places]
+    port: np.ndarray         # [places] the port by which it came in
+    seq: np.ndarray          # [places] its first number, and the one behind its last
+    stop: np.ndarray         # [places]
+    since: np.ndarray        # [places] tick
+    again_first: np.ndarray  # [ports]
+    again_last: np.ndarray   # [ports]
+    leaving: np.ndarray      # [places] mbufs to be freed at the end of the pass
+    left: np.ndarray         # [1] how many
+
+
+def allocate_waiting_room(places, most, connections, ports):
+    """Returns an empty `WaitingRoom`: `places` for all, at most `most` for one flow."""
+    following = np.arange(1, places + 1, dtype=np.int64)
+    following[places - 1:] = NONE
+    columns = [np.zeros(max(places, 1), np.int64) for _ in range(5)]
+    return WaitingRoom(np.array([0 if places else NONE]), np.zeros(1, np.int64), np.array([most]),
+                       np.full(2 * connections, NONE, np.int32), np.resize(following, max(places, 1)),
+                       np.full(max(places, 1), NONE, np.int64), *columns, np.full(ports, NONE, np.int64),
+                       np.full(ports, NONE, np.int64), np.zeros(max(places, 1), np.int64), np.zeros(1, np.int64))
+
+
+@kernel
+def find_place(room, flow, seq, stop):
+    """Returns the place of a flow's list behind which numbers seq .. stop - 1 belong (NONE: at its front) and how many
+    there are; -2 where one place holds all of them already: the first copy wins."""
+    before, count, place = NONE, 0, int64(room.first[flow])
+    while place != NONE:
+        if distance(room.seq[place], seq) <= 0:
+            before = place
+            if distance(room.stop[place], stop) >= 0:
+                return -2, count
+        count += 1
+        place = room.following[place]
+    return before, count
+
+
+@kernel
+def sit_down(room, batch, row, flow, seq, stop, before, tick):
+    """Puts the mbuf of a row into the first free place, in the flow's list behind the place `before`."""
+    place = room.free[0]
+    room.free[0] = room.following[place]
+    room.used[0] += 1
+    room.flow[place], room.mbuf[place], room.port[place] = flow, batch.mbuf[row], batch.port[row]
+    room.seq[place], room.stop[place], room.since[place] = seq, stop, tick
+    if before == NONE:
+        room.following[place] = int64(room.first[flow])
+        room.first[flow] = place
+    else:
+        room.following[place] = room.following[before]
+        room.following[before] = place
+
+
+@kernel
+def wait(batch, row, connections, flow, tick):
+    """Lets a row wait until its flow's numbers have come to it: verdict WAIT, or DROP where it cannot, counted."""
+    room, counters = connections.waiting, connections.counters
+    hot, cold = record_at(connections.hot, flow >> 1), record_at(connections.cold, flow >> 1)
+    seq = batch.seq[row]
+    stop = wrap(seq + batch.payload_length[row] + int64(batch.control[row] & FIN))
+    before, count = find_place(room, flow, seq, stop)
+    batch.verdict[row] = DROP
+    if before == -2:
+        counters.drops[DROP_WAITING_ALREADY] += 1
+    elif room.free[0] == NONE or count >= room.most[0]:
+        counters.drops[DROP_WAITING_ROOM_FULL] += 1
+    else:
+        sit_down(room, batch, row, flow, seq, stop, before, tick)
+        counters.notices[NOTICE_SEGMENTS_WAITED] += 1
+        batch.verdict[row] = WAIT
+        hot.options |= SPECIAL
+        cold.special |= WAITS
+
+
+@kernel
+def nobody_waits(connections, flow):
+    """Takes the mark off a connection of which no segment waits any more."""
+    first, hot, cold = connections.waiting.first, record_at(connections.hot, flow >> 1), record_at(connections.cold, flow >> 1)
+    if first[flow] == NONE and first[flow ^ 1] == NONE:
+        cold.special &= 0xFFFF ^ WAITS
+        if cold.special == 0:
+            hot.options &= 0xFF ^ SPECIAL
+
+
+@kernel
+def come_again(connections, flow, reach, everything):
+    """Has the segments of a flow come again whose numbers join on to what ends before `reach`, or all that wait."""
+    room = connections.waiting
+    place = int64(room.first[flow])
+    while place != NONE and (everything or distance(room.seq[place], reach) <= 0):
+        if distance(room.stop[place], reach) > 0:
+            reach = room.stop[place]
+        following, port = room.following[place], room.port[place]
+        room.flow[place], room.following[place] = NONE, NONE
+        if room.again_first[port] == NONE:
+            room.again_first[port] = place
+        else:
+            room.following[room.again_last[port]] = place
+        room.again_last[port] = place
+        place = following
+    room.first[flow] = place
+    nobody_waits(connections, flow)
+
+
+@kernel
+def give_place_back(room, place):
+    """Makes a place free that is in no list any more."""
+    room.flow[place] = NONE
+    room.following[place] = room.free[0]
+    room.free[0] = place
+    room.used[0] -= 1
+
+
+@kernel
+def take_again(room, port, mbufs, limit):
+    """Takes at most `limit` mbufs that come again by a port; returns how many."""
+    count, place = 0, room.again_first[port]
+    while place != NONE and count < limit:
+        mbufs[count] = room.mbuf[place]
+        count += 1
+        following = room.following[place]
+        give_place_back(room, place)
+        place = following
+    room.again_first[port] = place
+    return count
+
+
+@kernel
+def leave(room, place):
+    """Has the mbuf of a place freed at the end of the pass."""
+    room.leaving[room.left[0]] = room.mbuf[place]
+    room.left[0] += 1
+    give_place_back(room, place)
+
+
+@kernel
+def send_away(connections, connection):
+    """Frees all that waits of a connection that has ended."""
+    room = connections.waiting
+    for flow in range(connection * 2, connection * 2 + 2):
+        place = int64(room.first[flow])
+        while place != NONE:
+            following = room.following[place]
+            leave(room, place)
+            place = following
+        room.first[flow] = NONE
+        nobody_waits(connections, flow)
+
+
+@kernel
+def send_oldest_away(connections, tick):
+    """Frees what has waited too long, counted; what is not in the list of a flow comes again anyway."""
+    room = connections.waiting
+    for place in range(room.flow.shape[0] if room.used[0] > 0 else 0):
+        flow = room.flow[place]
+        if flow == NONE or tick - room.since[place] < LONGEST_WAIT:
+            continue
+        if record_at(connections.hot, flow >> 1).state == FREE:
+            continue
+        before = int64(room.first[flow])
+        if before == place:
+            room.first[flow] = room.following[place]
+        else:
+            while room.following[before] != place:
+                before = room.following[before]
+            room.following[before] = room.following[place]
+        leave(room, place)
+        connections.counters.drops[DROP_WAITED_TOO_LONG] += 1
+        nobody_waits(connections, flow)
