@@ -27,9 +27,12 @@ CLAUSES = {
         "the SYN-ACK's window": "rule_1_3_the_window_of_the_syn_ack_is_what_can_be_held",
         "the limit triggers the fall-back": "rule_1_3_what_fills_the_held_bytes_goes_to_the_default",
         "which may be a RST": "rule_1_3_what_fills_the_held_bytes_is_reset_where_there_is_no_default",
+        "limits for a connection and for all": "rule_1_3_what_waits_is_limited_for_a_connection_and_for_all",
         "never zero of our own": "rule_1_3_we_never_advertise_a_window_of_zero_before_the_target_is_there",
         "a zero window of the target passes": "rule_1_3_a_zero_window_of_the_target_passes_and_so_does_its_opening"},
     "1.4": {
+        "in any order": "rule_1_4_a_first_flight_reaches_the_target_whole_whatever_order_it_comes_in",
+        "duplicated": "rule_1_4_duplicates_in_a_first_flight_are_held_once",
         "the first copy wins": "rule_1_4_the_first_copy_wins_however_the_second_is_cut",
         "always the held copy is sent": "rule_1_4_other_bytes_sent_again_reach_the_target_in_no_state",
         "translated in each transmission": "rule_1_4_held_bytes_are_sent_again_in_the_targets_numbers",

@@ -1,8 +1,10 @@
 """SPLICE 1: sequence spaces, and who owns what. One test a clause; tests/test_tcp_*.py have the cases around them."""
+import itertools
+
 import pytest
 
 from tcp.negotiated import SACK, STAMPS, agree, offer, option, scale
-from tcp.proxy import FIRST, NUMBER, PATH, STRICT, connect, handshake
+from tcp.proxy import FIRST, NUMBER, PATH, STRICT, TARGETS, connect, handshake, settings
 
 
 def asked_for_more(proxy, part=b"GET /a", service=PATH):
@@ -149,6 +151,89 @@ def test_rule_1_4_the_first_copy_wins_however_the_second_is_cut(proxy):
     server = proxy.accept("a")
     server.send("SA")
     server.expect("PA", data=b"GET /a?122 HTTP")
+
+
+FLIGHT = b"GET /a?first flight of several segments HTTP/1.1\r\n\r\n"
+CUTS = [slice(0, 6), slice(6, 20), slice(20, 40), slice(40, None)]
+
+
+def reached(proxy, target="a"):
+    """Returns what the target of a request has got as it had to be (bytes), after its SYN-ACK and acknowledgement."""
+    server = proxy.accept(target)
+    server.send("SA", mss=1460)
+    parts = {(segment.seq - server.other_isn) % 2**32: segment.data for segment in proxy.received.pop((server.own, server.other))}
+    got = b"".join(parts[at] for at in sorted(parts))
+    assert sorted(parts)[0] == 1 and sum(map(len, parts.values())) == len(got)
+    server.send("A", ack=1 + len(got))
+    return got
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
+def test_rule_1_4_a_first_flight_reaches_the_target_whole_whatever_order_it_comes_in(proxy, order):
+    client = proxy.client(PATH)
+    handshake(client)
+    for number in order:
+        client.send("PA", FLIGHT[CUTS[number]], seq=1 + CUTS[number].start)
+    proxy.wait(0.05)
+    got = reached(proxy)
+    for number in order:
+        client.send("PA", FLIGHT[CUTS[number]], seq=1 + CUTS[number].start)
+    came = list(proxy.received.pop((client.own, client.other)))
+    assert FLIGHT.startswith(got) and all((segment.ack - client.isn) % 2**32 <= 1 + len(FLIGHT) for segment in came)
+    rest = b"".join(segment.data for segments in proxy.received.values() for segment in segments if segment.port == 1)
+    assert (got + rest).startswith(FLIGHT)
+    proxy.received.clear()
+
+
+@pytest.mark.parametrize("order", [(0, 2, 2, 1, 3, 3), (3, 3, 2, 1, 0, 0), (1, 0, 1, 2, 3, 0)], ids=str)
+def test_rule_1_4_duplicates_in_a_first_flight_are_held_once(proxy, order):
+    client = proxy.client(PATH)
+    handshake(client)
+    proxy.burst(*(client.segment("PA", FLIGHT[CUTS[number]], seq=1 + CUTS[number].start) for number in order))
+    proxy.wait(0.05)
+    assert reached(proxy) == FLIGHT
+    proxy.received.clear()
+
+
+def test_rule_1_4_of_two_copies_in_a_first_flight_one_is_inspected_and_sent(proxy):
+    client = proxy.client(PATH)
+    handshake(client)
+    client.send("PA", b"GET /b HTTP/1.1\r\n\r\n"[4:], seq=5)
+    client.send("PA", b"GET /a HTTP/1.1\r\n\r\n", seq=1)
+    proxy.wait(0.05)
+    [target] = [name for name in "ab" if (TARGETS[name] in {to for (to, _), segments in proxy.received.items() if segments})]
+    assert reached(proxy, target) == b"GET /%s HTTP/1.1\r\n\r\n" % target.encode()
+    proxy.received.clear()
+
+
+def test_rule_1_4_a_fin_that_overtakes_the_first_flight_closes_behind_it(proxy):
+    client = proxy.client(NUMBER)
+    handshake(client)
+    client.send("FA", seq=8)
+    client.send("PA", b"llo", seq=5)
+    client.send("PA", b"0 he", seq=1)
+    proxy.wait(0.05)
+    server = proxy.accept("a")
+    server.send("SA")
+    segments = list(proxy.received.pop((server.own, server.other)))
+    assert b"".join(segment.data for segment in segments) == b"0 hello"
+    client.send("FA", seq=8)
+    segments += proxy.received.pop((server.own, server.other), ())
+    assert "F" in segments[-1].flags and proxy.states() == {"half_closed": 1}
+    proxy.received.clear()
+
+
+@settings(held_bytes=65472, waiting_per_connection=8, waiting_segments=16)
+def test_rule_1_3_what_waits_is_limited_for_a_connection_and_for_all(proxy):
+    clients = [proxy.client(STRICT) for _ in range(4)]
+    for client in clients:
+        handshake(client)
+        for number in range(40, 0, -1):
+            client.send("PA", b"x" * 100, seq=7 + 100 * number)
+    assert sum(proxy.drops().values()) >= 4 * 40 - 16
+    proxy.wait(31, 0.1)
+    proxy.received.clear()
+    assert proxy.states() == {}
 
 
 def test_rule_1_4_other_bytes_sent_again_reach_the_target_in_no_state(proxy):
