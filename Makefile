@@ -18,6 +18,9 @@ TO_RUN := gcc=gcc make=make pkg-config=pkg-config ip=iproute2 ethtool=ethtool cu
 	dpdk-devbind.py=dpdk libdpdk=libdpdk-dev Python.h=python3-dev ensurepip=python3-venv
 TO_TEST := ping=iputils-ping nft=nftables iperf3=iperf3 sshd=openssh-server ssh=openssh-client tshark=tshark tcpdump=tcpdump
 
+# Tests that use the machine itself run in one process, those in memory in another: see tests/conftest.py.
+TWO_AT_ONCE := --numprocesses 2 --dist loadgroup
+
 # Installs the packages of $(1) that are missing, as root on Debian; else says in a sentence what they are.
 # nginx-light and openssh-server would start services: policy-rc.d forbids it while they are installed.
 define install_packages
@@ -59,11 +62,11 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-for-tests
 	@echo "==> Running all tests"
-	exec $(VENV)/bin/python -m pytest -q tests
+	exec $(VENV)/bin/python -m pytest -q $(TWO_AT_ONCE) tests
 
 soak: $(VENV)/installed-for-tests
 	@echo "==> Running all tests, with a million malformed frames of each kind"
-	PIPELINE_SOAK=1 exec $(VENV)/bin/python -m pytest -q tests
+	PIPELINE_SOAK=1 exec $(VENV)/bin/python -m pytest -q $(TWO_AT_ONCE) tests
 
 install: $(VENV)/installed
 

@@ -8,6 +8,19 @@ sys.path.insert(0, os.path.dirname(__file__))
 pytest.register_assert_rewrite("tcp")
 
 
+ON_THE_MACHINE = ("test_bed", "test_command_line", "test_dpdk_ports", "test_malformed", "test_packaging", "test_path_",
+                  "test_perf_scripts", "test_proxy_", "test_stats_socket", "test_wire")
+"""Modules that use namespaces, huge pages, DPDK or a running engine: one process runs them all, one after the other."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Lets `make test` use two cores: what has the machine to itself is one group, all else needs memory alone."""
+    for item in items:
+        if item.path.name.startswith(ON_THE_MACHINE):
+            item.add_marker(pytest.mark.xdist_group("machine"))
+
+
 @pytest.fixture(scope="session")
 def laboratory(request):
     """A running engine between real hosts, in the Layout that the test is parametrised with.
