@@ -1,7 +1,7 @@
 """A program of many connections at once that do all that TCP allows, each octet checked; needs nothing but Python.
 
-    chaos.py serve PORT SEED                             until SIGTERM, then until its connections have ended
-    chaos.py ask ADDRESS PORT SEED AT_ONCE SECONDS       starts new connections for so long
+    chaos.py serve SEED PORT                             until SIGTERM, then until its connections have ended
+    chaos.py ask SEED AT_ONCE SECONDS ADDRESS PORT ...   starts new connections for so long, to each port in turn
 
 What a connection does follows from the seed and its number, which is the first line that a client sends: both ends know
 it. Each octet is a function of number, direction and position. Both programs print a JSON document in the end: a list of
@@ -52,6 +52,8 @@ class Plan:
         aborter = ABORTING.get(self.ending)
         self.cut = None if aborter is None else drawn.randrange(self.sizes[aborter] + 1)
         self.rests = tuple(drawn.uniform(0, LONGEST_PAUSE) for _ in range(2))
+        split = drawn.randrange(2 * len(self.header))
+        self.pieces = [piece for piece in (self.header[:split], self.header[split:]) if piece]
         self._seed = drawn.getrandbits(32)
 
     @property
@@ -77,11 +79,15 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """A connection as one end saw it: octets sent and received, "closed", "reset" or what else, and whether all was right."""
+    """A connection as one end saw it: octets sent and received, "closed", "reset" or what else, and what was wrong.
+
+    `port` is the client's own where the client tells, `service` the one that it connected to.
+    """
 
     number: int
     ending: str
     port: int
+    service: int
     sent: int = 0
     received: int = 0
     saw: str = "nothing"
@@ -174,9 +180,9 @@ class End:
 
 
 async def ask_once(address, seed, number, outcomes):
-    """One connection of the client's."""
+    """One connection of the client's. Its first line may come in two pieces."""
     plan, loop = Plan(seed, number), asyncio.get_running_loop()
-    outcome = Outcome(number, plan.ending, 0)
+    outcome = Outcome(number, plan.ending, 0, address[1])
     outcomes.append(outcome)
     with socket.socket() as connection:
         connection.setblocking(False)
@@ -187,7 +193,8 @@ async def ask_once(address, seed, number, outcomes):
             if plan.is_mute:
                 outcome.saw = await be_mute(connection, plan)
                 return
-            await loop.sock_sendall(connection, plan.header)
+            for piece in plan.pieces:
+                await loop.sock_sendall(connection, piece)
         except OSError as error:
             outcome.saw = str(error)
             outcome.wrong = f"no connection, or no first word: {error}" if plan.ending in ORDERLY else ""
@@ -209,14 +216,14 @@ async def be_mute(connection, plan):
     return "closed"
 
 
-async def ask(address, seed, at_once, seconds):
+async def ask(address, ports, seed, at_once, seconds):
     """Keeps so many connections open until the time is over, then waits for the rest; returns their Outcomes."""
     outcomes, running, number = [], set(), 0
     stop = time.monotonic() + seconds
     while time.monotonic() < stop:
         # A tenth more at most in each round, so that the first SYNs do not come all at once.
         for _ in range(min(at_once - len(running), max(at_once // 10, 1))):
-            running.add(asyncio.create_task(ask_once(address, seed, number, outcomes)))
+            running.add(asyncio.create_task(ask_once((address, ports[number % len(ports)]), seed, number, outcomes)))
             number += 1
         _, running = await asyncio.wait(running, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
     await wait_for(running, outcomes)
@@ -244,7 +251,7 @@ async def answer(connection, peer, seed, outcomes):
     loop = asyncio.get_running_loop()
     connection.setblocking(False)
     keep_alive(connection)
-    outcome = Outcome(-1, "", peer[1])
+    outcome = Outcome(-1, "", peer[1], connection.getsockname()[1])
     outcomes.append(outcome)
     with connection:
         header = b""
@@ -252,11 +259,12 @@ async def answer(connection, peer, seed, outcomes):
             while not header.endswith(b"\n"):
                 octet = await loop.sock_recv(connection, 1)
                 if not octet:
-                    outcome.saw, outcome.wrong = "closed", f"a connection that ends within its first line: {header}"
+                    outcome.saw, outcome.ending = "closed", "mute"
+                    outcome.wrong = f"a connection that ends within its first line: {header}" if header else ""
                     return
                 header += octet
         except OSError as error:
-            outcome.saw = str(error)
+            outcome.saw, outcome.ending = str(error), "mute" if not header else "cut"
             return
         plan = Plan(seed, int(header))
         outcome.number, outcome.ending = plan.number, plan.ending
@@ -290,18 +298,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     server, client = commands.add_parser("serve"), commands.add_parser("ask")
-    server.add_argument("port", type=int)
     server.add_argument("seed", type=int)
-    client.add_argument("address")
-    for name, kind in (("port", int), ("seed", int), ("at_once", int), ("seconds", float)):
+    server.add_argument("port", type=int)
+    for name, kind in (("seed", int), ("at_once", int), ("seconds", float), ("address", str)):
         client.add_argument(name, type=kind)
+    client.add_argument("ports", type=int, nargs="+")
     chosen = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if chosen.command == "serve":
         outcomes = asyncio.run(serve(chosen.port, chosen.seed))
     else:
-        outcomes = asyncio.run(ask((chosen.address, chosen.port), chosen.seed, chosen.at_once, chosen.seconds))
+        outcomes = asyncio.run(ask(chosen.address, chosen.ports, chosen.seed, chosen.at_once, chosen.seconds))
     json.dump([asdict(outcome) for outcome in outcomes], sys.stdout)
     print()
 
