@@ -25,7 +25,7 @@ from .headers import (
 from .jit import kernel
 from .native import record_at, swap16, swap32
 from .neighbours import REACHABLE
-from .outbox import discard, post
+from .outbox import discard, post, set_length
 from .sequence import wrap
 from .refuse import finish_tcp, write_ipv4_header
 from .rewrite import write_ethernet
@@ -34,13 +34,6 @@ from .wheel import TICK_MICROSECONDS
 
 RESOLVE_RETRY = 2
 """Ticks until a SYN or SYN-ACK is tried again whose next hop was not resolved: 20 ms, about what ARP takes on a network."""
-
-
-@kernel
-def set_length(packets, mbuf, length):
-    """Makes a fresh mbuf one of `length` bytes in one piece."""
-    head = record_at(packets.mbuf, mbuf)
-    head.data_length, head.packet_length, head.segments, head.offload = length, length, 1, 0
 
 
 @kernel

@@ -19,6 +19,7 @@ from .connection import (
     NO_TARGET,
     OWNS,
     PLAIN,
+    PROMISED_ECN,
     PROMISED_TIMESTAMPS,
     SCALED,
     TARGET,
@@ -45,7 +46,7 @@ from .counters import (
 )
 from .farewell import closed
 from .flow_table import find, hash_key, insert, remove
-from .headers import ACK, RST, SYN
+from .headers import ACK, CWR, ECE, RST, SYN
 from .jit import kernel
 from .native import record_at
 from .open import SYN_RETRY
@@ -56,6 +57,9 @@ from .services import NEED_MORE
 from .source_ports import begin_above, give_back_source, give_source, take_source
 from .tcp_options import PROXY_SCALE, TIMESTAMPS_LENGTH
 from .wheel import TICK_MICROSECONDS
+
+TRIES_WITH_ECN = 1
+"""SYNs sent again that still offer ECN."""
 
 
 @kernel
@@ -123,7 +127,8 @@ def turn_away(connections, connection, cause, records, now):
 def send_syn(connections, connection, targets, network):
     """Orders the SYN toward the target: the client's own initial number, and no larger MSS than it has.
 
-    It leaves room for timestamps that we would have to insert, until the target is known to use them (SPLICE 2.5).
+    It leaves room for timestamps that we would have to insert, until the target is known to use them (SPLICE 2.5). After the
+    second time-out it goes without ECN, for which something on the way may drop it (RFC 3168, section 6.1.1.1).
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     seq = int64(cold.syn_isn)
@@ -131,7 +136,8 @@ def send_syn(connections, connection, targets, network):
     if record_at(targets.rows, int64(cold.target)).stamps_known:
         room = 0
     window = min(int64(cold.window[CLIENT]) << (int64(hot.scales) & 0x0F), 0xFFFF)
-    emit(connections, connection, TARGET, SYN, seq, 0, window, min(int64(cold.mss[CLIENT]), network.mss[0]) - room, 0, 0)
+    ecn = ECE | CWR if cold.agreed & PROMISED_ECN and cold.tries < TRIES_WITH_ECN else 0
+    emit(connections, connection, TARGET, SYN | ecn, seq, 0, window, min(int64(cold.mss[CLIENT]), network.mss[0]) - room, 0, 0)
     connections.counters.events[TARGET, SENT_SYN] += 1
 
 

@@ -48,6 +48,8 @@ AGED = 256        # special: the client's timestamps are shifted by `stamp_shift
 PLAIN = 512       # special: mode `simple`, options go end to end
 REWRITTEN = 1024  # special: select, or a payload kernel, has changed the held bytes
 LENT = 2048       # special: its source port has been given back while it waits out TIME_WAIT
+RESHAPED = NARROW | SHAPED << CLIENT | SHAPED << TARGET
+"""Of `special`: segments may be larger than their receiver takes; they are verified in full and split (SPLICE 2.6, 5.2)."""
 
 HOT = np.dtype([
     ("remote_address", "u4", (2,)),   # of the client and of the target
@@ -85,11 +87,23 @@ COLD = np.dtype([
 """What only handshakes, retransmissions, time-outs, rare cases and the end of a connection touch: 64 bytes."""
 
 
+DELIVERY = np.dtype([
+    ("sent", "i8"), ("acked", "i8"),              # bytes sent and acknowledged, a FIN counts as one
+    ("edge", "i8"), ("widest", "i8"),             # where the target's window ends, and the widest it has shown
+    ("congestion", "i8"), ("threshold", "i8"),    # congestion window and slow start threshold (RFC 5681)
+    ("recover", "i8"),                            # bytes sent when fast recovery began, 0 outside of it (RFC 6582)
+    ("duplicates", "u4"), ("doublings", "u2"),    # acknowledgements without progress; of the time-out
+    ("timeout", "u2"),                            # ticks until what is not acknowledged is sent again
+])
+"""How far the held bytes of a slot have been brought to the target: 64 bytes, counted from the first held byte."""
+
+
 class Held(NamedTuple):
     """Payload received before the target could take it (SPLICE 1.4): fixed slots of `limit` bytes each."""
 
     octets: np.ndarray      # uint8 [slots * limit]
     length: np.ndarray      # int64 [slots] bytes held, contiguous from the client's first
+    delivery: np.ndarray    # DELIVERY [slots]
     free: np.ndarray        # int64 [slots] stack of free slots
     free_count: np.ndarray  # int64 [1]
     limit: np.ndarray       # int64 [1]
@@ -108,6 +122,17 @@ class Segments(NamedTuple):
     mss: np.ndarray         # 0: no option
     held: np.ndarray        # offset of the payload in the held octets
     length: np.ndarray      # of the payload
+
+
+class Parts(NamedTuple):
+    """Parts of the rows that are split in one pass (split.py), in order. int64 columns."""
+
+    filled: np.ndarray      # [1]
+    row: np.ndarray
+    number: np.ndarray      # of the part within its row, from 0
+    offset: np.ndarray      # of its first byte in the row's payload
+    length: np.ndarray      # of its payload
+    mbuf: np.ndarray        # what it was written into
 
 
 class Listed(NamedTuple):
@@ -138,8 +163,10 @@ class Connections(NamedTuple):
     buckets: np.ndarray     # flow_table.BUCKET [power of two]
     held: Held
     segments: Segments
+    parts: Parts
     choices: Choices
     waiting: NamedTuple     # waiting_room.WaitingRoom
+    deliveries: Listed      # have held bytes to send; detail: what (held_sender)
     touched: Listed         # their timer has to be set anew
     releases: Listed        # have ended; detail: release causes, client's + 256 * target's
     timeouts: np.ndarray    # int64 [8] ticks by state
@@ -164,10 +191,15 @@ def allocate_segments(capacity):
     return Segments(np.zeros(1, np.int64), *(np.zeros(capacity, np.int64) for _ in Segments._fields[1:]))
 
 
+def allocate_parts(capacity):
+    """Returns empty `Parts` of `capacity` rows."""
+    return Parts(np.zeros(1, np.int64), *(np.zeros(capacity, np.int64) for _ in Parts._fields[1:]))
+
+
 def allocate_held(slots, limit):
     """Returns `Held` of `slots` slots of `limit` bytes, all free."""
-    return Held(np.zeros(slots * limit, np.uint8), np.zeros(slots, np.int64), np.arange(slots, dtype=np.int64)[::-1].copy(),
-                np.array([slots], np.int64), np.array([limit], np.int64))
+    return Held(np.zeros(slots * limit, np.uint8), np.zeros(slots, np.int64), np.zeros(slots, DELIVERY).view(np.recarray),
+                np.arange(slots, dtype=np.int64)[::-1].copy(), np.array([slots], np.int64), np.array([limit], np.int64))
 
 
 @kernel

@@ -35,7 +35,7 @@ NOTICES = (
     "arp_replies", "echo_replies", "records_lost", "refused_by_select", "first_data_answered_fin",
     "icmp_errors_passed", "icmp_errors_sent", "path_mtu_lowered",
     "other_target", "first_data_fallback", "keep_alives_answered", "old_connections_reset",
-    "segments_waited",
+    "segments_waited", "split",
 )
 """What is worth counting of packets that are not dropped, and of the engine's own doings."""
 
@@ -45,7 +45,7 @@ NOTICES = (
  NOTICE_RECORDS_LOST, NOTICE_REFUSED_BY_SELECT, NOTICE_FIRST_DATA_ANSWERED_FIN,
  NOTICE_ICMP_ERRORS_PASSED, NOTICE_ICMP_ERRORS_SENT, NOTICE_PATH_MTU_LOWERED, NOTICE_OTHER_TARGET,
  NOTICE_FIRST_DATA_FALLBACK, NOTICE_KEEP_ALIVES_ANSWERED, NOTICE_OLD_CONNECTIONS_RESET,
- NOTICE_SEGMENTS_WAITED) = range(len(NOTICES))
+ NOTICE_SEGMENTS_WAITED, NOTICE_SPLIT) = range(len(NOTICES))
 
 EVENTS = (
     "received_syn", "sent_syn", "received_syn_ack", "sent_syn_ack", "received_ack_of_syn_ack",

@@ -19,6 +19,7 @@ from .connection import (
     LINGERING,
     RST_OF_TARGET,
     RST_SEEN,
+    SPLICED,
     SYN_RECEIVED,
     TARGET,
     TIME_WAIT,
@@ -36,8 +37,8 @@ from .counters import (
 )
 from .farewell import answer_fin, closed
 from .flow_table import hash_key
-from .handshake import HELD_RETRY, send_held
 from .headers import ACK, RST
+from .held_sender import send_again
 from .jit import kernel
 from .native import record_at
 from .neighbours import PROBING, REACHABLE
@@ -148,14 +149,14 @@ def doubt(neighbour):
 def retransmit(connections, connection, targets, network, tick):
     """Sends again what the engine owns in this state, and sets the next time, twice as far away."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    notices, first = connections.counters.notices, SYN_RETRY
+    notices = connections.counters.notices
     opening = hot.state == SYN_RECEIVED or hot.state == CONNECTING
     waits_for = int64(hot.neighbour[CLIENT if hot.state == SYN_RECEIVED else TARGET])
     if opening and record_at(network.neighbours, waits_for).state < REACHABLE:
         cold.retry = wrap(tick + RESOLVE_RETRY)
         return
     if hot.state == SYN_RECEIVED:
-        send_syn_ack(connections, connection, network)
+        send_syn_ack(connections, connection)
         notices[NOTICE_SYN_ACK_RETRANSMITTED] += 1
     elif hot.state == CONNECTING:
         doubt(record_at(network.neighbours, waits_for))
@@ -163,13 +164,12 @@ def retransmit(connections, connection, targets, network, tick):
         notices[NOTICE_SYN_RETRANSMITTED] += 1
     elif hot.state == FIN_WAIT and hot.options & BOUND == 0:
         answer_fin(connections, connection)
-    elif hot.options & HOLDS:
-        first = HELD_RETRY
-        send_held(connections, connection)
-        notices[NOTICE_HELD_RETRANSMITTED] += 1
     tries = int64(cold.tries) + 1
     cold.tries = tries
-    cold.retry = wrap(tick + (first << tries)) if tries < MOST_TRIES or hot.state >= ESTABLISHED else 0
+    cold.retry = wrap(tick + (SYN_RETRY << tries)) if tries < MOST_TRIES or hot.state >= ESTABLISHED else 0
+    if hot.options & (HOLDS | SPLICED) == HOLDS | SPLICED:
+        cold.retry = wrap(tick + send_again(connections, connection))
+        notices[NOTICE_HELD_RETRANSMITTED] += 1
 
 
 @kernel

@@ -12,9 +12,11 @@ from .connection import (
     FIRST_DATA,
     HALF_CLOSED,
     HOLDS,
+    NARROW,
     NO_ROW,
     OWNS,
     PLAIN,
+    PROMISED_ECN,
     PROMISED_SCALING,
     PROMISED_TIMESTAMPS,
     SPECIAL,
@@ -40,14 +42,14 @@ from .counters import (
     RECEIVED_SYN_ACK,
     SENT_ACK_OF_SYN_ACK,
     SENT_FIN_ACTIVE,
-    SENT_PAYLOAD,
     SENT_RST,
     SENT_SYN_ACK,
     UNEXPECTED,
 )
-from .connect import send_syn, target_fails
+from .connect import TRIES_WITH_ECN, send_syn, target_fails
 from .farewell import answer_fin
-from .headers import ACK, FIN, PSH, RST, SYN
+from .headers import ACK, CWR, ECE, FIN, RST, SYN
+from .held_sender import begin_delivery
 from .hold import hold
 from .jit import kernel
 from .native import record_at, swap32
@@ -65,6 +67,7 @@ from .records import (
 )
 from .sequence import distance, wrap
 from .services import IMMEDIATE
+from .split import LEAST_PART
 from .tcp_options import TIMESTAMPS_LENGTH, offered, stamp_clock
 from .waiting_room import come_again
 
@@ -72,8 +75,6 @@ LONGEST_OPENING = 0xFFFF
 """Payload that a client may send with its SYN (fast open) in mode `simple`; the target's SYN-ACK may cover it."""
 MOST_SYNS_AT_ONCE = 3
 """SYNs that follow a bare ACK of the target's without waiting for a timer."""
-HELD_RETRY = 30
-"""Ticks until held payload is sent again: 300 ms, doubled each time."""
 
 
 @kernel
@@ -111,7 +112,9 @@ def syn_again(batch, row, connections, connection, network):
     if cold.special & PLAIN:
         batch.verdict[row] = FORWARD
         return
-    send_syn_ack(connections, connection, network)
+    if batch.control[row] & (ECE | CWR) != ECE | CWR:  # the client has given ECN up (RFC 3168, section 6.1.1.1)
+        cold.agreed &= 0xFF ^ PROMISED_ECN
+    send_syn_ack(connections, connection)
     connections.counters.notices[NOTICE_SYN_ACK_RETRANSMITTED] += 1
     batch.verdict[row] = ABSORB
 
@@ -199,40 +202,14 @@ def from_client(packets, base, batch, row, connections, connection, services, ne
 
 
 @kernel
-def send_held(connections, connection):
-    """Orders the held bytes toward the target, cut to its MSS, the client's held FIN behind the last.
-
-    Always from the held copy: what was inspected is what is sent (SPLICE 1.4).
-    """
-    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET]))
-    first = wrap(int64(cold.syn_isn) + 1)
-    slot, most = int64(cold.held), max(int64(cold.mss[TARGET]), 64)
-    length = connections.held.length[slot]
-    # Not a FIN that the client has sent later, behind payload that was not held.
-    stop = wrap(int64(hot.next[CLIENT]) + int64(hot.shift[CLIENT]))
-    closes = hot.closing & (FIN_SEEN << CLIENT) != 0 and stop == wrap(first + length + 1)
-    at = 0
-    while True:
-        part = min(length - at, most)
-        last = at + part >= length
-        control = ACK | (PSH if last and length > 0 else 0) | (FIN if last and closes else 0)
-        emit(connections, connection, TARGET, control, wrap(first + at), ack, int64(cold.window[CLIENT]), 0,
-             slot * connections.held.limit[0] + at, part)
-        at += part
-        if last:
-            break
-    connections.counters.events[TARGET, SENT_PAYLOAD] += int64(length > 0)
-
-
-@kernel
-def remember_declined(services, targets, target, declined):
-    """From here on no service that this target stands behind promises what it has declined (SPLICE 2.1)."""
+def remember(services, targets, target, declined, takes):
+    """From here on no service that this target stands behind promises what it has declined, or more than its MSS (SPLICE 2.1)."""
     for number in range(services.shape[0]):
         service = services[number]
         for member in range(service.first_member, service.first_member + service.members):
             if targets.members[member] == target:
                 service.offer &= ~declined
+                service.mss = min(int64(service.mss), takes)
 
 
 @kernel
@@ -241,7 +218,11 @@ def agree(packets, batch, row, connections, connection, services, targets, netwo
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     accepted = offered(batch, row) & int64(cold.agreed)
     declined = int64(cold.agreed) ^ accepted
-    cold.mss[TARGET] = min(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, network.mss[0])
+    takes, told = max(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, LEAST_PART), int64(cold.mss[TARGET])
+    cold.mss[TARGET] = min(takes, network.mss[0])
+    if takes < told:
+        hot.options |= SPECIAL
+        cold.special |= NARROW
     if accepted & PROMISED_SCALING:
         hot.scales |= batch.scale[row] << 4
     if accepted & PROMISED_TIMESTAMPS:
@@ -254,9 +235,12 @@ def agree(packets, batch, row, connections, connection, services, targets, netwo
     if declined != 0:
         hot.options |= SPECIAL
         cold.special |= declined
-        remember_declined(services, targets, int64(cold.target), declined)
         if declined & PROMISED_SCALING:
             cold.window[CLIENT] = min(int64(cold.window[CLIENT]) << (int64(hot.scales) & 0x0F), 0xFFFF)
+    if declined != 0 or takes < told:
+        if cold.tries > TRIES_WITH_ECN:
+            declined &= 0xFF ^ PROMISED_ECN  # it was not offered
+        remember(services, targets, int64(cold.target), declined, takes)
 
 
 @kernel
@@ -268,11 +252,11 @@ def target_is_there(batch, row, connections, connection, records, now, tick):
     hot.acked[TARGET] = batch.ack[row]
     hot.stamp = tick & 0xFFFFFFFF
     hot.options |= SPLICED
-    cold.retry, cold.tries = 0, 0
     if hot.options & HOLDS:
-        cold.retry = (tick + HELD_RETRY) & 0xFFFFFFFF
-        send_held(connections, connection)
+        begin_delivery(batch, row, connections, connection, tick)
     else:
+        cold.retry, cold.tries = 0, 0
+    if hot.options & HOLDS == 0 or batch.window[row] == 0:
         ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET]))
         emit(connections, connection, TARGET, ACK, batch.ack[row], ack, int64(cold.window[CLIENT]), 0, 0, 0)
     closes = hot.closing & (FIN_SEEN << CLIENT) != 0
@@ -345,8 +329,8 @@ def not_our_syn(batch, row, connections, connection, targets, network):
     connections.counters.events[TARGET, SENT_RST] += 1
     connections.counters.notices[NOTICE_OLD_CONNECTIONS_RESET] += 1
     if control & SYN == 0 and cold.tries < MOST_SYNS_AT_ONCE:
-        cold.tries += 1
         send_syn(connections, connection, targets, network)
+        cold.tries += 1
         connections.counters.notices[NOTICE_SYN_RETRANSMITTED] += 1
     batch.verdict[row] = ABSORB
 

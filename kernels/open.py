@@ -10,6 +10,7 @@ from .connection import (
     NO_NEIGHBOUR,
     NO_TARGET,
     PLAIN,
+    PROMISED_ECN,
     PROMISED_SCALING,
     PROMISED_TIMESTAMPS,
     SCALED,
@@ -37,7 +38,7 @@ from .counters import (
 )
 from .farewell import closed
 from .flow_table import find, insert
-from .headers import ACK, FIN, RST, SYN
+from .headers import ACK, ECE, FIN, RST, SYN
 from .initial_number import initial_number
 from .jit import kernel
 from .native import record_at, swap16, swap32
@@ -108,8 +109,8 @@ def source_is_bad(network, address):
 
 
 @kernel
-def fill(packets, batch, row, connections, connection, service, offer, binding, neighbour, now):
-    """Writes the state of a new connection from its SYN."""
+def fill(packets, batch, row, connections, connection, service, offer, mss, binding, neighbour, now):
+    """Writes the state of a new connection from its SYN. `offer` (PROMISED_*) and `mss` are what it is told at most."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     tick = now // TICK_MICROSECONDS
     remote, local = batch.source[row], batch.destination[row]
@@ -141,19 +142,20 @@ def fill(packets, batch, row, connections, connection, service, offer, binding, 
         hot.options |= SCALED if binding != SIMPLE else 0
         hot.scales = batch.scale[row]
     cold.mss[CLIENT] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
-    cold.mss[TARGET], cold.window[CLIENT], cold.window[TARGET] = 0, batch.window[row], 0
+    cold.mss[TARGET], cold.window[CLIENT], cold.window[TARGET] = mss, batch.window[row], 0
     cold.wraps[CLIENT], cold.wraps[TARGET] = 0, 0
     cold.duplicates, cold.last_duplicate = 0, 0
     cold.failed[0], cold.failed[1] = NO_TARGET, NO_TARGET
 
 
 @kernel
-def send_syn_ack(connections, connection, network):
-    """Orders the SYN-ACK toward the client: the MSS that fits every port, a window of what we can hold (SPLICE 1.3)."""
+def send_syn_ack(connections, connection):
+    """Orders the SYN-ACK toward the client: an MSS for every target, a window of what we can hold (SPLICE 1.3, 2.6)."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     window = min(connections.held.limit[0], 0xFFFF)
-    emit(connections, connection, CLIENT, SYN | ACK, int64(cold.proxy_isn), int64(hot.next[CLIENT]), window,
-         network.mss[0], 0, 0)
+    ecn = ECE if cold.agreed & PROMISED_ECN else 0
+    emit(connections, connection, CLIENT, SYN | ACK | ecn, int64(cold.proxy_isn), int64(hot.next[CLIENT]), window,
+         int64(cold.mss[TARGET]), 0, 0)
     connections.counters.events[CLIENT, SENT_SYN_ACK] += 1
 
 
@@ -173,7 +175,7 @@ def open_one(packets, batch, row, connections, services, network, records, now):
     connection = connections.free[connections.free_count[0] - 1]
     binding = int64(services[number].binding)
     offer = EVERYTHING if binding == SIMPLE else int64(services[number].offer)
-    fill(packets, batch, row, connections, connection, number, offer, binding, neighbour, now)
+    fill(packets, batch, row, connections, connection, number, offer, int64(services[number].mss), binding, neighbour, now)
     if not insert(connections.buckets, batch.hash[row], connection * 2 + CLIENT):
         return DROP_FLOW_TABLE_FULL
     connections.free_count[0] -= 1
@@ -185,7 +187,7 @@ def open_one(packets, batch, row, connections, services, network, records, now):
         ask(connections, connection, row, REFUSED)
     else:
         enter(connections, connection, SYN_RECEIVED)
-        send_syn_ack(connections, connection, network)
+        send_syn_ack(connections, connection)
     counters = connections.counters
     counters.events[CLIENT, RECEIVED_SYN] += 1
     counters.totals[TOTAL_OPENED] += 1

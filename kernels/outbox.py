@@ -6,6 +6,7 @@ import numpy as np
 from .batch import ANSWER, FORWARD, WAIT
 from .counters import DROP_TRANSMIT_FULL, TOTAL_TRANSMITTED
 from .jit import kernel
+from .native import record_at
 
 
 class Outbox(NamedTuple):
@@ -22,6 +23,13 @@ def allocate_outbox(ports, capacity):
     """Returns an empty `Outbox`; `capacity` must hold all that one burst can make."""
     return Outbox(np.zeros((ports, capacity), np.int64), np.zeros(ports, np.int64), np.zeros(capacity, np.int64),
                   np.zeros(1, np.int64), np.zeros(ports, np.int64))
+
+
+@kernel
+def set_length(packets, mbuf, length):
+    """Makes a fresh mbuf one of `length` bytes in one piece."""
+    head = record_at(packets.mbuf, mbuf)
+    head.data_length, head.packet_length, head.segments, head.offload = length, length, 1, 0
 
 
 @kernel
@@ -44,13 +52,21 @@ def post(outbox, port, mbuf, counters):
 
 
 @kernel
-def dispose(batch, count, outbox, counters):
-    """Posts every FORWARD and ANSWER row, and discards the mbufs of all others but those that wait."""
+def dispose(batch, count, parts, outbox, counters):
+    """Posts every FORWARD and ANSWER row, and discards the mbufs of all others but those that wait.
+
+    `parts` leave in the place of their row.
+    """
+    part, stop = 0, parts.filled[0]
     for row in range(count):
         if batch.verdict[row] == FORWARD or batch.verdict[row] == ANSWER:
             post(outbox, batch.out_port[row], batch.mbuf[row], counters)
         elif batch.verdict[row] != WAIT:
             discard(outbox, batch.mbuf[row])
+            while part < stop and parts.row[part] == row:
+                post(outbox, batch.out_port[row], parts.mbuf[part], counters)
+                part += 1
+    parts.filled[0] = 0
 
 
 @kernel

@@ -3,14 +3,16 @@ from numpy import int64
 
 from .batch import DROP, FORWARD, REPORT
 from .checksum import difference, update
-from .connection import AGED, CLIENT, DECLINED, PROMISED_TIMESTAMPS, SCALED, SPECIAL, STAMPED, TARGET
+from .connection import AGED, CLIENT, DECLINED, HOLDS, PROMISED_ECN, PROMISED_TIMESTAMPS, SCALED, SPECIAL, STAMPED, TARGET
 from .counters import DROP_LARGER_THAN_MTU, DROP_TTL_EXCEEDED, DROP_UNRESOLVED_NEIGHBOUR
+from .ecn import clear_ecn
 from .headers import RST, SYN, TCP_LENGTH
 from .insert_timestamps import insert_timestamps, inserted_toward
 from .jit import kernel
 from .native import record_at, swap16, swap32
 from .neighbours import REACHABLE
 from .sequence import wrap
+from .split import is_split, plan
 from .tcp_options import clamp_mss, keep_stamp, shift_stamp, translate_options
 
 
@@ -73,13 +75,15 @@ def translate(packets, base, batch, row, connections, flow, mss, now):
     """Translates window and options of a row; returns what that adds to the checksum's sum."""
     hot, declined, total = record_at(connections.hot, flow >> 1), 0, 0
     plain = batch.payload[row] - batch.transport[row] == TCP_LENGTH
-    if hot.options & (SCALED | STAMPED | SPECIAL) == 0 and plain:
+    if hot.options & (SCALED | STAMPED | SPECIAL | HOLDS) == 0 and plain:
         return 0
     if hot.options & SPECIAL:
         cold = record_at(connections.cold, flow >> 1)
         declined = int64(cold.special) & DECLINED
         if declined & PROMISED_TIMESTAMPS and flow & 1 == CLIENT:
             keep_stamp(packets, batch, row, cold)
+        if declined & PROMISED_ECN:
+            total += clear_ecn(packets, batch, row, flow & 1)
         if cold.special & AGED:
             total += shift_stamp(packets, batch, row, int64(cold.stamp_shift), flow & 1)
         if batch.control[row] & SYN:
@@ -87,12 +91,26 @@ def translate(packets, base, batch, row, connections, flow, mss, now):
     total += translate_options(packets, batch, row, hot, flow & 1, declined)
     if flow & 1 == TARGET and declined & PROMISED_TIMESTAMPS and batch.control[row] & RST == 0:
         total += insert_timestamps(packets, base, batch, row, connections, flow >> 1, now)
+    if hot.options & SPECIAL:
+        cold = record_at(connections.cold, flow >> 1)
+        if is_split(batch, row, hot, cold, 1 - (flow & 1), mss):
+            plan(connections.parts, batch, row, hot, cold, 1 - (flow & 1), mss, connections.counters)
     return total
 
 
 @kernel
+def fits_in_parts(batch, row, connections, flow, mss):
+    """Says whether a row that is larger than the MTU will be split."""
+    hot = record_at(connections.hot, flow >> 1)
+    return hot.options & SPECIAL != 0 and is_split(batch, row, hot, record_at(connections.cold, flow >> 1), 1 - (flow & 1), mss)
+
+
+@kernel
 def rewrite(packets, base, batch, count, connections, network, now):
-    """Translates all FORWARD rows toward the other side of their connection. The slot `rewrite`."""
+    """Translates all FORWARD rows toward the other side of their connection. The slot `rewrite`.
+
+    Rows that are larger than the other side takes are noted in `connections.parts`.
+    """
     for row in range(count):
         if batch.verdict[row] != FORWARD:
             continue
@@ -102,6 +120,8 @@ def rewrite(packets, base, batch, count, connections, network, now):
         neighbour = record_at(network.neighbours, hot.neighbour[other])
         inserted = inserted_toward(connections, flow >> 1, other)
         reason = refuse_to_forward(packets, batch, row, neighbour, network, inserted)
+        if reason == DROP_LARGER_THAN_MTU and fits_in_parts(batch, row, connections, flow, network.mss[0]):
+            reason = -1
         if reason >= 0:
             batch.verdict[row] = DROP if reason == DROP_UNRESOLVED_NEIGHBOUR else REPORT
             connections.counters.drops[reason] += 1

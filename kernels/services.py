@@ -14,10 +14,11 @@ STRAY_RESET, STRAY_DROP = 0, 1
 SERVICE = np.dtype([
     ("address", "i8"), ("port", "i8"), ("binding", "i8"), ("stray", "i8"), ("select", "i8"),
     ("first_member", "i8"), ("members", "i8"), ("fallback", "i8"), ("first_rule", "i8"), ("rules", "i8"),
-    ("offer", "i8"), ("attempts", "i8"),
+    ("offer", "i8"), ("mss", "i8"), ("attempts", "i8"),
 ])
 """`select` numbers the kernel among those composed into the loop; `fallback` is a target, or -1 to refuse.
 `offer` (PROMISED_* bits) is what every target of the service is believed to support: clients are promised no more.
+`mss`: the least that a target of it is known to take, and what our ports take (SPLICE 2.6).
 `attempts`: how many targets are tried for a connection before its client gets a RST (SPLICE 3.1)."""
 
 TARGET = np.dtype([("address", "i8"), ("port", "i8"), ("neighbour", "i8"), ("pool", "i8"), ("stamps_known", "i8")])

@@ -45,6 +45,7 @@ from .counters import (
 )
 from .handshake import unexpected
 from .headers import ACK, FIN, RST, SYN
+from .held_sender import held_end, keep_latest, owned_is_shown, take_acknowledgement
 from .jit import kernel
 from .native import record_at
 from .records import (
@@ -131,14 +132,6 @@ def held_is_acknowledged(connections, connection):
 
 
 @kernel
-def held_end(connections, connection):
-    """Returns the number behind the last held byte, as the target sees it."""
-    cold = record_at(connections.cold, connection)
-    length = connections.held.length[int64(cold.held)]
-    return wrap(int64(cold.syn_isn) + 1 + length)
-
-
-@kernel
 def covered_by_held(batch, row, connections, connection):
     """Says whether a client's payload begins inside what we hold: then our own copy is what the target gets."""
     seq = wrap(batch.seq[row] + int64(record_at(connections.hot, connection).shift[CLIENT]))
@@ -177,11 +170,16 @@ def follow_acknowledgement(batch, row, connections, connection, side):
 
 
 @kernel
-def keep_acknowledged(batch, row, connections, connection):
-    """Shows the client no acknowledgement below the held bytes, which we have acknowledged ourselves (SPLICE 1.2)."""
-    stop = held_end(connections, connection)
-    if before(batch.ack[row], stop):
-        batch.ack[row] = stop
+def follow_delivery(packets, batch, row, connections, connection, side, inside, tick):
+    """What a segment means to the held bytes that are on their way; returns whether it is kept from the client."""
+    hot, other = record_at(connections.hot, connection), 1 - side
+    if inside or batch.seq[row] == wrap(int64(hot.acked[other]) - int64(hot.shift[side]) - 1):  # a keep-alive
+        keep_latest(packets, batch, row, connections, connection, side)
+    if side == CLIENT:
+        return False
+    if inside:
+        take_acknowledgement(batch, row, connections, connection, tick)
+    return hot.options & OWNS != 0 and owned_is_shown(batch, row, connections, connection)
 
 
 @kernel
@@ -229,7 +227,7 @@ def close(batch, row, connections, connection, side, finishes, records, now):
 
 
 @kernel
-def splice(batch, row, connections, connection, side, records, now, tick):
+def splice(packets, batch, row, connections, connection, side, records, now, tick):
     """One segment of a bound connection: decides its verdict and moves the connection's numbers and state."""
     hot = record_at(connections.hot, connection)
     control = batch.control[row]
@@ -255,11 +253,12 @@ def splice(batch, row, connections, connection, side, records, now, tick):
     inside = follow_numbers(batch, row, connections, connection, side, finishes)
     if inside:
         follow_acknowledgement(batch, row, connections, connection, side)
-    if side == TARGET and hot.options & (HOLDS | OWNS) == HOLDS | OWNS:
-        keep_acknowledged(batch, row, connections, connection)
+    kept = False
+    if hot.options & HOLDS:
+        kept = follow_delivery(packets, batch, row, connections, connection, side, inside, tick)
     if inside and (finishes or hot.closing):
         close(batch, row, connections, connection, side, finishes, records, now)
     sent = int64(batch.payload_length[row] > 0)
     connections.counters.events[side, RECEIVED_PAYLOAD] += sent
     connections.counters.events[1 - side, SENT_PAYLOAD] += sent
-    batch.verdict[row] = FORWARD
+    batch.verdict[row] = ABSORB if kept else FORWARD

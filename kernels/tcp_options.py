@@ -8,6 +8,8 @@ from numpy import int64
 from .checksum import difference, fold
 from .connection import (
     CLIENT,
+    HOLDS,
+    PROMISED_ECN,
     PROMISED_SACK,
     PROMISED_SCALING,
     PROMISED_TIMESTAMPS,
@@ -16,6 +18,9 @@ from .connection import (
     TARGET,
 )
 from .headers import (
+    ACK,
+    CWR,
+    ECE,
     TCP_LENGTH,
     TCP_OPTION_END,
     TCP_OPTION_MSS,
@@ -78,9 +83,10 @@ def stamp_clock(connections, hot, now):
 
 @kernel
 def offered(batch, row):
-    """Returns what a SYN or SYN-ACK offers: PROMISED_* bits."""
-    return ((PROMISED_SACK if batch.sack_permitted[row] else 0) | (PROMISED_TIMESTAMPS if batch.stamps[row] else 0)
-            | (PROMISED_SCALING if batch.scale[row] >= 0 else 0))
+    """Returns what a SYN or SYN-ACK offers: PROMISED_* bits. ECN is ECE and CWR in a SYN, ECE alone in a SYN-ACK (RFC 3168)."""
+    ecn = ECE if batch.control[row] & ACK else ECE | CWR
+    return ((PROMISED_ECN if batch.control[row] & (ECE | CWR) == ecn else 0) | (PROMISED_SACK if batch.sack_permitted[row] else 0)
+            | (PROMISED_TIMESTAMPS if batch.stamps[row] else 0) | (PROMISED_SCALING if batch.scale[row] >= 0 else 0))
 
 
 @kernel
@@ -163,7 +169,7 @@ def scale_window(packets, batch, row, hot, side, declined):
     theirs = int64(hot.scales) >> 4
     window = batch.window[row]
     if side == TARGET:
-        shown = min((window << theirs) >> PROXY_SCALE, 0xFFFF)
+        shown = min((window << theirs) >> PROXY_SCALE, 0xFFFF) if hot.options & SCALED else window
     elif hot.scales & 0x0F and declined & PROMISED_SCALING:
         shown = min(window << (int64(hot.scales) & 0x0F), 0xFFFF)
     else:
@@ -201,7 +207,7 @@ def translate_options(packets, batch, row, hot, side, declined):
     `declined`: PROMISED_* that the target does without, 0 as a rule.
     """
     total = 0
-    if hot.options & SCALED:
+    if hot.options & (SCALED | HOLDS):
         total += scale_window(packets, batch, row, hot, side, declined)
     if hot.options & STAMPED:
         total += shift_timestamps(packets, batch, row, hot, side)

@@ -25,7 +25,7 @@ def transition(packets, base, batch, count, connections, services, targets, netw
         connection, side = flow >> 1, flow & 1
         hot = record_at(connections.hot, connection)
         if hot.state >= ESTABLISHED and hot.options & BOUND:
-            splice(batch, row, connections, connection, side, records, now, tick)
+            splice(packets, batch, row, connections, connection, side, records, now, tick)
         elif side == CLIENT:
             from_client(packets, base, batch, row, connections, connection, services, network, records, now, tick)
         else:

@@ -24,7 +24,7 @@ from pipeline.state import ORDERS, TIMERS_A_PASS, State
 
 NEIGHBOURS = 16384
 """Hosts on-link that one worker can know."""
-OFFER = connection.PROMISED_SACK | connection.PROMISED_TIMESTAMPS | connection.PROMISED_SCALING
+OFFER = connection.PROMISED_SACK | connection.PROMISED_TIMESTAMPS | connection.PROMISED_SCALING | connection.PROMISED_ECN
 """What targets are believed to support until one has declined it."""
 OUTBOX = 2 * ORDERS
 """Packets that one burst can make for a port."""
@@ -55,6 +55,11 @@ def static_mac(target):
     return None if text is None else int(text.replace(":", ""), 16)
 
 
+def path_mss(configuration):
+    """Returns the largest MSS that fits every port of a configuration."""
+    return min(port.mtu for port in configuration.ports) - 40
+
+
 def make_network(configuration, macs):
     """Returns the `Network` of a configuration; `macs` (ints) are the addresses of its ports, in order."""
     ports = configuration.ports
@@ -71,7 +76,7 @@ def make_network(configuration, macs):
     routes.sort(key=lambda route: -route[0].prefixlen)
     return neighbours.Network(
         mac_high=_column(split_mac(mac)[0] for mac in macs), mac_low=_column(split_mac(mac)[1] for mac in macs),
-        mtu=mtus, mss=_column([int(mtus.min()) - 40]),
+        mtu=mtus, mss=_column([path_mss(configuration)]),
         own_address=_column(address for address, _ in sorted(own)), own_port=_column(port for _, port in sorted(own)),
         route_network=_column(int(route[0].network_address) for route in routes),
         route_mask=_column(int(route[0].netmask) for route in routes),
@@ -162,7 +167,7 @@ def make_selection(configuration):
                         BINDINGS[service.binding],
                         services.STRAY_DROP if service.stray == "drop" else services.STRAY_RESET,
                         kernels.index(service.select), first_member, len(service.targets), fallback,
-                        len(rules), len(service.rules), OFFER, service.attempts)
+                        len(rules), len(service.rules), OFFER, path_mss(configuration), service.attempts)
         first_member += len(service.targets)
         for rule in service.ordered_rules:
             pattern = rule.match.encode()
@@ -189,7 +194,8 @@ def make_connections(configuration):
         free=np.arange(capacity, dtype=np.int64)[::-1].copy(), free_count=_column([capacity]),
         buckets=flow_table.allocate_buckets(capacity),
         held=connection.allocate_held(engine.held_connections, engine.held_bytes),
-        segments=connection.allocate_segments(ORDERS), choices=connection.allocate_choices(ORDERS),
+        segments=connection.allocate_segments(ORDERS), parts=connection.allocate_parts(ORDERS // 2),
+        choices=connection.allocate_choices(ORDERS), deliveries=connection.allocate_listed(ORDERS),
         waiting=waiting_room.allocate_waiting_room(engine.waiting_places, engine.waiting_per_connection, capacity,
                                                    len(configuration.ports)),
         touched=connection.allocate_listed(ORDERS), releases=connection.allocate_listed(ORDERS),

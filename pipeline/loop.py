@@ -12,6 +12,7 @@ from pipeline.kernels.connection import ASK_NOBODY, HOLDS, TIME_WAIT
 from pipeline.kernels.counters import DROP_NO_MBUF, TOTAL_BURSTS, TOTAL_LOOPS, TOTAL_OPEN, TOTAL_PACKETS, TOTAL_SLEEPS
 from pipeline.kernels.expire import expire, set_timers, stop_all
 from pipeline.kernels.faults import NEVER, RECEIVING, TRANSMITTING, choose_duplicates, earliest, emerge, hold, lose
+from pipeline.kernels.held_sender import deliver
 from pipeline.kernels.icmp import answer_icmp
 from pipeline.kernels.icmp_errors import pass_icmp_errors
 from pipeline.kernels.jit import kernel, loop
@@ -22,6 +23,7 @@ from pipeline.kernels.refuse import refuse
 from pipeline.kernels.release import release
 from pipeline.kernels.report import report
 from pipeline.kernels.services import NO_MATCH
+from pipeline.kernels.split import cut
 from pipeline.kernels.source_ports import lend
 from pipeline.kernels.verify import verify
 from pipeline.kernels.waiting_room import send_oldest_away, take_again
@@ -98,9 +100,9 @@ def timers(state, phase, stopped, now):
 
 @kernel
 def own_frames(state, now):
-    """Makes frames of the segments and ARP requests that this pass has ordered, in fresh mbufs."""
-    segments, requests = state.connections.segments, state.requests
-    wanted = segments.filled[0] + requests.filled[0]
+    """Makes frames of the segments, ARP requests and parts of segments that this pass has ordered, in fresh mbufs."""
+    segments, requests, parts = state.connections.segments, state.requests, state.connections.parts
+    wanted = segments.filled[0] + requests.filled[0] + parts.filled[0]
     if wanted == 0:
         return
     got = allocate(state.device, state.fresh, wanted)
@@ -108,6 +110,7 @@ def own_frames(state, now):
         state.connections.counters.drops[DROP_NO_MBUF] += wanted
     ordered = segments.filled[0] if got != 0 else 0
     asked = requests.filled[0] if got != 0 else 0
+    cut(state.packets, state.base[0], state.batch, parts, state.fresh[ordered + asked:], got - ordered - asked)
     base = state.base[0]
     build(state.packets, base, state.fresh, ordered, state.connections, state.network, state.outbox,
           now)
@@ -142,10 +145,11 @@ def stages(state, port, count, draining, now):
         report(packets, batch, count, connections, network)
         refuse(packets, batch, count, connections, services, state.targets, network, now)
     lend(connections, state.targets, state.sources, now // TICK_MICROSECONDS)
+    deliver(connections)
     set_timers(connections, state.wheel, now)
     own_frames(state, now)
     if count > 0:
-        dispose(batch, count, state.outbox, counters)
+        dispose(batch, count, connections.parts, state.outbox, counters)
 # stages to here
 
 

@@ -155,7 +155,10 @@ def test_a_tiny_mss_does_not_overflow_anything(proxy):
     client, server = connecting(proxy, data)
     server.send("SA", mss=1)
     for at in range(0, HELD_BYTES, 64):
+        if at == 640:
+            server.send("A", ack=1 + at)
         server.expect("PA" if at == HELD_BYTES - 64 else "A", seq=1 + at, data=data[at:at + 64])
+    client.expect("A", ack=641)
 
 
 def test_a_fin_meanwhile_is_held_and_goes_out_behind_the_payload(proxy):

@@ -37,8 +37,8 @@ def free_sources(state):
 
 def _lists_are_empty(state):
     kept = state.connections
-    lists = {"segments": kept.segments, "choices": kept.choices, "touched": kept.touched, "releases": kept.releases,
-             "requests": state.requests}
+    lists = {"segments": kept.segments, "parts": kept.parts, "choices": kept.choices, "deliveries": kept.deliveries,
+             "touched": kept.touched, "releases": kept.releases, "requests": state.requests}
     filled = {name: int(listed.filled[0]) for name, listed in lists.items() if listed.filled[0]}
     assert not filled and not state.outbox.filled.any() and not state.outbox.to_release[0], filled
 

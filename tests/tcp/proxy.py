@@ -157,12 +157,12 @@ class Proxy:
         """Takes the SYN that must have come to `target`; returns the target's End of that connection."""
         return self.accept_any(TARGETS[target], isn, **fields)
 
-    def accept_any(self, endpoint, isn=700_000, **fields):
-        """Takes the first SYN that has come to a target's (address, port); returns that End."""
+    def accept_any(self, endpoint, isn=700_000, flags="S", **fields):
+        """Takes the first SYN, with these flags, that has come to a target's (address, port); returns that End."""
         for (to, origin), segments in self.received.items():
-            if to == endpoint and segments and segments[0].flags == "S":
+            if to == endpoint and segments and segments[0].flags == flags:
                 end = End(self, 1, to, origin, isn, segments[0].seq)
-                end.syn = end.expect("S", seq=0, **fields)
+                end.syn = end.expect(flags, seq=0, **fields)
                 return end
         raise AssertionError(f"no SYN has come to {endpoint}; waiting: {self.waiting()}")
 

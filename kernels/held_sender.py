@@ -1,0 +1,245 @@
+"""Held sender: brings held bytes to the target as any sender would: within its window, its MSS and what the path takes.
+
+The engine is a TCP sender here, of at most 64 KiB: RFC 9293 (3.8.6), RFC 5681, RFC 6582, RFC 6928, RFC 6298. Whoever has
+a reason to send lists the connection in `deliveries`; `deliver` goes through them at the end of a burst.
+"""
+from numpy import int64
+
+from .connection import (
+    CLIENT,
+    FIN_SEEN,
+    FREE,
+    HOLDS,
+    PROMISED_SCALING,
+    SPECIAL,
+    STAMPED,
+    TARGET,
+    emit,
+    note,
+)
+from .counters import SENT_PAYLOAD
+from .headers import ACK, FIN, PSH, TCP_LENGTH
+from .jit import kernel
+from .native import record_at, swap32
+from .sequence import distance, wrap
+from .tcp_options import TIMESTAMPS_LENGTH
+
+FRESH, RESEND, PROBE = 0, 1, 2
+"""What a listed connection is to send: what has not been sent; first the oldest segment again; a byte into a closed window."""
+LEAST_MSS = 64
+INITIAL_SEGMENTS, INITIAL_BYTES = 10, 14600
+"""RFC 6928, section 2."""
+LEAST_RETRY, FALLBACK_RETRY, LONGEST_RETRY = 30, 300, 12_000
+"""Ticks until what is not acknowledged is sent again: at least; where the SYN was sent more than once, so that its
+answer measures nothing (RFC 6298, section 5.7); and at most, however often it has been doubled."""
+HALVED_FROM = 536
+"""Of a wider window a segment takes half at most, so that two are on their way and the second draws an acknowledgement."""
+DUPLICATES = 3
+
+
+@kernel
+def held_end(connections, connection):
+    """Returns the number behind the last held byte, as the target sees it."""
+    cold = record_at(connections.cold, connection)
+    return wrap(int64(cold.syn_isn) + 1 + connections.held.length[int64(cold.held)])
+
+
+@kernel
+def segment_size(delivery, mss):
+    """Returns how many bytes the segments toward a target have that takes `mss` and whose widest window is known."""
+    widest = delivery.widest
+    return max(min(mss, widest >> 1 if widest > HALVED_FROM else mss), LEAST_MSS)
+
+
+@kernel
+def next_part(delivery, length, at, most, what):
+    """Returns how many of `length` held bytes go into the segment that begins at byte `at`; 0 for none now.
+
+    What neither fills a segment nor ends the bytes waits for the acknowledgement of what is on its way (RFC 9293, 3.8.6.2.1).
+    """
+    part = min(length - at, most)
+    if what == PROBE:
+        return min(part, 1)
+    room = max(delivery.edge - at, 1) if what == RESEND else min(delivery.edge, delivery.acked + delivery.congestion) - at
+    if part <= room:
+        return part
+    return room if at == delivery.acked else 0
+
+
+@kernel
+def deliver_one(connections, connection, what):
+    """Orders what may be sent now of a connection's held bytes, the client's held FIN behind the last.
+
+    Always from the held copy: what was inspected is what is sent (SPLICE 1.4).
+    """
+    hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
+    slot, first = int64(cold.held), wrap(int64(cold.syn_isn) + 1)
+    delivery, length = record_at(held.delivery, slot), held.length[slot]
+    most = segment_size(delivery, int64(cold.mss[TARGET]))
+    ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET]))
+    # Not a FIN that the client has sent later, behind payload that was not held.
+    stop = wrap(int64(hot.next[CLIENT]) + int64(hot.shift[CLIENT]))
+    closes = hot.closing & (FIN_SEEN << CLIENT) != 0 and stop == wrap(first + length + 1)
+    at = delivery.sent if what == FRESH else delivery.acked
+    while at < max(length, int64(closes)):
+        part = next_part(delivery, length, at, most, what)
+        if part <= 0 and at < length:
+            break
+        last = at + part >= length
+        control, ordered = ACK | (PSH if last and part > 0 else 0) | (FIN if last and closes else 0), connections.segments.filled[0]
+        emit(connections, connection, TARGET, control, wrap(first + at), ack, int64(cold.window[CLIENT]), 0,
+             slot * held.limit[0] + at, part)
+        if connections.segments.filled[0] == ordered:
+            break  # no room: counted, and sent when the timer comes
+        connections.counters.events[TARGET, SENT_PAYLOAD] += int64(part > 0)
+        if what == PROBE:
+            break
+        delivery.sent = max(delivery.sent, at + part + int64(last and closes))
+        at, what = delivery.sent, FRESH
+
+
+@kernel
+def begin_delivery(batch, row, connections, connection, tick):
+    """Begins to bring held bytes to a target, whose SYN-ACK is in `row`: its window is never scaled (RFC 7323, 2.2)."""
+    cold = record_at(connections.cold, connection)
+    delivery, mss = record_at(connections.held.delivery, int64(cold.held)), max(int64(cold.mss[TARGET]), LEAST_MSS)
+    delivery.sent, delivery.acked, delivery.recover, delivery.duplicates, delivery.doublings = 0, 0, 0, 0, 0
+    delivery.edge, delivery.widest = batch.window[row], batch.window[row]
+    delivery.congestion = min(INITIAL_SEGMENTS * mss, max(2 * mss, INITIAL_BYTES))
+    delivery.threshold = 1 << 16
+    measured = 3 * distance(tick & 0xFFFFFFFF, int64(cold.since))
+    timeout = min(max(measured, LEAST_RETRY), FALLBACK_RETRY) if cold.tries == 0 else FALLBACK_RETRY
+    delivery.timeout = timeout
+    cold.retry, cold.tries = wrap(tick + timeout), 0
+    deliver_one(connections, connection, FRESH)
+
+
+@kernel
+def grow(delivery, gain, most):
+    """Slow start, congestion avoidance, or the end of fast recovery after `gain` bytes were acknowledged (RFC 5681, 6582).
+
+    Returns what is to be sent: in recovery, what the acknowledgement stops at is lost as well.
+    """
+    if delivery.recover > delivery.acked:
+        delivery.congestion = max(delivery.congestion - gain, 0) + most
+        return RESEND
+    if delivery.recover > 0:
+        delivery.recover, delivery.congestion = 0, delivery.threshold
+    elif delivery.congestion < delivery.threshold:
+        delivery.congestion += min(gain, most)
+    else:
+        delivery.congestion += max(most * most // delivery.congestion, 1)
+    return FRESH
+
+
+@kernel
+def lose(delivery, most):
+    """Half of what is on its way is what the path takes (RFC 5681, equation 4)."""
+    delivery.threshold = max((delivery.sent - delivery.acked) >> 1, 2 * most)
+
+
+@kernel
+def count_duplicate(delivery, most):
+    """One more acknowledgement without progress; returns what is to be sent: at the third the oldest segment (RFC 5681)."""
+    duplicates = int64(delivery.duplicates) + 1
+    delivery.duplicates = duplicates & 0xFFFFFFFF
+    if delivery.recover > 0:
+        delivery.congestion += most
+    elif duplicates == DUPLICATES:
+        lose(delivery, most)
+        delivery.recover = delivery.sent
+        delivery.congestion = delivery.threshold + DUPLICATES * most
+        return RESEND
+    return FRESH
+
+
+@kernel
+def take_acknowledgement(batch, row, connections, connection, tick):
+    """Moves the delivery on by a target's segment: its acknowledgement, its window, and that it is alive."""
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    if batch.ack[row] != int64(hot.acked[TARGET]):
+        return
+    delivery = record_at(connections.held.delivery, int64(cold.held))
+    at = distance(batch.ack[row], wrap(int64(cold.syn_isn) + 1))
+    gain, window = at - delivery.acked, batch.window[row] << (int64(hot.scales) >> 4)
+    most = segment_size(delivery, int64(cold.mss[TARGET]))
+    what = FRESH
+    if gain > 0:
+        delivery.acked, delivery.sent = at, max(delivery.sent, at)
+        delivery.duplicates, delivery.doublings = 0, 0
+        cold.retry = wrap(tick + int64(delivery.timeout))
+        what = grow(delivery, gain, most)
+    elif batch.payload_length[row] == 0 and at + window == delivery.edge and delivery.sent > at:
+        what = count_duplicate(delivery, most)
+    delivery.edge, delivery.widest = at + window, max(delivery.widest, window)
+    cold.tries = 0
+    note(connections.deliveries, connection, what)
+
+
+@kernel
+def owned_is_shown(batch, row, connections, connection):
+    """Shows the client what its target's acknowledgement means beyond the held bytes, which we have acknowledged ourselves.
+
+    The acknowledgement never goes back below those, and the window is what they leave of the target's: zero where they
+    fill it, which is the target's word and not ours (SPLICE 1.2, 1.3). A bare acknowledgement with an option beside
+    timestamps (SACK) tells of a gap in *our* bytes: to the client it would be a duplicate, a reason to send again what
+    has arrived. Returns whether the segment is kept from it.
+    """
+    hot = record_at(connections.hot, connection)
+    stop, scale = held_end(connections, connection), int64(hot.scales) >> 4
+    owed = distance(stop, batch.ack[row])
+    if owed <= 0:
+        return False
+    batch.ack[row] = stop
+    batch.window[row] = max((batch.window[row] << scale) - owed, 0) >> scale
+    plain = TCP_LENGTH + (TIMESTAMPS_LENGTH if batch.stamps[row] != 0 else 0)
+    return batch.payload_length[row] == 0 and batch.control[row] & FIN == 0 and batch.payload[row] - batch.transport[row] > plain
+
+
+@kernel
+def keep_latest(packets, batch, row, connections, connection, side):
+    """Keeps the client's window and both sides' latest TSval, for the segments in which held bytes are sent (again).
+
+    With an older TSval than the client's last one they would fail the target's test for wrapped numbers (RFC 7323, 5.3).
+    """
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    if side == CLIENT:
+        unscaled = hot.options & SPECIAL != 0 and int64(cold.special) & PROMISED_SCALING != 0
+        scale = int64(hot.scales) & 0x0F if unscaled else 0
+        cold.window[CLIENT] = min(batch.window[row] << scale, 0xFFFF)
+    if hot.options & STAMPED and batch.stamps[row] != 0:
+        stamp = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
+        if distance(stamp, int64(cold.stamps[side])) > 0:
+            cold.stamps[side] = stamp
+
+
+@kernel
+def send_again(connections, connection):
+    """Held bytes were not acknowledged in time: their oldest segment goes out again, or a probe into a closed window.
+
+    Returns the ticks until the next time, twice as many.
+    """
+    cold = record_at(connections.cold, connection)
+    delivery = record_at(connections.held.delivery, int64(cold.held))
+    closed = delivery.edge <= delivery.acked
+    if not closed and delivery.sent > delivery.acked:
+        most = segment_size(delivery, int64(cold.mss[TARGET]))
+        lose(delivery, most)
+        delivery.sent, delivery.congestion, delivery.recover, delivery.duplicates = delivery.acked, most, 0, 0
+    doublings = min(int64(delivery.doublings) + 1, 16)
+    delivery.doublings = doublings
+    note(connections.deliveries, connection, PROBE if closed else FRESH)
+    return min(int64(delivery.timeout) << doublings, LONGEST_RETRY)
+
+
+@kernel
+def deliver(connections):
+    """Goes through `deliveries` and empties it; each connection's timer is set anew."""
+    deliveries = connections.deliveries
+    for number in range(deliveries.filled[0]):
+        connection = deliveries.connection[number]
+        hot = record_at(connections.hot, connection)
+        if hot.state != FREE and hot.options & HOLDS:
+            deliver_one(connections, connection, deliveries.detail[number])
+            note(connections.touched, connection, 0)
+    deliveries.filled[0] = 0
