@@ -75,13 +75,14 @@ COLD = np.dtype([
     ("retry", "u4"),                              # tick of the next retransmission of ours, 0 for none
     ("held", "u4"),                               # slot of the held bytes, or NO_HELD
     ("source", "u4"),                             # entry taken from the target's pool of source ports
-    ("mss", "u2", (2,)), ("window", "u2", (2,)),  # each side's MSS; its last window, as on the wire, where it is kept
+    ("mss", "u2", (2,)), ("window", "u2", (1,)),  # each side's MSS; the client's last window, as on the wire, where it is kept
+    ("progress", "u2"),                           # bits of both sides' numbers at the last duplicate acknowledgement
     ("agreed", "u1"), ("tries", "u1"),            # PROMISED_* to the client; retransmissions so far
     ("special", "u2"),                            # DECLINED and the other bits of what is not as usual
     ("stamps", "u4", (2,)),                       # TSval of each side's last segment before they were spliced
     ("stamp_shift", "u4"),                        # added to the client's TSval toward the target, where AGED
     ("wraps", "u1", (2,)),                        # how often `next` has passed 2**32, for the records
-    ("duplicates", "u1"), ("last_duplicate", "u1"),  # of acknowledgements, for storms: how many, from which side
+    ("duplicates", "u1"), ("last_duplicate", "u1"),  # for ACK storms: how many in turn; second * 2 + side
     ("failed", "u2", (2,)),                       # targets that have failed this connection, or NO_TARGET
 ])
 """What only handshakes, retransmissions, time-outs, rare cases and the end of a connection touch: 64 bytes."""
@@ -170,7 +171,8 @@ class Connections(NamedTuple):
     touched: Listed         # their timer has to be set anew
     releases: Listed        # have ended; detail: release causes, client's + 256 * target's
     timeouts: np.ndarray    # int64 [8] ticks by state
-    budget: np.ndarray      # int64 [4] resets and challenges left, gained a second, microseconds of the last gain, tick
+    budget: np.ndarray      # int64 [5] resets and challenges left, gained a second, microseconds of the last gain, tick; most
+                            # duplicate acknowledgements in turn a second
     secret: np.ndarray      # int64 [2] key of the initial sequence numbers
     lingering: np.ndarray   # int64 [LINGERING, 2] hash and tick of keys that we have lately reset (SPLICE 4.2)
     counters: Counters

@@ -1,4 +1,4 @@
-"""Where bursts come from and go to when the ports are DPDK's; `memory_device` has the same five functions.
+"""Where bursts come from and go to when the ports are DPDK's; `memory_device` has the same six functions.
 
 The loop knows an mbuf by its byte offset in the arena, DPDK by its address: they differ by `device.base`.
 """
@@ -59,6 +59,12 @@ def allocate(device, mbufs, count):
     for place in range(count):
         mbufs[place] -= base
     return count
+
+
+@kernel
+def available(device):
+    """Returns how many mbufs are free. It goes over the caches of all cores: not for every burst."""
+    return native.shim_pool_available(device.pool[0])
 
 
 @kernel

@@ -1,6 +1,6 @@
 """Where bursts come from and go to when there is no DPDK: rings of mbuf offsets in numpy arrays.
 
-The same five functions as `dpdk_device`. A worker runs them while another thread feeds and empties the rings
+The same six functions as `dpdk_device`. A worker runs them while another thread feeds and empties the rings
 (`pipeline.io.memory_port`), so every ring has one producer and one consumer, and its two counters are read
 with acquire and written with release. Each mbuf is at home on one of the two sides, the worker's or the
 feeder's; both have a `Device`. A side that frees an mbuf of the other's sends it home through a ring, so neither
@@ -121,6 +121,13 @@ def allocate(device, mbufs, count):
         mbufs[place] = offset
     device.free_count[0] = available - count
     return count
+
+
+@kernel
+def available(device):
+    """Returns how many of this side's mbufs are free, those that wait to be taken home among them."""
+    waiting = native.load_acquire(native.address_of(device.returned.written)) - device.returned.read[0, 0]
+    return device.free_count[0] + waiting
 
 
 @kernel

@@ -226,5 +226,7 @@ shim_transmit = _external("shim_transmit", _i, _i, _i, _i)
 """(port, queue, address of uint64[n], n) -> how many of these mbufs rte_eth_tx_burst took."""
 shim_allocate = _external("shim_allocate", _i, _i, _i)
 """(pool, address of uint64[n], n) -> n, or 0 where the pool has not that many (rte_pktmbuf_alloc_bulk)."""
+shim_pool_available = _external("shim_pool_available", _i)
+"""(pool) -> how many mbufs are free (rte_mempool_avail_count)."""
 shim_release = _external("shim_release", _i, _i)
 """(address of uint64[n], n) -> 0; frees these mbufs with all their segments (rte_pktmbuf_free_bulk)."""

@@ -25,7 +25,6 @@ from .connection import (
 from .counters import (
     DROP_BAD_SOURCE,
     DROP_CONNECTIONS_EXHAUSTED,
-    DROP_DRAINING,
     DROP_FLOW_TABLE_FULL,
     DROP_NEIGHBOURS_EXHAUSTED,
     DROP_NO_ROUTE,
@@ -142,7 +141,7 @@ def fill(packets, batch, row, connections, connection, service, offer, mss, bind
         hot.options |= SCALED if binding != SIMPLE else 0
         hot.scales = batch.scale[row]
     cold.mss[CLIENT] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
-    cold.mss[TARGET], cold.window[CLIENT], cold.window[TARGET] = mss, batch.window[row], 0
+    cold.mss[TARGET], cold.window[CLIENT], cold.progress = mss, batch.window[row], 0
     cold.wraps[CLIENT], cold.wraps[TARGET] = 0, 0
     cold.duplicates, cold.last_duplicate = 0, 0
     cold.failed[0], cold.failed[1] = NO_TARGET, NO_TARGET
@@ -198,10 +197,10 @@ def open_one(packets, batch, row, connections, services, network, records, now):
 
 
 @kernel
-def open_connections(packets, batch, count, connections, services, network, records, draining, now):
+def open_connections(packets, batch, count, connections, services, network, records, refusal, now):
     """Opens a connection for each SYN of a burst that has none; then finds the flows of what followed it at once.
 
-    A SYN to no service is left to `refuse`; `draining` refuses new connections (SPLICE 9).
+    A SYN to no service is left to `refuse`; `refusal` is the drop reason for all others, or -1 (SPLICE 9).
     """
     opened = 0
     for row in range(count):
@@ -217,8 +216,8 @@ def open_connections(packets, batch, count, connections, services, network, reco
         if find_service(services, batch.destination[row], batch.destination_port[row]) < 0:
             batch.verdict[row] = REFUSE
             continue
-        reason = DROP_DRAINING
-        if draining == 0:
+        reason = refusal
+        if refusal < 0:
             reason = open_one(packets, batch, row, connections, services, network, records, now)
         opened += int64(reason < 0)
         batch.verdict[row] = ABSORB if reason < 0 else DROP

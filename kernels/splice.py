@@ -4,6 +4,7 @@ The proxy acknowledges nothing here and owns no data: it follows the numbers of 
 """
 from numpy import int64
 
+from .ack_storm import cuts_storm
 from .batch import ABSORB, DROP, FORWARD
 from .connection import (
     CLIENT,
@@ -29,6 +30,7 @@ from .connection import (
     note,
 )
 from .counters import (
+    DROP_ACK_STORM,
     DROP_HELD_ALREADY,
     DROP_RESET_RATE_LIMIT,
     NOTICE_CHALLENGE_ACKS,
@@ -246,6 +248,10 @@ def splice(packets, batch, row, connections, connection, side, records, now, tic
     if side == CLIENT and hot.options & HOLDS and covered_by_held(batch, row, connections, connection):
         batch.verdict[row] = DROP
         connections.counters.drops[DROP_HELD_ALREADY] += 1
+        return
+    if cuts_storm(batch, row, connections, connection, side, tick):
+        batch.verdict[row] = DROP
+        connections.counters.drops[DROP_ACK_STORM] += 1
         return
     finishes = int64(control & FIN)
     hot.stamp = tick & 0xFFFFFFFF

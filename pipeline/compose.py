@@ -132,7 +132,7 @@ def source(kernels, selects, device, mode="proxy"):
     text = (pathlib.Path(__file__).parent / "loop.py").read_text()
     head, _, rest = text.partition(BEGIN)
     tail = rest.partition(END)[2]
-    ports = f"from pipeline.kernels.{device}_device import allocate, pause, receive, release as free, transmit\n"
+    ports = f"from pipeline.kernels.{device}_device import allocate, available, pause, receive, release as free, transmit\n"
     if mode == "forward":
         before, _, stages = tail.partition(STAGES_BEGIN)
         return head + ports + WIRE + before + stages.partition(STAGES_END)[2]

@@ -18,6 +18,7 @@ EXHAUSTED = {
     "source_ports_exhausted": "services.source_ports: none is free toward a target, its new connections are refused",
     "held_pool_empty": "engine.held_connections: all are in use, first payload has to be sent again by the clients",
     "no_mbuf": "engine.mbufs: the pool is empty, segments of the engine's own are left out",
+    "mbufs_short": "engine.mbufs: few are left, new connections are refused",
     "neighbours_exhausted": "the neighbour table is full, clients of new addresses on-link are refused",
 }
 """What is said, once, when something runs out; service goes on for those already in."""

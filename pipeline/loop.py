@@ -9,7 +9,16 @@ from pipeline.kernels.build import build
 from pipeline.kernels.clock import read_clock, refill
 from pipeline.kernels.connect import connect, exclude
 from pipeline.kernels.connection import ASK_NOBODY, HOLDS, TIME_WAIT
-from pipeline.kernels.counters import DROP_NO_MBUF, TOTAL_BURSTS, TOTAL_LOOPS, TOTAL_OPEN, TOTAL_PACKETS, TOTAL_SLEEPS
+from pipeline.kernels.counters import (
+    DROP_DRAINING,
+    DROP_MBUFS_SHORT,
+    DROP_NO_MBUF,
+    TOTAL_BURSTS,
+    TOTAL_LOOPS,
+    TOTAL_OPEN,
+    TOTAL_PACKETS,
+    TOTAL_SLEEPS,
+)
 from pipeline.kernels.expire import expire, set_timers, stop_all
 from pipeline.kernels.faults import NEVER, RECEIVING, TRANSMITTING, choose_duplicates, earliest, emerge, hold, lose
 from pipeline.kernels.held_sender import deliver
@@ -32,7 +41,7 @@ from pipeline.state import DRAIN, STOP
 
 # composed from here
 from pipeline.kernels.lookup import bucketed as lookup
-from pipeline.kernels.memory_device import allocate, pause, receive, release as free, transmit
+from pipeline.kernels.memory_device import allocate, available, pause, receive, release as free, transmit
 from pipeline.kernels.parse import parse
 from pipeline.kernels.rewrite import rewrite
 from pipeline.kernels.select_balancing import round_robin as select_0
@@ -76,6 +85,26 @@ def choose(connections, selection, targets):
 
 
 @kernel
+def watch_mbufs(state):
+    """Sees whether mbufs run short: an eighth of what the pool had when nothing was under way, or two bursts (SPLICE 9).
+
+    What the send queues may keep until they are full counts as under way.
+    """
+    left, reserve = available(state.device), state.reserve
+    if reserve[1] < 0:
+        reserve[1] = max((left - reserve[0]) >> 3, 2 * state.burst[0])
+    reserve[2] = 1 if left < reserve[1] else 0
+
+
+@kernel
+def refusal(state, draining):
+    """Returns the drop reason for which new connections are refused now, or -1."""
+    if draining != 0:
+        return DROP_DRAINING
+    return DROP_MBUFS_SHORT if state.reserve[2] != 0 else -1
+
+
+@kernel
 def timers(state, phase, stopped, now):
     """Between bursts: what is due, ARP that has to be asked, and the end of all connections once told to stop.
 
@@ -92,6 +121,7 @@ def timers(state, phase, stopped, now):
         refill(state.connections.budget, now)
         send_oldest_away(state.connections, tick)
         neighbours_to_ask(state.network, state.requests, now)
+        watch_mbufs(state)
     count = advance(state.wheel, tick, state.expired)
     expire(state.connections, state.expired, count, state.selection.services, state.targets, state.network, state.records,
            now)
@@ -136,7 +166,8 @@ def stages(state, port, count, draining, now):
         retire(batch, count, connections)
     release(connections, state.targets, state.sources, state.wheel, state.records, now)
     if count > 0:
-        open_connections(packets, batch, count, connections, services, network, state.records, draining, now)
+        open_connections(packets, batch, count, connections, services, network, state.records,
+                         refusal(state, draining), now)
         transition(packets, base, batch, count, connections, services, state.targets, network, state.records, now)
     choose(connections, state.selection, state.targets)
     connect(batch, connections, state.selection, state.targets, state.sources, network, state.records, now)

@@ -40,6 +40,7 @@ class State(NamedTuple):
     requests: connection.Listed   # neighbours to be asked for
     expired: np.ndarray      # int64 [TIMERS_A_PASS]
     fresh: np.ndarray        # int64 [ORDERS] mbufs just allocated
+    reserve: np.ndarray      # int64 [3] mbufs that send queues may keep; least that must be free, -1 if not seen yet; too few?
     burst: np.ndarray        # int64 [1] most packets a burst
     faults: faults.Faults
 

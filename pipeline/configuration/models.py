@@ -50,6 +50,7 @@ class Engine(_Section):
     waiting_segments: int = whole(1024, 0, 1 << 20)
     waiting_per_connection: int = whole(64, 0, 4096)
     reset_rate: int = whole(1000, 0, 10_000_000)
+    ack_storm: int = whole(32, 2, 250, " (duplicate acknowledgements of a connection in turn, a second)")
 
     @property
     def waiting_places(self):
