@@ -329,6 +329,9 @@ def test_rule_8_1_held_bytes_are_sent_again_in_segments_that_fit(proxy, mtu, seg
     at = 0
     for length in segments:
         last = at + length == len(data)
+        if not proxy.received[server.own, server.other]:
+            server.send("A", ack=1 + at)
+            client.expect("A", ack=1 + at)
         server.expect("PA" if last else "A", seq=1 + at, data=data[at:at + length])
         at += length
     assert at == len(data) and proxy.count("path_mtu_lowered") == 1 and proxy.count("held_retransmitted") == 1
