@@ -38,7 +38,7 @@ from .counters import (
 from .farewell import answer_fin, closed
 from .flow_table import hash_key
 from .headers import ACK, RST
-from .held_sender import send_again
+from .held_sender import send_again, shown_to_client
 from .jit import kernel
 from .native import record_at
 from .neighbours import PROBING, REACHABLE
@@ -93,7 +93,7 @@ def reset_both(connections, connection):
     hot = record_at(connections.hot, connection)
     events = connections.counters.events
     emit(connections, connection, CLIENT, RST | ACK, int64(hot.acked[CLIENT]),
-         wrap(int64(hot.acked[TARGET]) - int64(hot.shift[CLIENT])) if hot.state >= ESTABLISHED
+         wrap(shown_to_client(connections, connection) - int64(hot.shift[CLIENT])) if hot.state >= ESTABLISHED
          and hot.options & BOUND else int64(hot.next[CLIENT]), 0, 0, 0, 0)
     events[CLIENT, SENT_RST] += 1
     if hot.options & BOUND:

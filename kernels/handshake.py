@@ -151,9 +151,12 @@ def is_keep_alive(batch, row, hot):
 
 @kernel
 def acknowledge(batch, row, connections, connection):
-    """Sends the client our numbers as they stand before binding, without acknowledging what is only held (SPLICE 1.2)."""
+    """Sends the client our numbers as they stand before binding, without acknowledging what is only held (SPLICE 1.2).
+
+    Nor its FIN: only the target's acknowledgement tells that that has arrived.
+    """
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
-    ack = int64(hot.next[CLIENT])
+    ack = wrap(int64(hot.next[CLIENT]) - int64(hot.closing & (FIN_SEEN << CLIENT) != 0))
     if hot.options & HOLDS and hot.options & OWNS == 0:
         ack = wrap(int64(cold.client_isn) + 1)
     emit(connections, connection, CLIENT, ACK, wrap(int64(cold.proxy_isn) + 1), ack, min(held.limit[0], 0xFFFF), 0, 0, 0)

@@ -10,6 +10,7 @@ from .connection import (
     FIN_SEEN,
     FREE,
     HOLDS,
+    OWNS,
     PROMISED_SCALING,
     SPECIAL,
     STAMPED,
@@ -21,7 +22,7 @@ from .counters import SENT_PAYLOAD
 from .headers import ACK, FIN, PSH, TCP_LENGTH
 from .jit import kernel
 from .native import record_at, swap32
-from .sequence import distance, wrap
+from .sequence import before, distance, wrap
 from .tcp_options import TIMESTAMPS_LENGTH
 
 FRESH, RESEND, PROBE = 0, 1, 2
@@ -42,6 +43,17 @@ def held_end(connections, connection):
     """Returns the number behind the last held byte, as the target sees it."""
     cold = record_at(connections.cold, connection)
     return wrap(int64(cold.syn_isn) + 1 + connections.held.length[int64(cold.held)])
+
+
+@kernel
+def shown_to_client(connections, connection):
+    """Returns what a bound client may be shown as acknowledged, in the target's numbers: at least what we have acknowledged."""
+    hot = record_at(connections.hot, connection)
+    acked = int64(hot.acked[TARGET])
+    if hot.options & (HOLDS | OWNS) != HOLDS | OWNS:
+        return acked
+    stop = held_end(connections, connection)
+    return stop if before(acked, stop) else acked
 
 
 @kernel

@@ -47,7 +47,7 @@ from .counters import (
 )
 from .handshake import unexpected
 from .headers import ACK, FIN, RST, SYN
-from .held_sender import held_end, keep_latest, owned_is_shown, take_acknowledgement
+from .held_sender import held_end, keep_latest, owned_is_shown, shown_to_client, take_acknowledgement
 from .jit import kernel
 from .native import record_at
 from .records import (
@@ -108,13 +108,14 @@ def challenge(batch, row, connections, connection, side):
 
     The other end's window is not known here: one small segment's is neither a stall nor more than it takes.
     """
-    hot, other, budget = record_at(connections.hot, connection), 1 - side, connections.budget
+    hot, budget = record_at(connections.hot, connection), connections.budget
     if budget[0] <= 0:
         batch.verdict[row] = DROP
         connections.counters.drops[DROP_RESET_RATE_LIMIT] += 1
         return
     budget[0] -= 1
-    ack = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
+    acked = int64(hot.acked[CLIENT]) if side == TARGET else shown_to_client(connections, connection)
+    ack = wrap(acked - int64(hot.shift[side]))
     scale = int64(hot.scales) & 0x0F if side == TARGET else PROXY_SCALE if hot.options & SCALED else 0
     emit(connections, connection, side, ACK, int64(hot.acked[side]), ack, max(CHALLENGE_WINDOW >> scale, 1), 0, 0, 0)
     connections.counters.notices[NOTICE_CHALLENGE_ACKS] += 1

@@ -433,3 +433,27 @@ def test_rule_1_2_bytes_that_do_not_tell_yet_are_acknowledged_and_ours_to_delive
     client.expect("A", seq=1, ack=20)
     client.send("RA")
     server.expect("RA")
+
+
+def test_rule_1_2_a_challenge_does_not_take_back_what_we_have_acknowledged(proxy):
+    client = proxy.client(PATH)
+    handshake(client)
+    client.send("PA", b"GET")
+    client.expect("A", seq=1, ack=4)
+    client.send("PA", b" /a HTTP/1.1\r\n\r\n")
+    server = proxy.accept("a")
+    server.send("SA", mss=1460)
+    server.expect("PA", seq=1, ack=1, data=b"GET /a HTTP/1.1\r\n\r\n")
+    client.send("S", seq=500)
+    client.expect("A", seq=1, ack=20)
+
+
+def test_rule_1_2_a_held_fin_is_not_acknowledged_before_it_has_arrived(proxy):
+    client = proxy.client(PATH)
+    handshake(client)
+    client.send("PA", b"GET")
+    client.expect("A", seq=1, ack=4)
+    client.send("FPA", b" /a HTTP/1.1\r\n\r\n")
+    proxy.accept("a")
+    client.send("A", ack=0)
+    client.expect("A", seq=1, ack=20)
