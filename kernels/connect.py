@@ -11,10 +11,13 @@ from .connection import (
     BOUND,
     CLIENT,
     CONNECTING,
+    DECLINED,
+    ESTABLISHED,
     FIN_SEEN,
     FIRST_DATA,
     HOLDS,
     LENT,
+    NARROW,
     NO_ROW,
     NO_TARGET,
     OWNS,
@@ -22,6 +25,8 @@ from .connection import (
     PROMISED_ECN,
     PROMISED_TIMESTAMPS,
     SCALED,
+    SPLICED,
+    STAMPED,
     TARGET,
     ask,
     emit,
@@ -72,6 +77,27 @@ def target_fails(connections, connection, cause, tick):
     cold.since, cold.retry, cold.tries = wrap(tick), 0, 0
     enter(connections, connection, FIRST_DATA)
     ask(connections, connection, NO_ROW, cause)
+
+
+@kernel
+def is_untouched(connections, connection):
+    """Says whether nothing of what we hold has gone to a bound target, and nothing of the target's to the client."""
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    if hot.state != ESTABLISHED or hot.options & HOLDS == 0 or cold.special & PLAIN:
+        return False
+    unsent = record_at(connections.held.delivery, int64(cold.held)).sent == 0
+    return unsent and wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET])) == wrap(int64(cold.proxy_isn) + 1)
+
+
+@kernel
+def unsplice(connections, connection):
+    """Makes a connection whose target has reset it at once (see `is_untouched`) one that has no answer of a target's yet."""
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    hot.options &= 0xFF ^ (SPLICED | STAMPED)
+    hot.scales &= 0x0F
+    hot.shift[TARGET], hot.timestamp_shift = 0, 0
+    cold.special &= 0xFFFF ^ (DECLINED | NARROW)
+    hot.acked[CLIENT] = wrap(int64(cold.proxy_isn) + 1)
 
 
 @kernel

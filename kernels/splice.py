@@ -45,6 +45,7 @@ from .counters import (
     SENT_PAYLOAD,
     SENT_RST,
 )
+from .connect import is_untouched, target_fails, unsplice
 from .handshake import unexpected
 from .headers import ACK, FIN, RST, SYN
 from .held_sender import held_end, keep_latest, owned_is_shown, shown_to_client, take_acknowledgement
@@ -53,6 +54,7 @@ from .native import record_at
 from .records import (
     ACTIVE_RST,
     PASSIVE_RST,
+    TARGET_REFUSED,
     TCP_CLOSE_WAIT,
     TCP_CLOSED,
     TCP_CLOSING,
@@ -88,6 +90,11 @@ def reset(batch, row, connections, connection, side, records, now, tick):
         unexpected(batch, row, connections, side)
         return
     connections.counters.events[side, RECEIVED_RST] += 1
+    if side == TARGET and away == 0 and is_untouched(connections, connection):  # SPLICE 3.1
+        batch.verdict[row] = ABSORB
+        unsplice(connections, connection)
+        target_fails(connections, connection, TARGET_REFUSED, tick)
+        return
     connections.counters.events[other, SENT_RST] += 1
     batch.verdict[row] = FORWARD
     if away != 0:

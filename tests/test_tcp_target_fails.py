@@ -226,3 +226,18 @@ def test_rule_3_1_what_was_ordered_for_a_target_does_not_go_to_its_successor(pro
     second.send("SA")
     second.expect("PA", seq=1, ack=1, data=b"hello")
     client.nothing()
+
+
+def test_rule_3_1_a_target_that_resets_before_any_held_byte_was_sent_is_replaced(proxy):
+    client = waiting(proxy)
+    first = proxy.accept("a")
+    first.send("SA", window=0)
+    first.expect("A", seq=1, ack=1)
+    first.send("R", seq=1)
+    client.nothing()
+    second = proxy.accept("b", isn=99)
+    second.send("SA", mss=1460)
+    second.expect("PA", seq=1, ack=1, data=b"hello")
+    second.send("PA", b"welcome")
+    client.expect("PA", seq=1, ack=6, data=b"welcome")
+    assert proxy.count("other_target") == 1
