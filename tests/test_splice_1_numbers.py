@@ -3,7 +3,7 @@ import itertools
 
 import pytest
 
-from tcp.negotiated import SACK, STAMPS, agree, offer, option, scale
+from tcp.negotiated import SACK, STAMPS, agree, answered, offer, option, scale
 from tcp.proxy import FIRST, NUMBER, PATH, STRICT, TARGETS, connect, handshake, settings
 
 
@@ -71,6 +71,55 @@ def test_rule_1_2_what_was_acknowledged_is_cut_to_the_targets_mss(proxy):
     sizes = [len(segment.data) for segment in proxy.received[server.own, server.other]]
     assert sum(sizes) == 720 and max(sizes) <= 300
     proxy.received.clear()
+
+
+def waiting_for(proxy, server):
+    """Takes all segments that have come to a target (list)."""
+    return list(proxy.received.pop((server.own, server.other), ()))
+
+
+@pytest.mark.parametrize("scales", [None, (7, 4)])
+@pytest.mark.parametrize("window", [10, 300, 700])
+def test_rule_1_2_held_bytes_are_sent_within_the_targets_window(proxy, window, scales):
+    client, answer = offer(proxy, scale(scales[0]) if scales else [])
+    data = b"0" + bytes(range(1, 200)) * 5
+    client.send("PA", data[:900])
+    server = answered(proxy, scale(scales[1]) if scales else [], mss=1460, window=window)
+    got, shift = b"", 0
+    for _ in range(200):
+        for segment in waiting_for(proxy, server):
+            at = (segment.seq - client.isn - 1) % 2**32
+            assert at + len(segment.data) <= len(got) + (window << shift), "beyond the window"
+            got = got[:at] + segment.data + got[at + len(segment.data):]
+        if len(got) == 900:
+            break
+        shift = scales[1] if scales else 0
+        server.ack = 1 + len(got)
+        server.seq = 1
+        server.send("A", window=window)
+        proxy.wait(0.05)
+    assert got == data[:900]
+    server.send("A", ack=901, window=window)
+    proxy.received.pop((client.own, client.other), None)
+
+
+def test_rule_1_2_a_target_with_a_closed_window_gets_the_held_bytes_when_it_opens(proxy):
+    client, answer = offer(proxy, [])
+    client.send("PA", b"0 hello")
+    server = answered(proxy, [], window=0)
+    server.seq = 1
+    for segment in waiting_for(proxy, server):
+        assert len(segment.data) <= 1
+    proxy.wait(5, 0.1)
+    for segment in waiting_for(proxy, server):
+        assert len(segment.data) <= 1
+    server.send("A", ack=1, window=1000)
+    assert b"0 hello".endswith(b"".join(segment.data for segment in waiting_for(proxy, server)))
+    proxy.wait(1, 0.1)
+    server.send("A", ack=8, window=1000)
+    proxy.received.clear()
+    client.send("PA", b"more")
+    server.expect("PA", seq=8, data=b"more")
 
 
 def test_rule_1_2_acknowledgements_shown_to_the_client_never_go_back(proxy):

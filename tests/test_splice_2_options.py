@@ -4,7 +4,7 @@ import itertools
 import pytest
 
 from tcp.negotiated import SACK, STAMP, STAMPS, agree, answered, names, offer, option, peek, scale, stamped
-from tcp.proxy import NUMBER
+from tcp.proxy import NUMBER, TARGETS, End
 
 ALL = SACK + STAMPS + scale(7)
 TARGET_STAMP = 90_000
@@ -86,6 +86,81 @@ def test_rule_2_2_data_in_a_syn_is_ignored(proxy):
     server = proxy.accept("b")
     server.send("SA")
     server.expect("PA", seq=1, data=b"1 late")
+
+
+def ecn(proxy, target="SAE", data=b"0 hello", options=()):
+    """Both ends: the client offers ECN, the target answers with these flags."""
+    client = proxy.client(NUMBER)
+    client.send("SEC", options=list(options), mss=1460)
+    client.expect("SAE", seq=0, ack=1)
+    client.send("A")
+    client.send("PA", data, tos=2)
+    assert peek(proxy).flags == "SEC"
+    server = End(proxy, 1, TARGETS["a"], peek(proxy).source, 700_000, peek(proxy).seq)
+    server.expect("SEC", seq=0)
+    server.send(target, mss=1460)
+    server.expect("PA", seq=1, ack=1, data=data)
+    server.send("A")
+    client.expect("A", ack=1 + len(data))
+    return client, server
+
+
+def test_rule_2_2_ecn_is_agreed_like_the_rest(proxy):
+    client, server = ecn(proxy)
+    for sender, receiver in ((client, server), (server, client)):
+        for flags, tos in (("PA", 2), ("PA", 1), ("PA", 3), ("PAE", 2), ("PAC", 2), ("PAEC", 3)):
+            sender.send(flags, b"x", tos=0xB8 | tos)
+            receiver.expect(flags, data=b"x", tos=0xB8 | tos)
+
+
+def test_rule_2_2_a_client_that_does_not_offer_ecn_gets_none(proxy):
+    client, server = proxy.client(NUMBER), None
+    client.send("S")
+    client.expect("SA")
+    client.send("A")
+    client.send("PA", b"0 hello")
+    assert peek(proxy).flags == "S"
+    server = answered(proxy, [])
+    server.expect("PA", data=b"0 hello")
+
+
+@pytest.mark.parametrize("options", [[], STAMPS + SACK])
+def test_rule_2_2_marks_are_cleared_toward_a_target_that_declines_ecn(proxy, options):
+    client, server = ecn(proxy, "SA", options=options)
+    for flags, tos in (("PA", 2), ("PA", 1), ("PA", 3), ("PAE", 2), ("PAC", 2), ("PAEC", 3), ("FPAEC", 3)):
+        client.send(flags, b"x", tos=0xB8 | tos)
+        server.expect(flags.replace("E", "").replace("C", ""), data=b"x", tos=0xB8)
+
+
+def test_rule_2_2_a_group_with_a_target_that_declined_ecn_promises_none(proxy):
+    client, server = ecn(proxy, "SA")
+    client.send("R")
+    server.expect("R")
+    again = proxy.client(NUMBER)
+    again.send("SEC")
+    again.expect("SA", seq=0, ack=1)
+
+
+def test_rule_2_2_a_target_that_echoes_the_reserved_bits_declines(proxy):
+    """RFC 3168, 6.1.1: a SYN-ACK with both ECE and CWR is no ECN-setup SYN-ACK."""
+    client, server = ecn(proxy, "SAEC")
+    client.send("PAC", b"x", tos=2)
+    server.expect("PA", data=b"x", tos=0)
+
+
+def test_rule_2_2_held_bytes_sent_again_are_not_ecn_capable(proxy):
+    """RFC 3168, 6.1.5."""
+    client = proxy.client(NUMBER)
+    client.send("SEC")
+    client.expect("SAE")
+    client.send("A")
+    client.send("PA", b"0 hello", tos=2)
+    server = End(proxy, 1, TARGETS["a"], peek(proxy).source, 700_000, peek(proxy).seq)
+    server.expect("SEC", seq=0)
+    server.send("SAE")
+    server.expect("PA", data=b"0 hello")
+    proxy.wait(0.32)
+    assert server.expect("PA", data=b"0 hello").tos & 3 == 0
 
 
 @pytest.mark.parametrize("ours, theirs", SCALES, ids=str)
@@ -299,3 +374,44 @@ def test_rule_2_6_held_bytes_are_cut_to_a_lower_mss_of_the_target(proxy):
         assert len(server.expect("A", data=b"0" + b"h" * (part - 1) if server.ack == 1 else b"h" * part).data) == part
     server.expect("A", data=b"h" * 300)
     server.expect("PA", data=b"h")
+
+
+def test_rule_2_6_the_mss_of_the_syn_ack_is_the_least_that_the_group_has_shown(proxy):
+    assert offer(proxy, [])[1].mss == 1460
+    for mss, shown in ((1400, 1400), (1000, 1000), (1200, 1000), (9000, 1000)):
+        client, answer = offer(proxy, [])
+        client.send("PA", b"0 hello")
+        server = answered(proxy, [], mss=mss)
+        server.expect("PA", data=b"0 hello")
+        assert offer(proxy, [])[1].mss == shown
+
+
+@pytest.mark.parametrize("stamps", [False, True])
+@pytest.mark.parametrize("flags", ["PA", "A", "FPA", "PAU"])
+def test_rule_2_6_segments_too_long_for_the_target_are_split(proxy, flags, stamps):
+    options = STAMPS if stamps else []
+    client, server, answer, _ = agree(proxy, options, [("Timestamp", (7, STAMP))] if stamps else [], target_mss=500)
+    server.send("A", ack=8, options=stamped(8, STAMP) if stamps else [])
+    client.expect("A", ack=8)
+    data = bytes(range(256)) * 5
+    client.send(flags, data, options=stamped(STAMP + 9, option(answer, "Timestamp")[0]) if stamps else [])
+    parts, got = list(proxy.received.pop((server.own, server.other))), b""
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        assert part.intact and len(part.frame) - 14 - 40 <= 500 and (part.seq - client.isn) % 2**32 == 8 + len(got)
+        assert ("F" in part.flags) == (last and "F" in flags) and ("P" in part.flags) <= ("P" in flags)
+        assert ("P" in part.flags) == ("P" in flags) or not last
+        assert not stamps or option(part, "Timestamp")[0] == STAMP + 9
+        got += part.data
+    assert got == data and len(parts) >= 3
+    server.ack = 8 + len(data) + ("F" in flags)
+    server.send("A", options=stamped(9, STAMP) if stamps else [])
+    client.expect("A", ack=client.seq)
+
+
+def test_rule_2_6_a_segment_that_fits_is_not_split(proxy):
+    client, server, *_ = agree(proxy, [], [], target_mss=500)
+    server.send("A", ack=8)
+    client.expect("A", ack=8)
+    client.send("PA", b"x" * 500)
+    server.expect("PA", data=b"x" * 500)

@@ -168,6 +168,82 @@ def test_rule_4_2_a_challenge_to_our_rst_is_answered_where_strays_are_dropped(pr
     ends[side].expect("R", seq=ends[side].ack)
 
 
+def calm(proxy, options=()):
+    """Returns both ends, which have said something and acknowledged it."""
+    client, server, *_ = agree(proxy, list(options), list(options))
+    server.send("A", ack=8)
+    client.expect("A", ack=8)
+    server.send("PA", b"answer")
+    client.expect("PA", data=b"answer")
+    client.send("A")
+    server.expect("A")
+    return client, server
+
+
+def storm(proxy, ends, count, seconds):
+    """Lets both ends throw the same acknowledgement at each other; returns how many have passed."""
+    passed = 0
+    for _ in range(count):
+        for end in ends:
+            end.send("A")
+        proxy.wait(seconds / count)
+        passed += sum(len(proxy.received.pop((end.own, end.other), ())) for end in ends)
+    return passed
+
+
+def test_rule_4_3_an_ack_storm_is_counted_and_cut(proxy):
+    ends = calm(proxy)
+    passed = storm(proxy, ends, 1000, 1)
+    assert passed < 1000 and sum(proxy.drops().values()) >= 1000
+    assert proxy.states() == {"established": 1}
+
+
+def test_rule_4_3_after_a_storm_payload_and_its_acknowledgement_pass(proxy):
+    client, server = calm(proxy)
+    storm(proxy, (client, server), 1000, 1)
+    client.send("PA", b"progress")
+    server.expect("PA", data=b"progress")
+    server.send("A")
+    client.expect("A", ack=client.seq)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_rule_4_3_the_duplicates_of_a_fast_retransmit_are_no_storm(proxy, side):
+    ends = calm(proxy)
+    sender, receiver = ends[side], ends[1 - side]
+    start = sender.seq
+    for number in range(1, 500):
+        sender.send("A", b"d" * 100, seq=start + 100 * number)
+        receiver.expect("A", data=b"d" * 100)
+        receiver.send("A", ack=start)
+        sender.expect("A", ack=start)
+    sender.send("A", b"d" * 100, seq=start)
+    receiver.expect("A", seq=start, data=b"d" * 100)
+    assert proxy.drops() == {}
+
+
+def test_rule_4_3_duplicates_with_sack_are_no_storm(proxy):
+    client, server = calm(proxy, SACK)
+    for number in range(1000):
+        client.send("A", options=[("NOP", None)] * 2 + [("SAck", (client.other_isn + 100, client.other_isn + 200))])
+        server.expect("A")
+        server.send("A", options=[("NOP", None)] * 2 + [("SAck", (client.isn + 100, client.isn + 200))])
+        client.expect("A")
+    assert proxy.drops() == {}
+
+
+def test_rule_4_3_keep_alives_of_both_ends_are_no_storm(proxy):
+    client, server = calm(proxy)
+    for _ in range(300):
+        for one, other in ((client, server), (server, client)):
+            one.send("A", seq=one.seq - 1)
+            other.expect("A")
+            other.send("A")
+            one.expect("A")
+        proxy.wait(1, 0.5)
+    assert proxy.drops() == {}
+
+
 @pytest.mark.parametrize("beyond", [1, 2**30])
 def test_rule_4_4_a_new_syn_reopens_a_time_wait(proxy, beyond):
     client, server = talked(proxy)

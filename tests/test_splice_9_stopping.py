@@ -113,3 +113,26 @@ def test_rule_9_connections_that_are_exhausted_are_counted_and_those_in_go_on(pr
     assert proxy.drops() == {"connections_exhausted": 1}
     client.send("PA", b"goes on")
     server.expect("PA", data=b"goes on")
+
+
+def test_rule_9_segments_of_our_own_still_have_mbufs_when_new_connections_are_refused(proxy):
+    client = proxy.client(NUMBER)
+    server = connect(proxy, client, b"0 hello")
+    for left in range(600, 0, -20):
+        late = proxy.client(NUMBER)
+        with proxy.starving(left):
+            proxy.wait(0.02)
+            late.send("S")
+            if not proxy.received[late.own, late.other]:
+                client.send("S", seq=client.seq + 9)
+                client.expect("A", seq=client.ack, ack=client.seq)
+                client.send("PA", b"goes on")
+                break
+            proxy.received.pop((late.own, late.other))
+    else:
+        raise AssertionError("new connections are taken till nothing is left")
+    server.expect("PA", data=b"goes on")
+    assert sum(proxy.drops().values()) == 1
+    proxy.wait(0.02)
+    late.send("S", seq=0)
+    late.expect("SA")
