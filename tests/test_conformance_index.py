@@ -74,6 +74,7 @@ CLAUSES = {
         "back-off and a cap": "rule_3_1_the_syn_is_retransmitted_with_back_off_and_a_cap",
         "refused": "rule_3_1_a_refusing_target_is_replaced_and_the_client_notices_nothing",
         "silent": "rule_3_1_a_silent_target_is_replaced",
+        "reset before any held byte was sent": "rule_3_1_a_target_that_resets_before_any_held_byte_was_sent_is_replaced",
         "up to a number, then a RST": "rule_3_1_after_a_number_of_failures_the_client_gets_a_rst",
         "not after the first held byte": "rule_3_1_after_the_first_held_byte_no_other_target_is_tried",
         "a late SYN-ACK": "rule_3_1_a_late_syn_ack_of_a_target_given_up_gets_a_rst",

@@ -87,6 +87,20 @@ def test_rule_3_1_after_the_first_held_byte_no_other_target_is_tried(proxy):
     assert proxy.states() == {}
 
 
+def test_rule_3_1_a_target_that_resets_before_any_held_byte_was_sent_is_replaced(proxy):
+    client = proxy.client(TURNS)
+    handshake(client)
+    client.send("PA", b"hello")
+    server = proxy.accept("a")
+    server.send("SA", window=0)
+    proxy.received.pop((server.own, server.other), None)
+    server.send("R", seq=1)
+    client.nothing()
+    other = proxy.accept("b", isn=99)
+    other.send("SA")
+    other.expect("PA", seq=1, ack=1, data=b"hello")
+
+
 def test_rule_3_1_a_late_syn_ack_of_a_target_given_up_gets_a_rst(proxy):
     client = held(proxy)
     first, server = next_target(proxy)
