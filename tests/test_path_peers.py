@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 
+import dpkt
 import pytest
 
 from peers import select_whole_message
@@ -23,6 +24,7 @@ DECLINING = {"timestamps": ("s1", "ipv4/tcp_timestamps"), "sack": ("s2", "ipv4/t
 """Options, each with the host that declines it and the setting by which it does."""
 DECLINED_PORTS = {(option, way): 7010 + 2 * number + turn for number, option in enumerate(DECLINING)
                   for turn, way in enumerate(("up", "down"))}
+TCP_WINDOW_CLAMP = 10
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,46 @@ def test_rule_1_2_a_first_message_of_60_kib_is_held_until_its_end_has_chosen(pat
             sending.join()
             server.sendall(b"received")
         assert receive_all(client) == b"received"
+
+
+def beyond_the_window(segments):
+    """The payloads that reached this host beyond the right edge of the window that it had advertised, and the first window.
+
+    One octet beyond it is a window probe (RFC 9293, section 3.8.6.1).
+    """
+    found, edge, scale, first_window = [], None, 0, None
+    for segment in segments:
+        tcp = segment.tcp
+        if segment.sent:
+            if tcp.flags & dpkt.tcp.TH_SYN:
+                scale = dict(dpkt.tcp.parse_opts(tcp.opts)).get(dpkt.tcp.TCP_OPT_WSCALE, b"\0")[0]
+                edge, first_window = tcp.ack + tcp.win, tcp.win
+            else:
+                edge = max(edge, tcp.ack + (tcp.win << scale))
+        elif len(tcp.data) > 1 and tcp.seq + len(tcp.data) > edge:
+            found.append((tcp.seq, len(tcp.data), edge))
+    return found, first_window
+
+
+def test_rule_1_2_what_was_held_is_sent_within_a_targets_window_of_2_kib(path):
+    narrow = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192), (socket.IPPROTO_TCP, TCP_WINDOW_CLAMP, 2048)]
+    message = random.Random(2).randbytes(16_000).replace(b"\n", b" ") + b"\n"
+    more = random.Random(3).randbytes(100_000)
+    with Listener(path, "s0", NARROW, narrow) as listener, Capture(path.bed, "s0") as capture:
+        with client_of(path, NARROW) as client:
+            client.sendall(message)
+            with listener.accept() as server:
+                time.sleep(0.5)  # the window fills, and what is held has to wait
+                sending = threading.Thread(target=client.sendall, args=(more,))
+                sending.start()
+                assert receive(server, len(message) + len(more)) == message + more
+                sending.join()
+                server.sendall(b"received")
+            assert receive_all(client) == b"received"
+        segments = [each for each in capture.segments() if NARROW in (each.tcp.sport, each.tcp.dport)]
+    found, first_window = beyond_the_window(segments)
+    assert first_window <= 2048
+    assert found == [], f"{len(found)} segments beyond the window, such as (number, octets, edge) {found[:3]}"
 
 
 @pytest.fixture(scope="module")
