@@ -50,6 +50,7 @@ from .counters import (
     SENT_SYN,
 )
 from .farewell import closed
+from .edits import NONE
 from .flow_table import find, hash_key, insert, remove
 from .headers import ACK, CWR, ECE, RST, SYN
 from .jit import kernel
@@ -59,6 +60,7 @@ from .records import ACTIVE_RST, EXHAUSTED, REFUSED, TARGET_REFUSED, TARGET_UNRE
 from .release import forget_key
 from .sequence import wrap
 from .services import NEED_MORE
+from .shaping import is_shaped
 from .source_ports import begin_above, give_back_source, give_source, take_source
 from .tcp_options import PROXY_SCALE, TIMESTAMPS_LENGTH
 from .wheel import TICK_MICROSECONDS
@@ -84,6 +86,8 @@ def is_untouched(connections, connection):
     """Says whether nothing of what we hold has gone to a bound target, and nothing of the target's to the client."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     if hot.state != ESTABLISHED or hot.options & HOLDS == 0 or cold.special & PLAIN:
+        return False
+    if is_shaped(connections, connection * 2 + CLIENT) and connections.shaped.edits.first[connection * 2 + CLIENT] != NONE:
         return False
     unsent = record_at(connections.held.delivery, int64(cold.held)).sent == 0
     return unsent and wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET])) == wrap(int64(cold.proxy_isn) + 1)

@@ -100,14 +100,18 @@ DELIVERY = np.dtype([
 
 
 class Held(NamedTuple):
-    """Payload received before the target could take it (SPLICE 1.4): fixed slots of `limit` bytes each."""
+    """Payload received before the target could take it (SPLICE 1.4): slots that are filled up to `limit` bytes.
 
-    octets: np.ndarray      # uint8 [slots * limit]
+    They are `stride` bytes long: where payload kernels can lengthen what is held, that is more.
+    """
+
+    octets: np.ndarray      # uint8 [slots * stride]
     length: np.ndarray      # int64 [slots] bytes held, contiguous from the client's first
     delivery: np.ndarray    # DELIVERY [slots]
     free: np.ndarray        # int64 [slots] stack of free slots
     free_count: np.ndarray  # int64 [1]
     limit: np.ndarray       # int64 [1]
+    stride: np.ndarray      # int64 [1]
 
 
 class Segments(NamedTuple):
@@ -168,6 +172,7 @@ class Connections(NamedTuple):
     choices: Choices
     waiting: NamedTuple     # waiting_room.WaitingRoom
     deliveries: Listed      # have held bytes to send; detail: what (held_sender)
+    shaped: NamedTuple      # shaping.Shaped
     touched: Listed         # their timer has to be set anew
     releases: Listed        # have ended; detail: release causes, client's + 256 * target's
     timeouts: np.ndarray    # int64 [8] ticks by state
@@ -198,10 +203,10 @@ def allocate_parts(capacity):
     return Parts(np.zeros(1, np.int64), *(np.zeros(capacity, np.int64) for _ in Parts._fields[1:]))
 
 
-def allocate_held(slots, limit):
-    """Returns `Held` of `slots` slots of `limit` bytes, all free."""
-    return Held(np.zeros(slots * limit, np.uint8), np.zeros(slots, np.int64), np.zeros(slots, DELIVERY).view(np.recarray),
-                np.arange(slots, dtype=np.int64)[::-1].copy(), np.array([slots], np.int64), np.array([limit], np.int64))
+def allocate_held(slots, limit, stride):
+    """Returns `Held` of `slots` slots of `stride` bytes that take up to `limit`, all free."""
+    return Held(np.zeros(slots * stride, np.uint8), np.zeros(slots, np.int64), np.zeros(slots, DELIVERY).view(np.recarray),
+                np.arange(slots, dtype=np.int64)[::-1].copy(), *(np.array([value], np.int64) for value in (slots, limit, stride)))
 
 
 @kernel

@@ -52,6 +52,7 @@ from .records import (
     step,
 )
 from .sequence import distance, wrap
+from .shaping import acknowledged, sender_number
 from .wheel import TICK_MICROSECONDS, schedule
 
 MOST_TRIES = 8
@@ -93,13 +94,13 @@ def reset_both(connections, connection):
     hot = record_at(connections.hot, connection)
     events = connections.counters.events
     emit(connections, connection, CLIENT, RST | ACK, int64(hot.acked[CLIENT]),
-         wrap(shown_to_client(connections, connection) - int64(hot.shift[CLIENT])) if hot.state >= ESTABLISHED
+         sender_number(connections, connection * 2 + CLIENT, shown_to_client(connections, connection)) if hot.state >= ESTABLISHED
          and hot.options & BOUND else int64(hot.next[CLIENT]), 0, 0, 0, 0)
     events[CLIENT, SENT_RST] += 1
     if hot.options & BOUND:
         seq = int64(hot.acked[TARGET]) if hot.state >= ESTABLISHED else wrap(
             int64(record_at(connections.cold, connection).syn_isn) + 1)
-        ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET])) if hot.state >= ESTABLISHED else 0
+        ack = acknowledged(connections, connection * 2 + TARGET) if hot.state >= ESTABLISHED else 0
         emit(connections, connection, TARGET, RST | (ACK if hot.state >= ESTABLISHED else 0), seq, ack, 0, 0, 0, 0)
         events[TARGET, SENT_RST] += 1
 

@@ -66,6 +66,7 @@ from .records import (
     step,
 )
 from .sequence import distance, wrap
+from .shape_held import nothing_held
 from .services import IMMEDIATE
 from .split import LEAST_PART
 from .tcp_options import TIMESTAMPS_LENGTH, offered, stamp_clock
@@ -255,6 +256,7 @@ def target_is_there(batch, row, connections, connection, records, now, tick):
     hot.acked[TARGET] = batch.ack[row]
     hot.stamp = tick & 0xFFFFFFFF
     hot.options |= SPLICED
+    nothing_held(connections, connection)
     if hot.options & HOLDS:
         begin_delivery(batch, row, connections, connection, tick)
     else:

@@ -23,6 +23,7 @@ from .headers import ACK, FIN, PSH, TCP_LENGTH
 from .jit import kernel
 from .native import record_at, swap32
 from .sequence import before, distance, wrap
+from .shaping import acknowledged
 from .tcp_options import TIMESTAMPS_LENGTH
 
 FRESH, RESEND, PROBE = 0, 1, 2
@@ -88,7 +89,7 @@ def deliver_one(connections, connection, what):
     slot, first = int64(cold.held), wrap(int64(cold.syn_isn) + 1)
     delivery, length = record_at(held.delivery, slot), held.length[slot]
     most = segment_size(delivery, int64(cold.mss[TARGET]))
-    ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET]))
+    ack = acknowledged(connections, connection * 2 + TARGET)
     # Not a FIN that the client has sent later, behind payload that was not held.
     stop = wrap(int64(hot.next[CLIENT]) + int64(hot.shift[CLIENT]))
     closes = hot.closing & (FIN_SEEN << CLIENT) != 0 and stop == wrap(first + length + 1)
@@ -100,7 +101,7 @@ def deliver_one(connections, connection, what):
         last = at + part >= length
         control, ordered = ACK | (PSH if last and part > 0 else 0) | (FIN if last and closes else 0), connections.segments.filled[0]
         emit(connections, connection, TARGET, control, wrap(first + at), ack, int64(cold.window[CLIENT]), 0,
-             slot * held.limit[0] + at, part)
+             slot * held.stride[0] + at, part)
         if connections.segments.filled[0] == ordered:
             break  # no room: counted, and sent when the timer comes
         connections.counters.events[TARGET, SENT_PAYLOAD] += int64(part > 0)

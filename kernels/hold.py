@@ -2,7 +2,6 @@
 from numpy import int64
 
 from .batch import DROP
-from .checksum import data_start
 from .connection import (
     BOUND,
     CLIENT,
@@ -14,6 +13,7 @@ from .connection import (
     SPECIAL,
     ask,
 )
+from .copying import copy_payload
 from .counters import (
     DROP_FIRST_DATA_TOO_LONG,
     DROP_HELD_ALREADY,
@@ -28,32 +28,12 @@ from .jit import kernel
 from .native import record_at
 from .records import REFUSED, TCP_CLOSE_WAIT, step
 from .sequence import distance, wrap
+from .shaping import NOT_BEGUN, is_shaped
 from .waiting_room import come_again, wait
 from .wheel import TICK_MICROSECONDS
 
 BEYOND = -2
 """Instead of a reason: what a segment follows has not come yet."""
-
-
-@kernel
-def copy_payload(packets, base, mbuf, start, skip, length, destination, at):
-    """Copies `length` bytes that begin `skip` bytes behind arena offset `start`, through chained mbufs, to `destination`."""
-    done, offset = 0, start + skip
-    stop = data_start(packets, base, mbuf) + int64(record_at(packets.mbuf, mbuf).data_length)
-    while done < length:
-        if offset >= stop:
-            if record_at(packets.mbuf, mbuf).next == 0:
-                return
-            beyond = offset - stop
-            mbuf = int64(record_at(packets.mbuf, mbuf).next) - base
-            offset = data_start(packets, base, mbuf) + beyond
-            stop = offset - beyond + int64(record_at(packets.mbuf, mbuf).data_length)
-            continue
-        part = min(length - done, stop - offset)
-        for number in range(part):
-            destination[at + done + number] = packets.octets[offset + number]
-        done += part
-        offset += part
 
 
 @kernel
@@ -94,8 +74,18 @@ def append(packets, base, batch, row, held, slot, offset):
     have, limit = held.length[slot], held.limit[0]
     skip = have - offset
     part = min(batch.payload_length[row] - skip, limit - have)
-    copy_payload(packets, base, batch.mbuf[row], batch.payload[row], skip, part, held.octets, slot * limit + have)
+    copy_payload(packets, base, batch.mbuf[row], batch.payload[row], skip, part, held.octets,
+                 slot * held.stride[0] + have)
     held.length[slot] = have + part
+
+
+@kernel
+def is_shown(connections, connection):
+    """Says whether what a client sends before the splice has to wait for it: a payload kernel sees held bytes but once."""
+    flow = connection * 2 + CLIENT
+    if not is_shaped(connections, flow):
+        return False
+    return record_at(connections.hot, connection).state != FIRST_DATA or connections.shaped.position[flow] != NOT_BEGUN
 
 
 @kernel
@@ -111,6 +101,8 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
     offset = distance(batch.seq[row], first)
     have = held.length[int64(cold.held)] if hot.options & HOLDS else 0
     reason = nothing_new(batch, row, have, offset, held.limit[0])
+    if reason != DROP_HELD_ALREADY and is_shown(connections, connection):
+        return BEYOND
     if reason != -1:
         return reason
     if hot.state == FIRST_DATA and hot.options & BOUND == 0 and have == 0 and batch.payload_length[row] == 0:

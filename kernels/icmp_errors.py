@@ -52,6 +52,7 @@ from .open import source_is_bad
 from .records import ACTIVE_RST, TARGET_UNREACHABLE
 from .rewrite import refuse_to_forward, write_ethernet, write_ipv4
 from .sequence import before, distance, wrap
+from .shaping import sender_number
 from .splice import held_end
 from .tcp_options import TIMESTAMPS_LENGTH, find_option, find_timestamps, replace
 from .wheel import TICK_MICROSECONDS
@@ -128,11 +129,12 @@ def translate_quoted_options(packets, tcp, stop, hot, cold, side):
 
 
 @kernel
-def translate_quote(packets, quote, tcp, stop, hot, cold, side):
+def translate_quote(packets, quote, tcp, stop, connections, connection, side):
     """Makes the packet quoted between `quote` and `stop`, sent to `side`, the one that the other side had sent.
 
     Checksums are updated incrementally: one that was right stays right, whatever part of the packet is quoted.
     """
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     other, words = 1 - side, packets.word32
     ip = record_at(packets.ipv4, quote)
     source, destination = swap32(int64(hot.remote_address[other])), swap32(int64(hot.local_address[other]))
@@ -141,7 +143,7 @@ def translate_quote(packets, quote, tcp, stop, hot, cold, side):
     ip.checksum = update(int64(ip.checksum), total)
     total += replace(packets, tcp, tcp, (int64(hot.remote_port[other]) << 16) | int64(hot.local_port[other]))
     seq = swap32(int64(record_at(words, tcp + 4).value))
-    total += replace(packets, tcp, tcp + 4, wrap(seq - int64(hot.shift[other])))
+    total += replace(packets, tcp, tcp + 4, sender_number(connections, connection * 2 + other, seq))
     if stop - tcp >= 12:
         ack = swap32(int64(record_at(words, tcp + 8).value))
         total += replace(packets, tcp, tcp + 8, wrap(ack + int64(hot.shift[side])))
@@ -189,7 +191,7 @@ def pass_on(packets, batch, row, tcp, stop, connections, flow, network):
         return reason
     at, quote = batch.transport[row], batch.transport[row] + ICMP_LENGTH
     inserted = inserted_toward(connections, connection, side)
-    translate_quote(packets, quote, tcp, stop, hot, cold, side)
+    translate_quote(packets, quote, tcp, stop, connections, connection, side)
     icmp = record_at(packets.icmp, at)
     mtu = swap16(int64(icmp.sequence))
     if inserted != 0 and icmp.type == ICMP_UNREACHABLE and icmp.code == FRAGMENTATION_NEEDED and mtu != 0:

@@ -168,7 +168,7 @@ else:
     def whole_number(context, value):
         """Returns `value` (int64); what is no whole number on every path is refused when the loop is compiled."""
         if not isinstance(value, (types.Integer, types.Boolean)):
-            raise errors.TypingError(f"a select kernel has to answer with a whole number on every path, not with {value}")
+            raise errors.TypingError(f"a kernel has to answer with a whole number on every path, not with {value}")
 
         def emit(context, builder, signature, arguments):
             """Widens the number."""

@@ -44,6 +44,7 @@ from .native import record_at, swap16, swap32
 from .neighbours import INCOMPLETE, add_neighbour, hear, owns, route_to
 from .records import REFUSED, TCP_SYN_RECEIVED, begin, step
 from .sequence import distance, wrap
+from .shaping import begin_shaping
 from .services import SIMPLE, find_service
 from .source_ports import NUMBERS_APART
 from .tcp_options import offered
@@ -175,6 +176,7 @@ def open_one(packets, batch, row, connections, services, network, records, now):
     binding = int64(services[number].binding)
     offer = EVERYTHING if binding == SIMPLE else int64(services[number].offer)
     fill(packets, batch, row, connections, connection, number, offer, int64(services[number].mss), binding, neighbour, now)
+    begin_shaping(connections, connection, services[number])
     if not insert(connections.buckets, batch.hash[row], connection * 2 + CLIENT):
         return DROP_FLOW_TABLE_FULL
     connections.free_count[0] -= 1

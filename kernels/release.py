@@ -1,13 +1,14 @@
 """Release: gives back all that ended connections hold, one place for every way in which a connection ends."""
 from numpy import int64
 
-from .connection import BOUND, CLIENT, HOLDS, NO_HELD, SPECIAL, TARGET, WAITS
+from .connection import BOUND, CLIENT, HOLDS, NO_HELD, SHAPED, SPECIAL, TARGET, WAITS
 from .counters import OF_SERVICE_OPEN, OF_TARGET_OPEN, OF_TARGET_TIMEOUTS, TOTAL_CLOSED, TOTAL_OPEN
 from .flow_table import hash_key, remove
 from .jit import kernel
 from .native import record_at
 from .records import TIMEOUT, finish
 from .source_ports import give_back_source
+from .shaping import end_shaping
 from .waiting_room import send_away
 from .wheel import TICK_MICROSECONDS, cancel
 
@@ -44,6 +45,8 @@ def release(connections, targets, sources, wheel, records, now):
     for number in range(releases.filled[0]):
         connection, causes = releases.connection[number], releases.detail[number]
         hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+        if hot.options & SPECIAL and cold.special & (SHAPED * 3):
+            end_shaping(connections, connection)
         finish(records, counters, hot, cold, connection, causes, now)
         give_back(connections, connection, targets, sources, now // TICK_MICROSECONDS)
         cancel(wheel, connection)

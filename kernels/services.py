@@ -14,12 +14,13 @@ STRAY_RESET, STRAY_DROP = 0, 1
 SERVICE = np.dtype([
     ("address", "i8"), ("port", "i8"), ("binding", "i8"), ("stray", "i8"), ("select", "i8"),
     ("first_member", "i8"), ("members", "i8"), ("fallback", "i8"), ("first_rule", "i8"), ("rules", "i8"),
-    ("offer", "i8"), ("mss", "i8"), ("attempts", "i8"),
+    ("offer", "i8"), ("mss", "i8"), ("attempts", "i8"), ("payload_kernel", "i8", (2,)),
 ])
 """`select` numbers the kernel among those composed into the loop; `fallback` is a target, or -1 to refuse.
 `offer` (PROMISED_* bits) is what every target of the service is believed to support: clients are promised no more.
 `mss`: the least that a target of it is known to take, and what our ports take (SPLICE 2.6).
-`attempts`: how many targets are tried for a connection before its client gets a RST (SPLICE 3.1)."""
+`attempts`: how many targets are tried for a connection before its client gets a RST (SPLICE 3.1).
+`payload_kernel`: the number of the payload kernel for what the client sends and for what the target sends, or -1."""
 
 TARGET = np.dtype([("address", "i8"), ("port", "i8"), ("neighbour", "i8"), ("pool", "i8"), ("stamps_known", "i8")])
 """`stamps_known`: whether the target is known to use timestamps; until then its MSS leaves room for them (SPLICE 2.5)."""
@@ -37,6 +38,8 @@ class Selection(NamedTuple):
     rules: np.ndarray       # RULE [m]
     patterns: np.ndarray    # uint8, all patterns one behind the other
     memory: np.ndarray      # int64 [n, MEMORY]
+    rewrite: np.ndarray     # int64 [1] how many bytes in `scratch` are to be held instead, or -1 (SPLICE 5.3)
+    scratch: np.ndarray     # uint8 [held_bytes]
     excluded: np.ndarray    # int64 [2] members of the service that have failed this connection, or -1
 
 

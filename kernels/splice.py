@@ -24,6 +24,7 @@ from .connection import (
     TARGET,
     TARGET_FIRST,
     TIME_WAIT,
+    WAITS,
     emit,
     end,
     enter,
@@ -46,6 +47,7 @@ from .counters import (
     SENT_RST,
 )
 from .connect import is_untouched, target_fails, unsplice
+from .edits import forget_edits
 from .handshake import unexpected
 from .headers import ACK, FIN, RST, SYN
 from .held_sender import held_end, keep_latest, owned_is_shown, shown_to_client, take_acknowledgement
@@ -65,27 +67,19 @@ from .records import (
     step,
 )
 from .sequence import before, distance, wrap
+from .shaping import WINDOW, acknowledged, is_next, is_shaped, sender_number, widest
 from .tcp_options import PROXY_SCALE
+from .waiting_room import come_again
 
 CHALLENGE_WINDOW = 536
 """Bytes of window that a challenge shows (RFC 9293, section 3.7.1: what every host takes)."""
-WINDOW = 1 << 16
-"""The widest window without scaling: what lies further from the receiver's last acknowledgement moves no number of ours.
-Anchored there, and not at `next`, so that corrupt segments cannot walk it away in steps."""
-
-
-@kernel
-def widest(hot, side):
-    """Returns the widest window, in bytes, that a side may have been given by the other (RFC 7323, section 2)."""
-    return WINDOW << (int64(hot.scales) >> 4 if side == CLIENT else int64(hot.scales) & 0x0F)
 
 
 @kernel
 def reset(batch, row, connections, connection, side, records, now, tick):
     """A RST in the window, or just before it, passes; only the exact one ends the connection (RFC 5961, 3.2)."""
     hot, other = record_at(connections.hot, connection), 1 - side
-    exact = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
-    away = distance(batch.seq[row], exact)
+    away = distance(batch.seq[row], acknowledged(connections, connection * 2 + side))
     if away < -WINDOW or away > widest(hot, side):
         unexpected(batch, row, connections, side)
         return
@@ -122,7 +116,7 @@ def challenge(batch, row, connections, connection, side):
         return
     budget[0] -= 1
     acked = int64(hot.acked[CLIENT]) if side == TARGET else shown_to_client(connections, connection)
-    ack = wrap(acked - int64(hot.shift[side]))
+    ack = sender_number(connections, connection * 2 + side, acked)
     scale = int64(hot.scales) & 0x0F if side == TARGET else PROXY_SCALE if hot.options & SCALED else 0
     emit(connections, connection, side, ACK, int64(hot.acked[side]), ack, max(CHALLENGE_WINDOW >> scale, 1), 0, 0, 0)
     connections.counters.notices[NOTICE_CHALLENGE_ACKS] += 1
@@ -144,22 +138,24 @@ def held_is_acknowledged(connections, connection):
 @kernel
 def covered_by_held(batch, row, connections, connection):
     """Says whether a client's payload begins inside what we hold: then our own copy is what the target gets."""
-    seq = wrap(batch.seq[row] + int64(record_at(connections.hot, connection).shift[CLIENT]))
-    return batch.payload_length[row] > 0 and before(seq, held_end(connections, connection))
+    stop = sender_number(connections, connection * 2 + CLIENT, held_end(connections, connection))
+    return batch.payload_length[row] > 0 and before(batch.seq[row], stop)
 
 
 @kernel
 def follow_numbers(batch, row, connections, connection, side, finishes):
     """Moves the side's highest number on by what the segment shows; returns whether it lies in the window.
 
-    A FIN's checksum has been verified: where its end is before `next`, it was `next` that a corrupt segment had moved.
+    A FIN's checksum has been verified: where its end is before `next`, it was `next` that a corrupt segment had moved,
+    unless all segments of this side are verified: what is not there, but said to have been sent, moves nothing of those.
     Nothing moves it beyond the FIN: text behind that is ignored by the receiver too (RFC 9293, section 3.10.7.4).
     """
-    hot, other = record_at(connections.hot, connection), 1 - side
+    hot, flow = record_at(connections.hot, connection), connection * 2 + side
     stop = wrap(batch.seq[row] + batch.payload_length[row] + finishes)
-    anchor = wrap(int64(hot.acked[other]) - int64(hot.shift[side]))
-    inside = 0 <= distance(stop, anchor) <= widest(hot, side)
+    inside = 0 <= distance(stop, acknowledged(connections, flow)) <= widest(hot, side)
     ahead = distance(stop, int64(hot.next[side]))
+    if is_shaped(connections, flow):
+        ahead = max(ahead, 0) if stop != batch.seq[row] else 0
     if inside and hot.closing & (FIN_SEEN << side) == 0 and (ahead > 0 or (finishes and ahead < 0)):
         if stop < int64(hot.next[side]) and ahead > 0:
             record_at(connections.cold, connection).wraps[side] += 1
@@ -175,6 +171,8 @@ def follow_acknowledgement(batch, row, connections, connection, side):
     sent = wrap(int64(hot.next[other]) + int64(hot.shift[other]))
     if gain > 0 and distance(sent, batch.ack[row]) >= 0:
         hot.acked[side] = batch.ack[row]
+        if is_shaped(connections, connection * 2 + other):
+            forget_edits(connections.shaped.edits, connection * 2 + other, batch.ack[row], False)
         if side == TARGET and hot.options & HOLDS and distance(batch.ack[row], held_end(connections, connection)) >= 0:
             held_is_acknowledged(connections, connection)
 
@@ -182,8 +180,8 @@ def follow_acknowledgement(batch, row, connections, connection, side):
 @kernel
 def follow_delivery(packets, batch, row, connections, connection, side, inside, tick):
     """What a segment means to the held bytes that are on their way; returns whether it is kept from the client."""
-    hot, other = record_at(connections.hot, connection), 1 - side
-    if inside or batch.seq[row] == wrap(int64(hot.acked[other]) - int64(hot.shift[side]) - 1):  # a keep-alive
+    hot = record_at(connections.hot, connection)
+    if inside or batch.seq[row] == wrap(acknowledged(connections, connection * 2 + side) - 1):  # a keep-alive
         keep_latest(packets, batch, row, connections, connection, side)
     if side == CLIENT:
         return False
@@ -261,10 +259,15 @@ def splice(packets, batch, row, connections, connection, side, records, now, tic
         batch.verdict[row] = DROP
         connections.counters.drops[DROP_ACK_STORM] += 1
         return
+    flow = connection * 2 + side
+    if is_shaped(connections, flow) and not is_next(batch, row, connections, flow, tick):
+        return
     finishes = int64(control & FIN)
     hot.stamp = tick & 0xFFFFFFFF
     hot.closing &= 0xFF ^ RST_SEEN
     inside = follow_numbers(batch, row, connections, connection, side, finishes)
+    if hot.options & SPECIAL and record_at(connections.cold, connection).special & WAITS:
+        come_again(connections, flow, int64(hot.next[side]), False)
     if inside:
         follow_acknowledgement(batch, row, connections, connection, side)
     kept = False

@@ -9,9 +9,9 @@ from numpy import int64
 from .batch import ABSORB, DROP
 from .checksum import data_start, difference, fold, pseudo_header, sum_octets, update
 from .connection import RESHAPED, STAMPED, TARGET
+from .copying import copy_payload
 from .counters import DROP_SEGMENTS_FULL, NOTICE_SPLIT
 from .headers import CWR, FIN, PSH, RST, TCP_LENGTH, URG
-from .hold import copy_payload
 from .jit import kernel
 from .native import record_at, swap16, swap32
 from .outbox import set_length

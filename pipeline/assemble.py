@@ -16,6 +16,7 @@ from pipeline.kernels import (
     outbox,
     records,
     services,
+    shaping,
     source_ports,
     waiting_room,
     wheel,
@@ -157,7 +158,7 @@ def make_targets(configuration, numbers):
 
 def make_selection(configuration):
     """Returns the `Selection` of a configuration and the names of its select kernels, in the order of their numbers."""
-    kernels = list(dict.fromkeys(service.select for service in configuration.services))
+    kernels, payloads = list(dict.fromkeys(service.select for service in configuration.services)), configuration.payload_kernels
     number_of = {target.id: number for number, target in enumerate(configuration.targets)}
     rows = np.zeros(len(configuration.services), services.SERVICE).view(np.recarray)
     rules, patterns, first_member = [], b"", 0
@@ -167,7 +168,8 @@ def make_selection(configuration):
                         BINDINGS[service.binding],
                         services.STRAY_DROP if service.stray == "drop" else services.STRAY_RESET,
                         kernels.index(service.select), first_member, len(service.targets), fallback,
-                        len(rules), len(service.rules), OFFER, path_mss(configuration), service.attempts)
+                        len(rules), len(service.rules), OFFER, path_mss(configuration), service.attempts,
+                        tuple(-1 if name is None else payloads.index(name) for name in service.payloads))
         first_member += len(service.targets)
         for rule in service.ordered_rules:
             pattern = rule.match.encode()
@@ -176,8 +178,16 @@ def make_selection(configuration):
     selection = services.Selection(
         rows, np.array(rules or [(0, 0, 0)], services.RULE).view(np.recarray),
         np.frombuffer(patterns or b"\0", np.uint8).copy(), np.zeros((len(rows), services.MEMORY), np.int64),
-        np.full(2, -1, np.int64))
+        np.full(1, -1, np.int64), np.zeros(configuration.held_stride, np.uint8), np.full(2, -1, np.int64))
     return selection, kernels
+
+
+def make_shaped(configuration):
+    """Returns the `Shaped` of a configuration, next to nothing where no service has payload kernels."""
+    engine = configuration.engine
+    if configuration.payload_kernels:
+        return shaping.allocate_shaped(engine.edits, engine.connections, configuration.held_stride)
+    return shaping.allocate_shaped(0, 1, 0)
 
 
 def make_connections(configuration):
@@ -193,9 +203,10 @@ def make_connections(configuration):
         cold=np.zeros(capacity, connection.COLD).view(np.recarray),
         free=np.arange(capacity, dtype=np.int64)[::-1].copy(), free_count=_column([capacity]),
         buckets=flow_table.allocate_buckets(capacity),
-        held=connection.allocate_held(engine.held_connections, engine.held_bytes),
+        held=connection.allocate_held(engine.held_connections, engine.held_bytes, configuration.held_stride),
         segments=connection.allocate_segments(ORDERS), parts=connection.allocate_parts(ORDERS // 2),
         choices=connection.allocate_choices(ORDERS), deliveries=connection.allocate_listed(ORDERS),
+        shaped=make_shaped(configuration),
         waiting=waiting_room.allocate_waiting_room(engine.waiting_places, engine.waiting_per_connection, capacity,
                                                    len(configuration.ports)),
         touched=connection.allocate_listed(ORDERS), releases=connection.allocate_listed(ORDERS),

@@ -118,6 +118,7 @@ def check(config, as_json):
 def _check_kernels(config, settings):
     """Refuses short names of kernels that their slot does not have, and kernels of the user's that do not fit theirs."""
     foreign = [("select", service.select) for service in settings.services if ":" in service.select]
+    foreign += [("payload", name) for service in settings.services for name in service.payloads if name and ":" in name]
     foreign += [(slot, place) for slot, place in settings.kernels.items() if ":" in place]
     if foreign:
         from pipeline import compose

@@ -32,16 +32,21 @@ SLOTS = {
         ("number_modulo", "pipeline.kernels.select_content:number_modulo",
          "ProxyEngine's test rule: the number that starts the payload, modulo the number of targets."),
     ],
+    "payload": [
+        ("unchanged", "pipeline.kernels.payload_text:unchanged", "Shows every byte to a kernel that changes none."),
+        ("mask_digits", "pipeline.kernels.payload_text:mask_digits", "Every decimal digit becomes a star."),
+    ],
     "transition": [("splice", "pipeline.kernels.transition:transition", "Handshakes, splice and closes, in order.")],
     "rewrite": [("incremental", "pipeline.kernels.rewrite:rewrite", "Header translation, checksums by RFC 1624.")],
 }
 """Every slot of the loop with our kernels for it: (short name, "module:function", what it does); the first is the
-default, but for `select`, which each service names."""
+default, but for `select` and `payload`, which each service names."""
 
 SIGNATURES = {
     "parse": ("packets", "base", "batch", "count", "port", "network", "counters"),
     "lookup": ("batch", "count", "buckets", "hot"),
     "select": ("payload", "service", "selection"),
+    "payload": ("payload", "length", "position", "tailroom", "user"),
     "transition": ("packets", "base", "batch", "count", "connections", "services", "targets", "network", "records",
                    "now"),
     "rewrite": ("packets", "base", "batch", "count", "connections", "network", "now"),
@@ -56,8 +61,9 @@ KEPT = 20
 
 
 def key(slot):
-    """Returns the configuration's key for the kernel of a slot: each service names its own select kernel."""
-    return "services: select" if slot == "select" else f"kernels.{slot}"
+    """Returns the configuration's key for the kernel of a slot: each service names its own select and payload kernels."""
+    own = {"select": "services: select", "payload": "services: payload_to_target or payload_to_client"}
+    return own.get(slot, f"kernels.{slot}")
 
 
 def place_of(slot, name):
@@ -123,11 +129,20 @@ def _import_lines(slot, place, name):
     return f"# {jit.stamp(origin)}\n{name} = kernel_at({slot!r}, {located!r})\n"
 
 
-def source(kernels, selects, device, mode="proxy"):
+def _dispatch(slot, name, count, otherwise):
+    """Returns the source of `name`, which asks one of `count` kernels of a slot that are numbered; else it answers so."""
+    arguments = ", ".join(SIGNATURES[slot])
+    lines = [f"@kernel\ndef {name}(number, {arguments}):\n"]
+    for number in range(count):
+        lines.append(f"    if number == {number}:\n        return whole_number({slot}_{number}({arguments}))\n")
+    return "".join(lines) + f"    return {otherwise}\n\n\n"
+
+
+def source(kernels, selects, device, mode="proxy", payloads=()):
     """Returns the source (str) of a loop.
 
-    `kernels`: slot to kernel where it is not the default; `selects`: the select kernels, in the order of their numbers;
-    `device`: "dpdk" or "memory"; `mode`: "proxy", or "forward", which has no slots.
+    `kernels`: slot to kernel where it is not the default; `selects`, `payloads`: the select and the payload kernels, in the
+    order of their numbers; `device`: "dpdk" or "memory"; `mode`: "proxy", or "forward", which has no slots.
     """
     text = (pathlib.Path(__file__).parent / "loop.py").read_text()
     head, _, rest = text.partition(BEGIN)
@@ -139,12 +154,12 @@ def source(kernels, selects, device, mode="proxy"):
     lines = ["from pipeline.compose import kernel_at\n", "from pipeline.kernels.native import whole_number\n", ports]
     for slot in ("lookup", "parse", "rewrite", "transition"):
         lines.append(_import_lines(slot, place_of(slot, kernels.get(slot, SLOTS[slot][0][0])), slot))
-    for number, name in enumerate(selects):
-        lines.append(_import_lines("select", place_of("select", name), f"select_{number}"))
-    lines.append("\n\n@kernel\ndef select(number, payload, service, selection):\n")
-    for number in range(len(selects)):
-        lines.append(f"    if number == {number}:\n        return whole_number(select_{number}(payload, service, selection))\n")
-    lines.append("    return NO_MATCH\n\n\n")
+    for slot, names in (("select", selects), ("payload", payloads)):
+        for number, name in enumerate(names):
+            lines.append(_import_lines(slot, place_of(slot, name), f"{slot}_{number}"))
+    lines.append(f"\n\nPAYLOAD_KERNELS = {len(payloads)}\n\n\n")
+    lines.append(_dispatch("select", "select", len(selects), "NO_MATCH"))
+    lines.append(_dispatch("payload", "show", len(payloads), "length"))
     return head + "".join(lines) + tail
 
 
@@ -187,9 +202,9 @@ def _write(text):
     return path
 
 
-def compose(kernels, selects, device, mode="proxy"):
+def compose(kernels, selects, device, mode="proxy", payloads=()):
     """Returns the `run` of a loop with these kernels (see `source`), not yet compiled. Call it within `compiling`."""
-    path = _write(source(kernels, selects, device, mode))
+    path = _write(source(kernels, selects, device, mode, payloads))
     module = types.ModuleType(f"pipeline_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module

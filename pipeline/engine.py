@@ -17,6 +17,9 @@ EXHAUSTED = {
     "flow_table_full": "the flow table is full, new connections are refused",
     "source_ports_exhausted": "services.source_ports: none is free toward a target, its new connections are refused",
     "held_pool_empty": "engine.held_connections: all are in use, first payload has to be sent again by the clients",
+    "waiting_room_full": "engine.waiting_segments: as many as may wait do (or waiting_per_connection of one connection), "
+                         "out-of-order segments have to be sent again",
+    "edit_log_full": "engine.edits: all are in use, connections whose payload is changed further are reset",
     "no_mbuf": "engine.mbufs: the pool is empty, segments of the engine's own are left out",
     "mbufs_short": "engine.mbufs: few are left, new connections are refused",
     "neighbours_exhausted": "the neighbour table is full, clients of new addresses on-link are refused",
@@ -50,13 +53,14 @@ class Engine:
             self.started = datetime.datetime.now(datetime.timezone.utc)
             self.state, selects = assemble.make_state(settings, device, arena, [port.mac for port in self.ports],
                                                       read_ticks(), self._hertz)
+            payloads = settings.payload_kernels
             kind = type(device).__module__.rpartition(".")[2].removesuffix("_device")
             with compose.compiling(), compiling_aloud(self.say):
-                run = compose.compose(settings.kernels, selects, kind, settings.engine.mode)
+                run = compose.compose(settings.kernels, selects, kind, settings.engine.mode, payloads)
                 try:
                     run(self.state, 0, 0)
                 except NumbaError as error:
-                    raise ConfigurationError(compose.complaint(error, settings.kernels, selects)) from error
+                    raise ConfigurationError(compose.complaint(error, settings.kernels, [*selects, *payloads])) from error
             self.worker = Worker(run, self.state, settings.engine.cores[0], surround)
             self._begun = time.monotonic()
             self.worker.start()

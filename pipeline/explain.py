@@ -7,7 +7,7 @@ def facts(configuration):
     return {
         "valid": True,
         "stats_socket": configuration.engine.stats_socket_path,
-        "held_memory": configuration.engine.held_connections * configuration.engine.held_bytes,
+        "held_memory": configuration.engine.held_connections * configuration.held_stride,
         "ports": [_port(configuration, index) for index in range(len(configuration.ports))],
         "targets": [_target(configuration, target) for target in configuration.targets],
         "services": [_service(configuration, service) for service in configuration.services],
@@ -38,6 +38,7 @@ def _service(configuration, service):
                         for address in configuration.source_addresses(service, configuration.target(identifier))})
     left_out = {str(address): configuration.left_out_ports(service, address) for address in addresses}
     return {"name": service.name, "listen": str(service.listen), "binding": service.binding, "select": service.select,
+            "payload_to_target": service.payload_to_target, "payload_to_client": service.payload_to_client,
             "targets": list(service.targets), "default": service.default, "stray": service.stray,
             "attempts": service.attempts,
             "rules": [{"match": rule.match, "target": rule.target} for rule in service.rules],
@@ -88,6 +89,7 @@ def _engine_lines(configuration, known):
         f"({known['held_memory'] / 2**20:,.0f} MiB)",
         f"  segments before those that they follow: {engine.waiting_places:,} may wait, "
         f"{engine.waiting_per_connection:,} a direction of a connection",
+        *([f"  payload kernels: a log of {engine.edits:,} edits"] if configuration.payload_kernels else []),
         f"  on a signal up to {engine.drain_timeout:g} s to drain; "
         f"at most {engine.reset_rate:,} RSTs a second to strays",
         f"  huge pages: {engine.huge_pages}; statistics at {known['stats_socket']}",
@@ -120,6 +122,8 @@ def _service_lines(service):
     lines = [f"service {service['name']} on {service['listen']}: a connection {bound}, by {service['select']} "
              f"among {', '.join(service['targets'])}"]
     lines += [f"  {rule['match']} goes to {rule['target']}" for rule in service["rules"]]
+    lines += [f"  what {who} send is shown to {service[key]}" for key, who in
+              (("payload_to_target", "clients"), ("payload_to_client", "targets")) if service[key]]
     silent = "gets a RST" if service["default"] == "refuse" else f"goes to {service['default']}"
     if service["binding"] == "delayed":
         lines.append(f"  a client that says too little within first_data {silent}")

@@ -7,8 +7,8 @@ the kernels that the configuration names; as it stands it runs our own kernels o
 from pipeline.kernels.arp import answer_arp, build_requests, neighbours_to_ask
 from pipeline.kernels.build import build
 from pipeline.kernels.clock import read_clock, refill
-from pipeline.kernels.connect import connect, exclude
-from pipeline.kernels.connection import ASK_NOBODY, HOLDS, TIME_WAIT
+from pipeline.kernels.connect import connect, exclude, target_of, tried
+from pipeline.kernels.connection import ASK_NOBODY, CLIENT, HOLDS, TIME_WAIT
 from pipeline.kernels.counters import (
     DROP_DRAINING,
     DROP_MBUFS_SHORT,
@@ -31,7 +31,10 @@ from pipeline.kernels.outbox import dispose, settle
 from pipeline.kernels.refuse import refuse
 from pipeline.kernels.release import release
 from pipeline.kernels.report import report
+from pipeline.kernels.reshape import log_is_full, map_row, write_stream
 from pipeline.kernels.services import NO_MATCH
+from pipeline.kernels.shape_held import copy_held, put_held, settle_held, take_held, take_rewrite
+from pipeline.kernels.shaping import EDIT_BYTES, take_change, take_new
 from pipeline.kernels.split import cut
 from pipeline.kernels.source_ports import lend
 from pipeline.kernels.verify import verify
@@ -54,6 +57,15 @@ def select(number, payload, service, selection):
     if number == 0:
         return select_0(payload, service, selection)
     return NO_MATCH
+
+
+PAYLOAD_KERNELS = 0
+
+
+@kernel
+def show(number, payload, length, position, tailroom, user):
+    """Shows the payload kernel with that number the next bytes of a stream."""
+    return length
 # composed to here
 
 
@@ -66,8 +78,27 @@ OVERSLEEP = 120
 
 # stages from here
 @kernel
-def choose(connections, selection, targets):
+def show_held(state, connection):
+    """A connection is given a target: takes in what select has made of the held bytes, and shows them to the payload kernel.
+
+    Both once, whatever becomes of the target (SPLICE 5.1, 5.3).
+    """
+    connections, shaped, room = state.connections, state.connections.shaped, state.connections.held.stride[0]
+    if tried(connections.cold[connection]) == 0:
+        take_rewrite(connections, connection, state.selection)
+    if PAYLOAD_KERNELS:
+        length = take_held(connections, connection)
+        if length > 0:
+            kernel_number = state.selection.services[connections.cold[connection].service].payload_kernel[CLIENT]
+            changed = show(kernel_number, shaped.after[:room], length, 0, room - length, shaped.user[connection])
+            put_held(connections, connection, changed)
+    settle_held(connections, connection)
+
+
+@kernel
+def choose(state):
     """Has the select kernel of its service answer for every connection in `choices`: what was held so far is shown."""
+    connections, selection, targets = state.connections, state.selection, state.targets
     choices, held = connections.choices, connections.held
     for number in range(choices.filled[0]):
         hot, cold = connections.hot[choices.connection[number]], connections.cold[choices.connection[number]]
@@ -79,9 +110,46 @@ def choose(connections, selection, targets):
         start, length = 0, 0
         if hot.options & HOLDS:
             slot = cold.held
-            start, length = slot * held.limit[0], held.length[slot]
-        choices.answer[number] = select(selection.services[service].select, held.octets[start:start + length], service,
-                                        selection)
+            start, length = slot * held.stride[0], held.length[slot]
+        selection.rewrite[0] = -1
+        payload = held.octets[start:start + length]
+        if tried(cold) > 0:  # what it changes in place now is nobody's
+            copy_held(connections, start, length, selection)
+            payload = selection.scratch[:length]
+        answer = select(selection.services[service].select, payload, service, selection)
+        choices.answer[number] = answer
+        if hot.options & HOLDS and target_of(connections, choices.connection[number], answer, selection, targets) >= 0:
+            show_held(state, choices.connection[number])
+
+
+@kernel
+def show_payload(state, count, now):
+    """Shows every payload kernel what is new in the rows that pass, in order, and logs what it changes (SPLICE 5.1)."""
+    connections, shaped, batch = state.connections, state.connections.shaped, state.batch
+    for row in range(count):
+        while True:
+            length = take_new(state.packets, state.base[0], batch, row, connections)
+            if length == 0:
+                break
+            flow = batch.flow[row]
+            number = state.selection.services[connections.cold[flow >> 1].service].payload_kernel[flow & 1]
+            changed = show(number, shaped.after[:EDIT_BYTES], length, shaped.position[flow], EDIT_BYTES - length,
+                           shaped.user[flow >> 1])
+            if not take_change(connections, flow, length, changed):
+                log_is_full(batch, row, count, connections, state.records, now)
+
+
+@kernel
+def shape(state, count, now):
+    """Has payload kernels see and change what passes; what has grown beyond its mbuf goes on in fresh ones behind it."""
+    packets, base, batch, connections = state.packets, state.base[0], state.batch, state.connections
+    show_payload(state, count, now)
+    for row in range(count):
+        wanted = map_row(packets, base, batch, row, connections)
+        if wanted >= 0:
+            got = allocate(state.device, state.fresh, wanted) if wanted > 0 else 0
+            connections.counters.drops[DROP_NO_MBUF] += wanted - got
+            write_stream(packets, base, batch, row, connections, state.fresh, got)
 
 
 @kernel
@@ -169,7 +237,9 @@ def stages(state, port, count, draining, now):
         open_connections(packets, batch, count, connections, services, network, state.records,
                          refusal(state, draining), now)
         transition(packets, base, batch, count, connections, services, state.targets, network, state.records, now)
-    choose(connections, state.selection, state.targets)
+    if PAYLOAD_KERNELS:
+        shape(state, count, now)
+    choose(state)
     connect(batch, connections, state.selection, state.targets, state.sources, network, state.records, now)
     if count > 0:
         rewrite(packets, base, batch, count, connections, network, now)

@@ -23,7 +23,8 @@ class MemoryEngine:
         self.state, selects = assemble.make_state(configuration, self.network.device, self.network.arena,
                                                   self.macs, 0, 1e9)
         with compose.compiling():
-            self.run = compose.compose(configuration.kernels, selects, "memory", configuration.engine.mode)
+            self.run = compose.compose(configuration.kernels, selects, "memory", configuration.engine.mode,
+                                       configuration.payload_kernels)
             self.run(self.state, 0, 0)
 
     def feed(self, number, mbufs):

@@ -100,6 +100,17 @@ def test_every_select_kernel_is_imported_under_its_number():
     assert "dpdk_device" in made and "memory_device" not in made
 
 
+def test_every_payload_kernel_is_imported_under_its_number():
+    made = compose.source({}, ["round_robin"], "memory", payloads=("mask_digits", "unchanged"))
+    assert "PAYLOAD_KERNELS = 2\n" in made
+    for number, name in enumerate(("mask_digits", "unchanged")):
+        assert (
+            f"import {name} as payload_{number}\n" in made
+            and f"return whole_number(payload_{number}(payload, length, position, tailroom, user))" in made
+        )
+    assert "PAYLOAD_KERNELS = 0\n" in compose.source({}, ["round_robin"], "memory")
+
+
 @pytest.mark.parametrize(
     ("slot", "name", "words"),
     [
@@ -107,6 +118,11 @@ def test_every_select_kernel_is_imported_under_its_number():
             "select",
             "round_robbin",
             ['services: select = "round_robbin"', "round_robin, http_path, http_host, number_modulo"],
+        ),
+        (
+            "payload",
+            "mask",
+            ['services: payload_to_target or payload_to_client = "mask"', "unchanged, mask_digits"],
         ),
         ("lookup", "linear", ['kernels.lookup = "linear"', "bucketed"]),
         ("select", "no.such.module:f", ["no.such.module:f", "cannot be loaded", "No module named 'no'"]),
@@ -127,6 +143,8 @@ def test_a_wrong_signature_is_refused_with_both_side_by_side(user):
     assert (
         "select(payload, service, selection)" in said and "mine(payload, service)" in said and "wrong signature" in said
     )
+    said = refused("payload", f"{user / 'wrong.py'}:mine")
+    assert "payload(payload, length, position, tailroom, user)" in said and "mine(payload, service)" in said
     assert "lookup(batch, count, buckets, hot)" in refused("lookup", "pipeline.kernels.rewrite:rewrite")
 
 

@@ -32,6 +32,8 @@ def selection(rules=(), members=3):
         np.array(kept or [(0, 0, 0)], services.RULE).view(np.recarray),
         np.frombuffer(patterns or b"\0", np.uint8).copy(),
         np.zeros((2, services.MEMORY), np.int64),
+        np.full(1, -1, np.int64),
+        np.zeros(64, np.uint8),
         np.full(2, -1, np.int64),
     )
 

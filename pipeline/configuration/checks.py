@@ -78,7 +78,7 @@ def _engine(configuration):
         yield Fault(("engine", "main_core"), f"is no core of this process; it must be one of {cores}")
     if engine.held_bytes % 64:
         yield Fault(("engine", "held_bytes"), f"must be a multiple of 64, such as {engine.held_bytes // 64 * 64}")
-    held = engine.held_connections * engine.held_bytes
+    held = engine.held_connections * configuration.held_stride
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if held > memory // 2:
         yield Fault(("engine", "held_connections"), f"with held_bytes = {engine.held_bytes} takes {held >> 20} MiB; "
@@ -94,6 +94,8 @@ def _kernels(configuration):
     for slot in configuration.kernels:
         if slot == "select":
             yield Fault(("kernels", slot), "is not set here; each of [[services]] has a select of its own")
+        elif slot == "payload":
+            yield Fault(("kernels", slot), "is not set here; each of [[services]] has payload_to_target and payload_to_client")
         elif slot not in SLOTS:
             yield Fault(("kernels", slot), "is not a known slot" + suggestion(slot, SLOTS))
 

@@ -49,6 +49,7 @@ class Engine(_Section):
     held_bytes: int = whole(16384, 64, 65472, ", a multiple of 64")
     waiting_segments: int = whole(1024, 0, 1 << 20)
     waiting_per_connection: int = whole(64, 0, 4096)
+    edits: int = whole(4096, 1, 1 << 20)
     reset_rate: int = whole(1000, 0, 10_000_000)
     ack_storm: int = whole(32, 2, 250, " (duplicate acknowledgements of a connection in turn, a second)")
 
@@ -172,6 +173,8 @@ class Service(_Section):
     listen: values.ListenEndpoint
     binding: Literal["delayed", "immediate", "simple"] = choice("delayed", "delayed", "immediate", "simple")
     select: values.Select = "round_robin"
+    payload_to_target: values.Payload | None = None
+    payload_to_client: values.Payload | None = None
     targets: tuple[values.TargetId, ...] = Field(min_length=1, description="a list of one or more ids of [[targets]]")
     attempts: int = whole(3, 1, 3)
     default: values.Name = REFUSE
@@ -184,6 +187,11 @@ class Service(_Section):
     def default_target(self):
         """Id (str) of the target for a payload that matches nothing, or None where that is refused."""
         return None if self.default == REFUSE else self.default
+
+    @property
+    def payloads(self):
+        """The payload kernels (str or None) for what clients send and for what targets send."""
+        return self.payload_to_target, self.payload_to_client
 
     @property
     def ordered_rules(self):
@@ -229,6 +237,16 @@ class Configuration(_Section):
     targets: tuple[Target, ...] = Field((), description="one or more [[targets]] tables")
     services: tuple[Service, ...] = Field((), description="one or more [[services]] tables")
     bed: Bed | None = Field(None, description="a table [bed]")
+
+    @property
+    def payload_kernels(self):
+        """The names of all payload kernels (tuple of str), in the order of their numbers."""
+        return tuple(dict.fromkeys(name for service in self.services for name in service.payloads if name is not None))
+
+    @property
+    def held_stride(self):
+        """Bytes (int) that there are for the held bytes of a connection: payload kernels may make four of each."""
+        return self.engine.held_bytes * (4 if self.payload_kernels else 1)
 
     def target(self, identifier):
         """Returns the Target with that id; raises KeyError where there is none."""

@@ -14,6 +14,8 @@ from pydantic import Field, PlainSerializer, PlainValidator
 
 SELECTS = ("round_robin", "http_path", "http_host", "number_modulo")
 """Short names of our own select kernels."""
+PAYLOADS = ("unchanged", "mask_digits")
+"""Short names of our own payload kernels."""
 REFUSE = "refuse"
 """The `default` of a service that answers a payload without a match by a RST."""
 
@@ -39,6 +41,8 @@ _DEVICE_IS = ('DPDK devargs such as "net_af_packet0,iface=eth1", a PCI address s
 _KERNEL_IS = 'the name of one of our kernels, "package.module:function" or "file.py:function"'
 _SELECT_IS = ("one of " + ", ".join(f'"{name}"' for name in SELECTS)
               + ', or a kernel of your own as "package.module:function" or "file.py:function"')
+_PAYLOAD_IS = ("one of " + ", ".join(f'"{name}"' for name in PAYLOADS)
+               + ', or a kernel of your own as "package.module:function" or "file.py:function"')
 _SOURCE_PORTS_IS = "[lowest, highest], two port numbers from 1 to 65535"
 _SOCKET_IS = "an absolute path of at most 107 bytes"
 
@@ -203,10 +207,19 @@ def _python_file(place, function, info):
 
 
 def _select(value, info):
-    _require(isinstance(value, str), _SELECT_IS)
-    if ":" not in value and value not in SELECTS:
-        near = difflib.get_close_matches(value, SELECTS, 1, 0.6)
-        raise ValueError(f'must be {_SELECT_IS}' + (f'; did you mean "{near[0]}"?' if near else ""))
+    return _one_of(value, info, SELECTS, _SELECT_IS)
+
+
+def _payload(value, info):
+    return None if value is None else _one_of(value, info, PAYLOADS, _PAYLOAD_IS)
+
+
+def _one_of(value, info, names, right):
+    """Returns the name or place of a kernel of a service's own."""
+    _require(isinstance(value, str), right)
+    if ":" not in value and value not in names:
+        near = difflib.get_close_matches(value, names, 1, 0.6)
+        raise ValueError(f'must be {right}' + (f'; did you mean "{near[0]}"?' if near else ""))
     return _kernel(value, info)
 
 
@@ -254,6 +267,7 @@ LinuxInterface = _kind(str, lambda value: _text(value, _INTERFACE, _LINUX_INTERF
 Device = _kind(str, _device, _DEVICE_IS)
 Kernel = _kind(str, _kernel, _KERNEL_IS)
 Select = _kind(str, _select, _SELECT_IS)
+Payload = _kind(str, _payload, _PAYLOAD_IS)
 Match = _kind(str, _match, "a path prefix or a host name")
 SocketPath = _kind(str, _socket_path, _SOCKET_IS)
 SourcePorts = Annotated[PortRange, PlainValidator(_source_ports), PlainSerializer(list),

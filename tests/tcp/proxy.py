@@ -46,12 +46,13 @@ SIMPLE, CALM = 7003, 7004
 """A service in mode `simple`, a or b in turn; one of a and b with the fall-back b for clients that do not say enough."""
 
 
-def configuration_text(timeouts, engine, faults=None):
-    """Returns the tests' configuration (TOML); the arguments are dicts of what differs from the usual, and of the faults of
-    the clients' port."""
+def configuration_text(timeouts, engine, faults=None, services=()):
+    """Returns the tests' configuration (TOML); the arguments are dicts of what differs from the usual, of the faults of the
+    clients' port, and of further services."""
     engine = {"held_bytes": HELD_BYTES, "held_connections": 64, "connections": 256, "burst": 64, "idle": '"spin"',
               "records": 4096, **engine}
     services = [
+        *services,
         {"name": '"turns"', "listen": f'"{SERVICE}:{TURNS}"', "targets": '["a", "b", "c"]'},
         {"name": '"path"', "listen": f'"{SERVICE}:{PATH}"', "targets": '["a", "b", "c"]', "select": '"http_path"',
          "rules": RULES, "default": '"c"'},
@@ -78,27 +79,28 @@ def configuration_text(timeouts, engine, faults=None):
 
 
 @functools.lru_cache(maxsize=None)
-def composed(selects):
-    """Returns the loop with these select kernels, compiled once for all tests."""
+def composed(selects, payloads=()):
+    """Returns the loop with these select and payload kernels, compiled once for all tests."""
     with compose.compiling():
-        return compose.compose({}, list(selects), "memory")
+        return compose.compose({}, list(selects), "memory", payloads=payloads)
 
 
 class Proxy:
     """A worker on virtual time, `now` microseconds since its start.
 
-    `mbufs` and `ring_size` are those of its memory ports; then `timeouts` (dict), `faults` of the clients' port (dict), and
-    keys of `[engine]`.
+    `mbufs` and `ring_size` are those of its memory ports; then `timeouts` (dict), `faults` of the clients' port (dict), further
+    `services` (dicts), and keys of `[engine]`.
     """
 
-    def __init__(self, mbufs=2048, timeouts=None, ring_size=1024, faults=None, **engine):
-        self.configuration = configuration.parse(configuration_text(timeouts or {}, engine, faults), "the tests' configuration")
+    def __init__(self, mbufs=2048, timeouts=None, ring_size=1024, faults=None, services=(), **engine):
+        self.configuration = configuration.parse(configuration_text(timeouts or {}, engine, faults, services),
+                                                 "the tests' configuration")
         self.network = MemoryNetwork(2, mbufs, ring_size)
         self.state, selects = assemble.make_state(self.configuration, self.network.device, self.network.arena,
                                                   [int(mac.replace(":", ""), 16) for mac in MACS], 0, 1e9)
         self.state.connections.secret[:] = 0x01234567, 0x89ABCDEF
         self.state.network.announced[0] = ANNOUNCEMENTS
-        self._run = composed(tuple(selects))
+        self._run = composed(tuple(selects), self.configuration.payload_kernels)
         self.sources_at_start = free_sources(self.state)
         self.now = SECOND
         self.received = collections.defaultdict(collections.deque)

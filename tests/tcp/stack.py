@@ -1,4 +1,6 @@
 """A small TCP of the tests' own, for both ends of a connection over a network that loses and doubles segments."""
+from tcp.proxy import signed
+
 MOST = 400
 RETRY = 200_000
 """Octets a segment, and microseconds until what is not acknowledged is sent again."""
@@ -57,7 +59,7 @@ class Stack:
         if self.end.other_isn is None:
             return
         if "A" in segment.flags:
-            self.acknowledged = max(self.acknowledged, (segment.ack - self.end.isn) % 2**32)
+            self.acknowledged = max(self.acknowledged, signed(segment.ack - self.end.isn))
             self.sent, self.window = max(self.sent, self.acknowledged), segment.window
         at = (segment.seq - self.end.other_isn) % 2**32 - 1 + ("S" in segment.flags)
         if "F" in segment.flags:

@@ -1,0 +1,192 @@
+"""Shaping: payload kernels see every byte of a direction once and in order, and may change it (SPLICE 5.1). The slot `payload`.
+
+`kernel(payload, length, position, tailroom, user) -> length`: `payload` (uint8, 1-D) has `length` new bytes and `tailroom`
+more behind them to grow into; `position` is the number of the first of them in the stream, from 0; `user` (int64
+[USER_CELLS]) belongs to the connection, both directions share it, and starts as zeros. The answer is how many bytes there
+are then, 0 to `length` + `tailroom`; any other leaves all as it was, counted. Where the stream is cut is the network's.
+"""
+from typing import NamedTuple
+
+import numpy as np
+from numpy import int64
+
+from .batch import DROP, FORWARD, KIND_TCP
+from .connection import CLIENT, FIN_SEEN, SHAPED, SPECIAL, TARGET
+from .copying import copy_payload
+from .counters import DROP_UNEXPECTED_SEGMENT, NOTICE_PAYLOAD_KERNEL_ERRORS, UNEXPECTED
+from .edits import EDIT_BYTES, Edits, add_edit, allocate_edits, forget_edits, to_sender
+from .headers import FIN, RST
+from .jit import kernel
+from .native import record_at
+from .sequence import distance, wrap
+from .waiting_room import wait
+
+USER_CELLS = 8
+SHOWN_AT_ONCE = 2048
+"""Bytes that a kernel is shown at once; it may make EDIT_BYTES of them."""
+STREAM_BYTES = 60_000
+"""Room for what a segment becomes; what is beyond is left to a retransmission."""
+NOT_BEGUN = -1
+WINDOW = 1 << 16
+"""The widest window without scaling: what lies further from the receiver's last acknowledgement moves no number of ours.
+Anchored there, and not at `next`, so that corrupt segments cannot walk it away in steps."""
+
+
+class Shaped(NamedTuple):
+    """What shaped connections have beside the others; int64 where nothing else is said. A flow is connection * 2 + side."""
+
+    edits: Edits
+    seen: np.ndarray         # [flows] the sender's number behind the last byte that was shown
+    position: np.ndarray     # [flows] how many bytes were shown, or NOT_BEGUN
+    grown: np.ndarray        # [flows] by how much the log has lengthened the stream
+    told_ack: np.ndarray     # [flows] acknowledgement (in the other side's numbers, NOT_BEGUN before the first one) and
+    told_window: np.ndarray  # [flows] window, unscaled, of this side's last segment that passed
+    user: np.ndarray         # [connections, USER_CELLS]
+    before: np.ndarray       # uint8: bytes as they came
+    after: np.ndarray        # uint8: as a kernel has left them
+    stream: np.ndarray       # uint8 [STREAM_BYTES] what a segment becomes
+    part: np.ndarray         # [4] of `stream`: start, end, whether that is all, the first byte's number as the receiver counts
+
+
+def allocate_shaped(edits, connections, held_bytes):
+    """Returns `Shaped` for that many connections and a log of `edits` edits."""
+    columns = [np.zeros(2 * connections, np.int64) for _ in range(5)]
+    return Shaped(allocate_edits(edits, connections), *columns, np.zeros((connections, USER_CELLS), np.int64),
+                  np.zeros(max(held_bytes, EDIT_BYTES), np.uint8), np.zeros(max(held_bytes, EDIT_BYTES), np.uint8),
+                  np.zeros(STREAM_BYTES, np.uint8), np.zeros(4, np.int64))
+
+
+@kernel
+def begin_shaping(connections, connection, service):
+    """Marks a new connection whose service has payload kernels."""
+    hot, cold, shaped = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.shaped
+    for side in range(2):
+        if service.payload_kernel[side] < 0:
+            continue
+        hot.options |= SPECIAL
+        cold.special |= SHAPED << side
+    if hot.options & SPECIAL == 0:
+        return
+    for flow in range(connection * 2, connection * 2 + 2):
+        shaped.position[flow], shaped.told_ack[flow], shaped.grown[flow] = NOT_BEGUN, NOT_BEGUN, 0
+    for cell in range(USER_CELLS):
+        shaped.user[connection, cell] = 0
+
+
+@kernel
+def is_shaped(connections, flow):
+    """Says whether what a flow brings is shown to a payload kernel."""
+    hot, cold = record_at(connections.hot, flow >> 1), record_at(connections.cold, flow >> 1)
+    return hot.options & SPECIAL != 0 and cold.special & (SHAPED << (flow & 1)) != 0
+
+
+@kernel
+def sender_number(connections, flow, number):
+    """Returns `number`, as the receiver of a flow counts, as its sender counts (SPLICE 5.2)."""
+    shift = int64(record_at(connections.hot, flow >> 1).shift[flow & 1])
+    if is_shaped(connections, flow):
+        return to_sender(connections.shaped.edits, flow, shift, number, False)
+    return wrap(number - shift)
+
+
+@kernel
+def acknowledged(connections, flow):
+    """Returns the last acknowledgement that the receiver of a flow has sent, as the sender of the flow counts."""
+    return sender_number(connections, flow, int64(record_at(connections.hot, flow >> 1).acked[1 - (flow & 1)]))
+
+
+@kernel
+def widest(hot, side):
+    """Returns the widest window, in bytes, that a side may have been given by the other (RFC 7323, section 2)."""
+    return WINDOW << (int64(hot.scales) >> 4 if side == CLIENT else int64(hot.scales) & 0x0F)
+
+
+@kernel
+def is_next(batch, row, connections, flow, tick):
+    """Says whether a payload kernel can be shown what a segment of a shaped side brings; else it waits, or is dropped.
+
+    Nothing that was not shown may pass: what lies beyond the window or behind a FIN is dropped.
+    """
+    hot, shaped, side = record_at(connections.hot, flow >> 1), connections.shaped, flow & 1
+    following = int64(hot.next[side])
+    stop = wrap(batch.seq[row] + batch.payload_length[row] + int64(batch.control[row] & FIN))
+    if stop == batch.seq[row] or distance(stop, following) <= 0:
+        return True
+    if hot.closing & (FIN_SEEN << side) or distance(stop, acknowledged(connections, flow)) > widest(hot, side):
+        batch.verdict[row] = DROP
+        connections.counters.drops[DROP_UNEXPECTED_SEGMENT] += 1
+        connections.counters.events[side, UNEXPECTED] += 1
+        return False
+    if distance(batch.seq[row], following) > 0:
+        wait(batch, row, connections, flow, tick)
+        return False
+    if shaped.position[flow] == NOT_BEGUN:
+        shaped.position[flow], shaped.seen[flow] = 0, following
+    return True
+
+
+@kernel
+def take_new(packets, base, batch, row, connections):
+    """Copies what is new in a row that passes to `before` and `after`; returns how many bytes, 0 if there is nothing new."""
+    flow, shaped = batch.flow[row], connections.shaped
+    if batch.verdict[row] != FORWARD or batch.kind[row] != KIND_TCP or batch.control[row] & RST:
+        return 0
+    if batch.payload_length[row] == 0 or not is_shaped(connections, flow):
+        return 0
+    new = distance(wrap(batch.seq[row] + batch.payload_length[row]), shaped.seen[flow])
+    if new <= 0:
+        return 0
+    length = min(new, SHOWN_AT_ONCE)
+    copy_payload(packets, base, batch.mbuf[row], batch.payload[row], batch.payload_length[row] - new, length, shaped.before, 0)
+    for number in range(length):
+        shaped.after[number] = shaped.before[number]
+    return length
+
+
+@kernel
+def same_ends(shaped, length, changed):
+    """Returns how many bytes `before` and `after` have in common at their starts and at their ends.
+
+    Of `before` at least one is left over where anything has changed.
+    """
+    least, head, tail = min(length, changed), 0, 0
+    while head < least and shaped.before[head] == shaped.after[head]:
+        head += 1
+    while tail < least - head and shaped.before[length - 1 - tail] == shaped.after[changed - 1 - tail]:
+        tail += 1
+    if head + tail == length and changed > length:
+        head, tail = (head - 1, tail) if head > 0 else (head, tail - 1)
+    return head, tail
+
+
+@kernel
+def take_change(connections, flow, length, changed):
+    """Notes that a kernel has seen the `length` bytes in `before` and made the `changed` bytes in `after` of them.
+
+    Returns whether there was room in the log.
+    """
+    hot, shaped, side = record_at(connections.hot, flow >> 1), connections.shaped, flow & 1
+    first, shift = shaped.seen[flow], int64(hot.shift[side])
+    shaped.seen[flow] = wrap(first + length)
+    shaped.position[flow] += length
+    if changed < 0 or changed > EDIT_BYTES:
+        connections.counters.notices[NOTICE_PAYLOAD_KERNEL_ERRORS] += 1
+        return True
+    head, tail = same_ends(shaped, length, changed)
+    if head == length and changed == length:
+        return True
+    old, new = length - head - tail, changed - head - tail
+    if not add_edit(shaped.edits, flow, shift, wrap(first + head), old, shaped.after, head, new):
+        return False
+    hot.shift[side] = wrap(shift + new - old)
+    shaped.grown[flow] += new - old
+    return True
+
+
+@kernel
+def end_shaping(connections, connection):
+    """Gives back what an ended connection has in the log; its shift toward the client is again what the handshakes made it."""
+    hot, shaped = record_at(connections.hot, connection), connections.shaped
+    for flow in range(connection * 2, connection * 2 + 2):
+        forget_edits(shaped.edits, flow, 0, True)
+    hot.shift[TARGET] = wrap(int64(hot.shift[TARGET]) - shaped.grown[connection * 2 + TARGET])

@@ -1,0 +1,37 @@
+"""Services for `tcp.proxy.Proxy` with the payload kernels, and the rewriting select kernels, of `peers.payload_kernels`."""
+import pathlib
+
+from peers import payload_kernels
+from tcp.proxy import SERVICE
+
+PAIRS = [("everything", "everything"), ("swell", None), (None, "swell"), ("delete_digits", "delete_digits"),
+         ("number_up", "number_down"), ("announce", "announce"), ("swallow", "swallow"), ("overreach", "overreach"),
+         (None, "everything")]
+"""Kernels toward the target and toward the client, of services on ports from FIRST_PORT on."""
+FIRST_PORT = 7100
+SELECTS = ("rename", "cut_short", "shout", "too_much")
+"""Select kernels that rewrite, of services on ports from SELECT_PORT on; the last one's payload goes to `swell` as well."""
+SELECT_PORT = 7400
+PLACE = pathlib.Path(payload_kernels.__file__).resolve()
+
+
+def port_of(pair, immediate=False):
+    """Returns the port of the service with these kernels; `immediate`: bound to target `a` at its SYN."""
+    return FIRST_PORT + PAIRS.index(pair) + (100 if immediate else 0)
+
+
+def services():
+    """Returns further services for `tcp.proxy.Proxy`: each pair with delayed and with immediate binding."""
+    rows = []
+    for pair in PAIRS:
+        for immediate in (False, True):
+            number = port_of(pair, immediate)
+            row = {"name": f'"payload{number}"', "listen": f'"{SERVICE}:{number}"', "targets": '["a"]'}
+            keys = zip(("payload_to_target", "payload_to_client"), pair, strict=True)
+            row.update((key, f'"{PLACE}:{name}"') for key, name in keys if name)
+            rows.append(row | ({"binding": '"immediate"'} if immediate else {}))
+    for place, select in enumerate((*SELECTS, "rename")):
+        row = {"name": f'"select{place}"', "listen": f'"{SERVICE}:{SELECT_PORT + place}"', "targets": '["a", "b"]',
+               "select": f'"{PLACE}:{select}"'}
+        rows.append(row | ({"payload_to_target": f'"{PLACE}:swell"'} if place == len(SELECTS) else {}))
+    return tuple(rows)
