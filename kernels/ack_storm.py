@@ -13,6 +13,8 @@ from .native import record_at
 from .tcp_options import TIMESTAMPS_LENGTH
 
 TICKS_A_SECOND = 100
+SPREAD = 0x9E3779B1
+"""2**32 over the golden ratio: spreads small differences over all bits."""
 
 
 @kernel
@@ -25,23 +27,24 @@ def is_duplicate(batch, row, hot, side):
 
 
 @kernel
-def progress_of(hot):
-    """Returns 16 bits that change when either side sends or acknowledges something new."""
-    total = int64(hot.next[CLIENT]) + 3 * int64(hot.next[TARGET]) + 5 * int64(hot.acked[CLIENT]) + 7 * int64(hot.acked[TARGET])
-    return (total ^ (total >> 16)) & 0xFFFF
+def digest(hot, window):
+    """Returns 8 bits that change, but for once in 256 times, with a side's window and with what both have sent and acknowledged."""
+    total = (int64(hot.next[CLIENT]) + 3 * int64(hot.next[TARGET]) + 5 * int64(hot.acked[CLIENT]) + 7 * int64(hot.acked[TARGET])
+             + 11 * window)
+    return ((total * SPREAD) >> 24) & 0xFF
 
 
 @kernel
-def is_storm(hot, cold, side, most, tick):
+def is_storm(hot, cold, side, window, most, tick):
     """Counts a duplicate of `side` if the last one was the other's; says whether there were more than `most` this second.
 
-    Progress, or another second, starts the count anew.
+    Progress, another window or another second start the count anew.
     """
-    second, progress = (tick // TICKS_A_SECOND) & 0x7F, progress_of(hot)
+    second, known = (tick // TICKS_A_SECOND) & 0x7F, digest(hot, window)
     last = int64(cold.last_duplicate)
     cold.last_duplicate = (second << 1) | side
-    if last >> 1 != second or progress != int64(cold.progress):
-        cold.duplicates, cold.progress = 0, progress
+    if last >> 1 != second or known != int64(cold.known[side]):
+        cold.duplicates, cold.known[side] = 0, known
         return False
     if last & 1 != side:
         cold.duplicates = min(int64(cold.duplicates) + 1, 0xFF)
@@ -54,4 +57,4 @@ def cuts_storm(batch, row, connections, connection, side, tick):
     hot = record_at(connections.hot, connection)
     if not is_duplicate(batch, row, hot, side):
         return False
-    return is_storm(hot, record_at(connections.cold, connection), side, connections.budget[4], tick)
+    return is_storm(hot, record_at(connections.cold, connection), side, batch.window[row], connections.budget[4], tick)

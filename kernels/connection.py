@@ -76,7 +76,7 @@ COLD = np.dtype([
     ("held", "u4"),                               # slot of the held bytes, or NO_HELD
     ("source", "u4"),                             # entry taken from the target's pool of source ports
     ("mss", "u2", (2,)), ("window", "u2", (1,)),  # each side's MSS; the client's last window, as on the wire, where it is kept
-    ("progress", "u2"),                           # bits of both sides' numbers at the last duplicate acknowledgement
+    ("known", "u1", (2,)),                        # bits of what each side's last duplicate acknowledgement has told
     ("agreed", "u1"), ("tries", "u1"),            # PROMISED_* to the client; retransmissions so far
     ("special", "u2"),                            # DECLINED and the other bits of what is not as usual
     ("stamps", "u4", (2,)),                       # TSval of each side's last segment before they were spliced

@@ -142,7 +142,8 @@ def fill(packets, batch, row, connections, connection, service, offer, mss, bind
         hot.options |= SCALED if binding != SIMPLE else 0
         hot.scales = batch.scale[row]
     cold.mss[CLIENT] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
-    cold.mss[TARGET], cold.window[CLIENT], cold.progress = mss, batch.window[row], 0
+    cold.mss[TARGET], cold.window[CLIENT] = mss, batch.window[row]
+    cold.known[CLIENT], cold.known[TARGET] = 0, 0
     cold.wraps[CLIENT], cold.wraps[TARGET] = 0, 0
     cold.duplicates, cold.last_duplicate = 0, 0
     cold.failed[0], cold.failed[1] = NO_TARGET, NO_TARGET

@@ -211,7 +211,8 @@ def make_connections(configuration):
                                                    len(configuration.ports)),
         touched=connection.allocate_listed(ORDERS), releases=connection.allocate_listed(ORDERS),
         timeouts=_column([0] + [ticks[name] for name in connection.STATES[1:]]),
-        budget=_column([engine.reset_rate, engine.reset_rate, 0, -1, engine.ack_storm]), secret=_column(secrets.randbits(32) for _ in range(2)),
+        budget=_column([engine.reset_rate, engine.reset_rate, 0, -1, engine.ack_storm]),
+        secret=_column(secrets.randbits(32) for _ in range(2)),
         lingering=np.full((connection.LINGERING, 2), -1, np.int64), counters=counted)
 
 
@@ -251,7 +252,8 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz):
         records=records.allocate_records(engine.detailed_records, engine.connections, engine.records),
         outbox=outbox.allocate_outbox(len(macs), OUTBOX), requests=connection.allocate_listed(ORDERS // 4),
         expired=np.zeros(TIMERS_A_PASS, np.int64), fresh=np.zeros(OUTBOX, np.int64),
-        reserve=_column([sum(port.txd for port in configuration.ports), -1, 0]), burst=_column([engine.burst]), faults=make_faults(configuration))
+        reserve=_column([sum(port.txd for port in configuration.ports), -1, 0]), burst=_column([engine.burst]),
+        faults=make_faults(configuration))
     return state, kernels
 
 
