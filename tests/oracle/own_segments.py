@@ -1,0 +1,317 @@
+"""What the proxy may send of its own, and with which numbers (SPLICE 1.2 to 1.4, 2, 3.1, 4.1, 4.2)."""
+from .ends import (
+    CLIENT,
+    CONNECTING,
+    FIRST_DATA,
+    NO,
+    SACK,
+    SCALING,
+    STAMPS,
+    SYN_RECEIVED,
+    TARGET,
+    YES,
+    End,
+    Fault,
+)
+from .services import HELD, TIMEOUTS
+from .wire import ACK, FIN, MASK, PSH, RST, SYN, options_of, signed
+
+MSS, SCALE, SACK_PERMITTED, SACK_BLOCKS, TIMESTAMPS = 2, 3, 4, 5, 8
+HIGHEST_SCALE = 14
+LEAST_MSS, MOST_MSS = 88, 1460
+FIRST_DATA_TIME = round(TIMEOUTS["first_data"] * 1_000_000)
+
+
+def require(condition, rule, *shown):
+    """Raises Fault with the rule that was broken."""
+    if not condition:
+        raise Fault(f"{rule} {' '.join(str(each) for each in shown)}".rstrip())
+
+
+CLOCK = [False]
+"""Whether time has just passed, so that what is owned may be sent again."""
+KNOWN = dict.fromkeys(("learned_for_one_service", "ack_goes_back", "held_beyond_window", "window_of_challenge", "rst_inside",
+                       "after_fin", "challenge_goes_back", "segment_to_new_target"), 0)
+"""Faults of the engine that are told of and not yet mended: name of a rule -> how often it was broken."""
+
+
+def known(name, rule=None, *shown):
+    """Counts a fault that is known, and returns True; else raises it, or, where there is no `rule`, returns False."""
+    if name not in KNOWN and rule:
+        raise Fault(f"{rule} {' '.join(str(each) for each in shown)} ({name})")
+    if name in KNOWN:
+        KNOWN[name] += 1
+    return name in KNOWN
+
+
+def agreed_options(came):
+    """Returns what a SYN or SYN-ACK carries: bits, MSS, scale, TSval and TSecr."""
+    options = options_of(came.options)
+    require(options is not None, "options are well formed")
+    values = dict(options)
+    require(len(values) == len(options), "no option stands twice")
+    require(not values.keys() - {MSS, SCALE, SACK_PERMITTED, TIMESTAMPS}, "rule 2.2: no unknown option is agreed to")
+    bits = (SACK * (SACK_PERMITTED in values) | SCALING * (SCALE in values) | STAMPS * (TIMESTAMPS in values))
+    stamps = values.get(TIMESTAMPS, bytes(8))
+    return (bits, int.from_bytes(values.get(MSS, b"\0\0")), int.from_bytes(values.get(SCALE, b"\0")),
+            (int.from_bytes(stamps[:4]), int.from_bytes(stamps[4:])))
+
+
+def sent(connection, side, came, now, dice):
+    """Checks a frame of the proxy's own toward an end; what it owed is paid. Returns what it was."""
+    require(came.sane and came.tos & 3 == 0 and came.ttl > 1, "headers of the proxy's own are right")
+    control = came.control
+    if control & RST:
+        return _reset(connection, side, came, now)
+    if control & SYN:
+        return _syn_ack(connection, came, now) if side == CLIENT else _syn(connection, came, now, dice)
+    require(control & ACK, "every other segment acknowledges (RFC 9293, 3.10.4)")
+    _stamped(connection, side, came, now)
+    if side == TARGET:
+        return _to_target(connection, came)
+    require(not came.payload, "nothing is forged: the proxy has no payload for a client")
+    return _fin(connection, came) if control & FIN else _acknowledgement(connection, came)
+
+
+def pay(connection, *names):
+    """Takes the first of these off what the proxy owes, or finds that it may send it; else it is a fault."""
+    for name in names:
+        if name in connection.owes:
+            del connection.owes[name]
+            connection.may.add(name)   # it may be sent once for each cause, and causes may be one burst apart
+            return name
+    for name in names:
+        if name in connection.may or name == "repeat" and CLOCK[0]:
+            return name
+    raise Fault(f"nothing is sent without cause: none of {names} is owed or permitted")
+
+
+def _place(connection, side, came):
+    """Returns position and acknowledged position that a frame toward `side` shows."""
+    first, second = connection.seen[1 - side], connection.ends[side].isn
+    require(first is not None, "an end that has not been named gets nothing")
+    return signed(came.seq - first & MASK), signed(came.ack - second & MASK)
+
+
+def _near(number, position):
+    """Returns the position nearest to `position` that is the same modulo 2**32 as `number`."""
+    return position + signed(number - position & MASK)
+
+
+def _stamped(connection, side, came, now):
+    """Timestamps of the proxy's own segments (SPLICE 2.4; RFC 7323, section 3.2)."""
+    options = options_of(came.options)
+    require(options is not None and all(kind == TIMESTAMPS for kind, _ in options), "only timestamps stand in an ACK")
+    agreed = connection.agreed & STAMPS if side == CLIENT else connection.accepted & STAMPS
+    require(bool(options) == bool(agreed), "rule 2.5: timestamps stand in each segment where they were agreed, or in none")
+    if agreed:
+        value, echoed = int.from_bytes(options[0][1][:4]), int.from_bytes(options[0][1][4:])
+        if side == CLIENT:
+            _clock(connection, value, now)
+            _of_clock(connection.ends[CLIENT], echoed, now, "rule 2.4: TSecr is a TSval of the client's")
+        else:
+            _of_clock(connection.ends[CLIENT], value, now, "rule 2.4: P's segments carry a TSval of the client's")
+            _of_clock(connection.ends[TARGET], echoed, now, "rule 2.4: TSecr is a TSval of the target's")
+
+
+def _of_clock(end, value, now, rule):
+    """A timestamp that an end has shown since its SYN."""
+    shown = signed(value - end.stamp_start & MASK)
+    require(end.first_stamp <= shown <= now // 1000, rule, shown, now // 1000)
+
+
+def _clock(connection, value, now):
+    """The proxy's TSval toward the client: milliseconds, for the whole connection."""
+    before, at = connection.proxy_stamp
+    passed = signed(value - before & MASK)
+    require(abs(passed - (now - at) / 1000) <= 2, "rule 2.4: TSval is a clock of milliseconds", passed, now - at)
+    connection.proxy_stamp = value, now
+
+
+def _syn_ack(connection, came, now):
+    require(came.control & ~0xC0 == SYN | ACK and not came.payload, "a SYN-ACK is nothing else")
+    pay(connection, "syn_ack", *(("repeat",) if connection.states >> SYN_RECEIVED & 1 else ()))
+    client, service = connection.ends[CLIENT], connection.service
+    require(came.ack == client.isn + 1 & MASK, "rule 2.2: data in a SYN is ignored, the SYN is acknowledged")
+    require(0 < came.window <= HELD, "rule 1.3: the window is not zero and at most what is held", came.window)
+    bits, mss, scale, stamps = agreed_options(came)
+    require(LEAST_MSS <= mss <= MOST_MSS, "rule 2.6: the MSS fits the path", mss)
+    if connection.seen[TARGET] is None:
+        if connection.above is not None:
+            require(signed(came.seq - connection.above & MASK) > 0, "rule 4.4: the new number lies above the old ones")
+        connection.seen[TARGET] = came.seq
+        connection.agreed, connection.proxy_scale, connection.proxy_stamp = bits, scale, (stamps[0], now)
+        client.scale = connection.client_scale if bits & SCALING else 0
+        client.limit, client.mss, client.recent = 1 + came.window, mss, stamps[0]
+        require(bits & ~connection.offer == 0, "rule 2.1: nothing is agreed to that the client did not offer")
+        require(bits & connection.declined == 0, "rule 2.1: nothing is promised that a target of the group has declined")
+        if bits & connection.declined_shared:
+            known("learned_for_one_service", "rule 2.1: what a target declined is known for each group that it is in", bits)
+        if connection.declined_shared == 0:
+            require(bits == connection.offer, "nothing is stripped that no target has declined", bits, connection.offer)
+    require(came.seq == connection.seen[TARGET], "the SYN-ACK keeps its number")
+    require(bits == connection.agreed and scale == connection.proxy_scale <= HIGHEST_SCALE, "it keeps its options")
+    if bits & STAMPS:
+        _of_clock(client, stamps[1], now, "TSecr of the SYN-ACK is the SYN's TSval")
+        _clock(connection, stamps[0], now)
+    connection.due = None
+    return service.name
+
+
+def _fall_back(connection, now):
+    """A client that has not said enough in time gets the service's default target, where it has one (issue 3, part 2)."""
+    if connection.service.default and now >= connection.entered + FIRST_DATA_TIME - 20_000:
+        connection.states, connection.entered, connection.active = 1 << CONNECTING, now, now
+        connection.tried = {connection.service.default}
+        connection.fell_back = True
+
+
+def _syn(connection, came, now, dice):
+    require(came.control & ~0xC0 == SYN and not came.payload and came.ack == 0, "a SYN is nothing else")
+    if connection.states == 1 << FIRST_DATA and CLOCK[0]:
+        _fall_back(connection, now)
+    connecting = connection.states >> CONNECTING & 1
+    pay(connection, "syn", "refusal", *(("repeat",) if connecting else ()))
+    bits, mss, scale, stamps = agreed_options(came)
+    client = connection.ends[CLIENT]
+    require(bits == connection.agreed, "rule 2.1: the target is offered exactly what was promised", bits, connection.agreed)
+    require(scale == (connection.client_scale if bits & SCALING else 0), "the client's window scale goes to the target")
+    require(LEAST_MSS - 12 <= mss <= client.takes, "the target is told no larger MSS than the client's", mss)
+    if bits & STAMPS:
+        require(stamps[0] == client.stamp_start + client.first_stamp & MASK, "rule 2.4: the SYN carries the lowest TSval", stamps)
+    require(came.window <= 0xFFFF, "a window is not scaled on a SYN")
+    if connection.local != came.source or connection.target.place != came.destination:
+        matching = [target for target in connection.service.targets if target.place == came.destination]
+        require(matching, "a target of the service is chosen")
+        tried = connection.tried if connection.ends[TARGET] is None else None
+        require(not tried or matching[0] in tried, "the target is the one that the octets name", matching[0].name)
+        require(connection.ends[TARGET] is None or not connection.bound, "rule 3.1: no other target after the first held octet")
+        connection.target, connection.local = matching[0], came.source
+        target = connection.ends[TARGET] = End(came.destination, dice.randrange(1 << 32))
+        connection.seen[CLIENT] = came.seq
+        connection.accepted = bits & matching[0].accepts
+        target.mss, target.recent, target.limit = mss, stamps[0], 1 + came.window
+        target.takes = dice.choice((1460, 1400, 536, 536, 300, 100))
+        target.stamp_start = dice.choice((-3000, 0, dice.randrange(1 << 32))) & MASK
+        target.first_stamp = now // 1000
+        target.window = dice.choice((8192, 65535, 2048, 2048, 1024, 300))
+        target.scale = matching[0].scale if connection.accepted & SCALING else 0
+        connection.entered = connection.active = now
+        require(came.seq == client.isn, "rule 1.1: the client's numbers pass unchanged", came.seq, client.isn)
+    require(came.seq == connection.seen[CLIENT], "the SYN keeps its number")
+    connection.due = None
+    return "syn"
+
+
+def _reset(connection, side, came, now):
+    """A RST answers a segment, or ends the connection with what its receiver acknowledged last (SPLICE 4.2)."""
+    require(not came.payload and came.control & ~ACK == RST, "a RST is nothing else")
+    position, acknowledged = _place(connection, side, came)
+    for answer in connection.answers:
+        if answer[0] == side and came.control == RST and signed(answer[2] - position & MASK) == 0:
+            connection.answers.remove(answer)
+            return "answer"
+    end = connection.ends[side]
+    position = _near(position, end.told)
+    low, high = (connection.marks[side], end.told_may) if connection.bound or side == TARGET else (1, 1)
+    require(max(low, 1) <= position <= max(high, 1), "rule 4.2: a RST carries what its receiver acknowledged last", position,
+            (low, high))
+    if came.control & ACK and connection.bound:
+        other = connection.ends[1 - side]
+        acknowledged = _near(acknowledged, other.told)
+        least = other.told if side == TARGET else min(other.told, connection.own_ack)
+        require(least <= acknowledged <= max(other.told_may, connection.have_may + 2),
+                "a RST acknowledges what was acknowledged", acknowledged)
+    if side == TARGET and "reset_target" in connection.owes:
+        pay(connection, "reset_target")
+    elif side == CLIENT and ("refused" in connection.owes or "refusal" in connection.owes):
+        pay(connection, "refused", "refusal")
+    connection.resets[side] = True
+    return "RST"
+
+
+def _fin(connection, came):
+    require(connection.leaving, "the proxy closes only toward a client that closed without a word")
+    pay(connection, "fin", "repeat")
+    position, acknowledged = _place(connection, CLIENT, came)
+    require(came.control & ~PSH == FIN | ACK and position == 1 and acknowledged == connection.have + 2,
+            "the FIN of a client that closed without a word is answered", position, acknowledged)
+    connection.due = None
+    return "FIN"
+
+
+def _acknowledgement(connection, came):
+    """A bare acknowledgement toward the client: a challenge, or of octets that are now the proxy's (SPLICE 1.2, 4.1)."""
+    position, acknowledged = _place(connection, CLIENT, came)
+    client, target = connection.ends
+    if not connection.bound:
+        fin = connection.fin_held
+        require(position == (1 if not connection.leaving else position) and position in (1, 2),
+                "an acknowledgement carries the number that comes next", position)
+        lowest, highest = connection.have + 1 + (fin == YES), connection.have_may + 1 + (fin != NO)
+        name = pay(connection, "more", "challenge")
+        if name == "challenge" and acknowledged == connection.own_ack:
+            return name
+        require(connection.own_ack <= acknowledged <= highest, "it acknowledges what is held", acknowledged, (lowest, highest))
+        if acknowledged < lowest and name == "more" and connection.states == 1 << FIRST_DATA:
+            connection.owes["more"] = None    # one more has to come, for what came later
+        require(came.window > 0, "rule 1.3: the proxy never advertises zero")
+        connection.have = max(connection.have, acknowledged - 1 - (fin == YES))
+        connection.have_may = max(connection.have_may, connection.have)
+        connection.own_ack = connection.own_ack_may = max(connection.own_ack, acknowledged)
+        window = came.window << connection.scale_toward(CLIENT)
+        client.limit = max(client.limit, acknowledged + window)
+        return name
+    pay(connection, "challenge")
+    position, acknowledged = _near(position, client.told), _near(acknowledged, target.told)
+    require(connection.marks[CLIENT] <= position <= client.told_may, "rule 4.1: a challenge repeats the last numbers relayed",
+            position, (client.told, client.told_may))
+    require(connection.marks[TARGET] <= acknowledged <= max(target.told_may, connection.own_ack_may),
+            "rule 4.1: a challenge repeats the last acknowledgement relayed", acknowledged, (target.told, target.told_may))
+    if acknowledged < connection.own_ack:
+        known("challenge_goes_back", "rule 1.2: acknowledgements never go back below the proxy's own", acknowledged,
+              connection.own_ack)
+    window = came.window << connection.scale_toward(CLIENT)
+    if acknowledged + window > max(target.edge, client.limit):
+        known("window_of_challenge", "rule 4.1: a challenge offers no more window than the target has", acknowledged + window,
+              max(target.edge, client.limit))
+    return "challenge"
+
+
+def _to_target(connection, came):
+    """Held octets, the last step of the handshake, or a challenge."""
+    require(connection.bound, "a target gets nothing but a SYN before it has answered")
+    client, target = connection.ends
+    position, acknowledged = _place(connection, TARGET, came)
+    position, acknowledged = _near(position, target.told), _near(acknowledged, client.told)
+    require(connection.marks[CLIENT] <= acknowledged <= client.told_may, "the acknowledgement is the client's last", acknowledged,
+            (client.told, client.told_may))
+    offered = acknowledged + (came.window << connection.scale_toward(TARGET))
+    if offered > client.edge:
+        known("window_of_challenge", "the proxy offers no more window than the client has", offered, client.edge)
+    closes = came.control & FIN
+    if not came.payload and not closes:
+        pay(connection, "challenge_target", "ack_target", *(("held",) if connection.have_may == 0 else ()))
+        require(connection.marks[TARGET] <= position <= target.told_may or position == 1, "it carries the number that comes next", position)
+        return "ACK"
+    return _held(connection, came, position, closes)
+
+
+def _held(connection, came, position, closes):
+    """Held octets are the first copies, within what is held, the target's MSS and its window (SPLICE 1.2, 1.4)."""
+    target, length = connection.ends[TARGET], len(came.payload)
+    require(connection.marks[2] != YES, "rule 1.4: held octets are not sent again once acknowledged")
+    last = position + length
+    require(1 <= position and last <= connection.have_may + 1, "rule 1.2: only what is held is sent", position, last)
+    require(length <= target.takes - connection.extra(TARGET), "held octets are cut to the target's MSS", length, target.mss)
+    require(came.payload == connection.data(CLIENT, position, length), "rule 1.4: the first copy of each octet is what is sent")
+    if last > target.edge:
+        known("held_beyond_window", "rule 1.2: held octets go out within the target's window", last, target.edge)
+    if closes:
+        held = connection.fin_held != NO and connection.have + 1 <= last <= connection.have_may + 1
+        client = connection.ends[CLIENT]
+        require(held or client.fin_seen != NO and client.fin == last, "a FIN goes where the client's is", last, client.fin)
+    if position <= connection.covered + 1:
+        connection.covered = max(connection.covered, last - 1)
+    connection.due = None
+    return "held"
