@@ -39,7 +39,7 @@ def _reset(connection, segment, now):
     at = segment.position
     window = max(receiver.edge - low, 0)
     reach = max(1 << 16 << receiver.scale, window)
-    if low <= at <= max(receiver.edge - 1, low):
+    if high <= at <= max(receiver.edge - 1, low):
         segment.want = MUST if at - low <= 1 << 16 or not known("rst_inside") else MAY
     elif low - reach - OLD <= at <= high + reach + OLD:
         segment.want = MAY
@@ -134,7 +134,7 @@ def _follow(connection, segment, certain, possible):
 
 def _held_is_acknowledged(connection, ack, certain):
     """The target has what was held: it need not, and must not, be sent again."""
-    if ack > connection.have_may and certain and ack <= connection.ends[CLIENT].top:
+    if ack > connection.have_may + (connection.fin_held != NO) and certain and ack <= connection.ends[CLIENT].top:
         connection.all_held_acked, connection.due = YES, None
     elif ack > connection.have and ack <= connection.ends[CLIENT].top_may:
         connection.all_held_acked, connection.due = MAYBE, None
