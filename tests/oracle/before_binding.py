@@ -109,6 +109,8 @@ def _acceptable(connection, segment, now):
         if not inside:  # its acknowledgement proves who it is, its number is wrong: RFC 9293 would only answer
             connection.states |= ONLY[FIRST_DATA]
             connection.may |= {"challenge", "syn"}
+            if connection.service.rule == "first":
+                connection.states |= ONLY[CONNECTING]
             connection.active = now
             return
         connection.states, connection.due = ONLY[FIRST_DATA], None

@@ -157,7 +157,7 @@ class Episode:
             if (side == CLIENT and connection.states == 1 << TIME_WAIT and connection.number not in self.touched
                     and dice.random() < 0.1):
                 return None
-            table = ORDINARY if dice.random() < 0.42 else EDGE
+            table = ORDINARY if dice.random() < 0.27 else EDGE
         elif side == TARGET:
             table = ANSWERING
         elif connection.states == 1 << FREE:

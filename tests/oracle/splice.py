@@ -49,6 +49,7 @@ def _reset(connection, segment, now):
         if low <= at <= high or at == low:
             connection.may_end = True
             connection.bound_states()
+        connection.active = now
         if connection.reset_since is None:
             connection.reset_since = now
     if segment.ttl <= 1:
