@@ -65,7 +65,7 @@ test: $(VENV)/installed-for-tests
 	exec $(VENV)/bin/python -m pytest -q $(TWO_AT_ONCE) tests
 
 soak: $(VENV)/installed-for-tests
-	@echo "==> Running all tests, with a million malformed frames of each kind"
+	@echo "==> Running all tests, with a million malformed frames of each kind and ten million segments of live connections"
 	PIPELINE_SOAK=1 exec $(VENV)/bin/python -m pytest -q $(TWO_AT_ONCE) tests
 
 install: $(VENV)/installed

@@ -10,6 +10,8 @@ STATES = ("free", "syn_received", "first_data", "connecting", "established", "ha
 """States of a connection in the proxy, named like their time-outs (issue 3, part 5)."""
 SACK, STAMPS, SCALING = 1, 2, 4
 NO, MAYBE, YES = 0, 1, 2
+STORY = 60
+"""Lines that are kept of each connection for the report of a fault."""
 PERIOD = 65521
 _OCTETS = random.Random(9293).randbytes(PERIOD)
 STREAM = _OCTETS * 2
@@ -111,7 +113,7 @@ class Connection:
         self.owes, self.may, self.answers = {}, set(), []
         self.quiet_since, self.active, self.reset_since = 0, 0, None
         self.resets, self.may_end, self.over = [False, False], False, False
-        self.before, self.last = None, collections.deque(maxlen=40)
+        self.before, self.last = None, collections.deque(maxlen=STORY)
         self.due, self.patience, self.tried = None, 1 << 30, set()
         self.covered, self.repeats = 0, 0                     # held octets that the target was sent; bare repetitions
         self.replaced, self.lingers, self.fell_back = False, False, False

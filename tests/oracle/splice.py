@@ -6,6 +6,8 @@ from .wire import ACK, FIN, RST, SYN
 MAY, MUST = 1, 2
 OLD = 1 << 16
 """How far below the window a segment still is an old one that has to pass: the end point acknowledges it."""
+WIDEST = (1 << 16 << 14) + OLD
+"""The widest window that scaling allows: what lies beyond can be in none."""
 STORM = 8
 """Acknowledgements without progress after which a connection's may be taken for a storm (SPLICE 4.3)."""
 
@@ -62,7 +64,7 @@ def _pass(connection, segment, now):
     me, peer = connection.ends[side], connection.ends[1 - side]
     first, last, ack, intact = segment.position, segment.end, segment.ack, segment.intact
     inside = intact and peer.told_may <= last <= peer.edge and first <= peer.edge
-    near = abs(last - peer.told) <= (1 << 16 << 14) + OLD
+    near = peer.told - WIDEST <= last <= peer.told_may + WIDEST
     fresh = me.told_may < ack
     held = side == CLIENT and connection.all_held_acked != YES and segment.length and first <= connection.have_may
     if segment.ttl <= 1 or held and connection.all_held_acked == NO and first <= connection.have:
