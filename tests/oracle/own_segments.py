@@ -18,6 +18,8 @@ from .wire import ACK, FIN, MASK, PSH, RST, SYN, options_of, signed
 
 MSS, SCALE, SACK_PERMITTED, SACK_BLOCKS, TIMESTAMPS = 2, 3, 4, 5, 8
 HIGHEST_SCALE = 14
+SMALL = 536
+"""A window that any host has (RFC 9293, section 3.7.1)."""
 LEAST_MSS, MOST_MSS = 88, 1460
 FIRST_DATA_TIME = round(TIMEOUTS["first_data"] * 1_000_000)
 
@@ -30,8 +32,7 @@ def require(condition, rule, *shown):
 
 CLOCK = [False]
 """Whether time has just passed, so that what is owned may be sent again."""
-KNOWN = dict.fromkeys(("learned_for_one_service", "ack_goes_back", "held_beyond_window", "window_of_challenge", "rst_inside",
-                       "after_fin", "challenge_goes_back", "segment_to_new_target"), 0)
+KNOWN = dict.fromkeys(("held_beyond_window", "window_of_held", "challenge_goes_back", "ack_goes_back"), 0)
 """Faults of the engine that are told of and not yet mended: name of a rule -> how often it was broken."""
 
 
@@ -121,10 +122,13 @@ def _of_clock(end, value, now, rule):
 
 
 def _clock(connection, value, now):
-    """The proxy's TSval toward the client: milliseconds, for the whole connection."""
+    """The proxy's TSval toward the client: milliseconds; once spliced, no more than the target's clock may have shown."""
     before, at = connection.proxy_stamp
-    passed = signed(value - before & MASK)
-    require(abs(passed - (now - at) / 1000) <= 2, "rule 2.4: TSval is a clock of milliseconds", passed, now - at)
+    passed, due = signed(value - before & MASK), (now - at) / 1000
+    if connection.bound and connection.accepted & STAMPS:
+        require(-2 <= passed <= due + 2, "rule 2.4: TSval does not run ahead of the target's", passed, due)
+        return
+    require(abs(passed - due) <= 2, "rule 2.4: TSval is a clock of milliseconds", passed, due)
     connection.proxy_stamp = value, now
 
 
@@ -272,10 +276,15 @@ def _acknowledgement(connection, came):
         known("challenge_goes_back", "rule 1.2: acknowledgements never go back below the proxy's own", acknowledged,
               connection.own_ack)
     window = came.window << connection.scale_toward(CLIENT)
-    if acknowledged + window > max(target.edge, client.limit):
+    if acknowledged + window > max(target.edge, client.limit) and not _small(connection, CLIENT, came):
         known("window_of_challenge", "rule 4.1: a challenge offers no more window than the target has", acknowledged + window,
               max(target.edge, client.limit))
     return "challenge"
+
+
+def _small(connection, side, came):
+    """Says whether a window is the least that can be shown, or no more than one small segment's: not known is not zero."""
+    return came.window <= 1 or came.window << connection.scale_toward(side) <= SMALL
 
 
 def _to_target(connection, came):
@@ -287,8 +296,9 @@ def _to_target(connection, came):
     require(connection.marks[CLIENT] <= acknowledged <= client.told_may, "the acknowledgement is the client's last", acknowledged,
             (client.told, client.told_may))
     offered = acknowledged + (came.window << connection.scale_toward(TARGET))
-    if offered > client.edge:
-        known("window_of_challenge", "the proxy offers no more window than the client has", offered, client.edge)
+    if offered > client.edge and not _small(connection, TARGET, came):
+        known("window_of_held" if came.payload or came.control & FIN else "window_of_challenge",
+              "the proxy offers no more window than the client has", offered, client.edge)
     closes = came.control & FIN
     if not came.payload and not closes:
         pay(connection, "challenge_target", "ack_target", *(("held",) if connection.have_may == 0 else ()))
