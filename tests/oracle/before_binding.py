@@ -121,7 +121,7 @@ def _acceptable(connection, segment, now):
     connection.active = now
     client = connection.ends[CLIENT]
     client.edge = max(client.edge, 1 + (segment.window << client.scale))
-    if segment.position < _next(connection)[1]:
+    if segment.position < _next(connection)[1] or connection.gap_end:
         connection.may.add("challenge")      # a keep-alive or old text: RFC 9293 has it acknowledged (SPLICE 4.5)
         if connection.own_ack > 1:
             connection.may.add("more")
@@ -142,6 +142,7 @@ def _text(connection, segment, now):
     before = connection.have
     if first > connection.have_may + 1:
         connection.gaps.append((first, min(last, HELD)))
+        connection.gap_end = max(connection.gap_end, last + 1)
         if closes:
             connection.loose = True
         connection.may.add("challenge")
@@ -248,6 +249,7 @@ def _bind(connection, segment, now):
     client.told = client.told_may = 1
     client.fin_seen = connection.fin_held
     client.top, client.top_may = _next(connection)
+    client.top_may = max(client.top_may, connection.gap_end)
     connection.all_held_acked = NO if connection.have_may or connection.fin_held else YES
     if segment.stamps and connection.accepted & STAMPS and connection.proxy_stamp:
         value, at = connection.proxy_stamp

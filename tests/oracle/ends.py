@@ -103,7 +103,8 @@ class Connection:
         self.target, self.local = None, None                  # the target and the proxy's place toward it
         self.states, self.row, self.entered = 1 << FREE, -1, 0
         self.bound, self.leaving, self.loose = False, False, False
-        self.have, self.have_may, self.gaps = 0, 0, []        # octets of the first flight that the proxy holds
+        self.have, self.have_may = 0, 0                       # octets of the first flight that the proxy holds
+        self.gaps, self.gap_end = [], 0                       # what came behind a gap, and where that ends
         self.fin_held, self.all_held_acked, self.own_ack, self.own_ack_may = False, NO, 1, 1
         self.salt = (number * 9973 % PERIOD, number * 31337 % PERIOD)
         self.offer = self.agreed = self.accepted = 0          # SACK | STAMPS | SCALING: of C, of P, of T

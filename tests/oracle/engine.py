@@ -6,7 +6,7 @@ import numpy as np
 from pipeline import assemble, compose, configuration
 from pipeline.io.frame_rows import fill_mbufs, read_rows
 from pipeline.io.memory_port import MemoryNetwork
-from pipeline.kernels import memory_device, neighbours
+from pipeline.kernels import counters, memory_device, neighbours
 from pipeline.kernels.arp import ANNOUNCEMENTS
 from tcp.conservation import conserved, free_sources
 
@@ -40,6 +40,7 @@ class Engine:
         self.sources_at_start = free_sources(self.state)
         self._run = composed(tuple(selects))
         self.fed = self.taken = 0
+        self.remember_drops()
         self._scratch = np.empty(1 << 12, np.int64)
 
     def feed(self, port, rows, lengths):
@@ -50,8 +51,13 @@ class Engine:
         self.fed += len(rows)
 
     def run(self, now, passes):
-        """Runs the loop at a time in microseconds."""
+        """Runs the loop at a time in microseconds, until it has received all that it was fed."""
         self._run(self.state, passes, now)
+        for _ in range(100):
+            if not any(port.waiting for port in self.network.ports):
+                return
+            self._run(self.state, 2, now)
+        raise AssertionError("the worker does not receive what it is fed")
 
     def take(self, port):
         """Returns what a port has sent: rows (uint8[n, even width], zero behind each frame) and lengths."""
@@ -90,6 +96,15 @@ class Engine:
         if len(found) == 0:
             return None
         return int(hot["remote_address"][found[0], 0]), int(hot["remote_port"][found[0], 0])
+
+    def remember_drops(self):
+        """Remembers what was dropped so far, for `drops`."""
+        self._before = self.state.counters.drops.copy()
+
+    def drops(self):
+        """Returns reasons and numbers of what was dropped since `remember_drops` (dict), to explain a fault."""
+        dropped = self.state.counters.drops - self._before
+        return {counters.DROP_REASONS[reason]: int(dropped[reason]) for reason in np.flatnonzero(dropped)}
 
     def conserved(self):
         """Asserts that all is given back, and that what was counted agrees with what went in and came out."""

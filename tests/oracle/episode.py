@@ -55,9 +55,9 @@ class Episode:
         self.by_client, self.by_local, self.by_isn = {}, {}, {}
         self.declined, self.declined_by = {}, {}
         self.places = iter(self._client_places())
-        self.strays = {}
+        self.strays, self.waiting = {}, {}
         self.touched = {}
-        self.entries = []
+        self.entries, self.first = [], 0
 
     def _client_places(self):
         ports = list(range(1024, 65536))
@@ -100,7 +100,7 @@ class Episode:
                     else dice.randrange(100_000, 350_000))
         while len(self.live) < LIVE:
             self._new_connection()
-        self.entries, self.touched = [], {}
+        self.entries, self.touched, self.first = [], {}, self.made
         able = self.live if side == CLIENT else [
             each for each in self.live if each.bound or each.ends[TARGET] and each.states >> CONNECTING & 1]
         while len(self.entries) < A_ROUND:
@@ -219,7 +219,9 @@ class Episode:
             if segment.kind not in ("at end", "beyond end", "first edge", "first gap", "no ack", "first no ack", "after fin",
                                     "far") or segment.jump:
                 me.sent = max(me.sent, segment.end) if not segment.control & (SYN | RST) else me.sent
-        octets = translation.encode(connection, segment, len(self.entries) + 1, dice)
+        octets = translation.encode(connection, segment, self._identity(), dice)
+        if not connection.bound and side == CLIENT and segment.length:
+            self.waiting[self._identity()] = segment     # behind a gap it may wait, and pass once it is bound
         where = connection.ends[1 - side].told if connection.bound else connection.have + 1 + (connection.fin_held != NO)
         kind = kind_of(segment, where)
         self._tell(connection, segment)
@@ -259,7 +261,7 @@ class Episode:
 
     def _rest(self, side, dice):
         """A frame that belongs to no live connection."""
-        identity, chance = len(self.entries) + 1, dice.random()
+        identity, chance = self._identity(), dice.random()
         if chance < 0.3:
             self.entries.append((None, rest.malformed(side, identity, dice)))
             self.coverage.shares["malformed"] += 1
@@ -285,6 +287,15 @@ class Episode:
         self.entries.append((None, octets))
         self.coverage.shares["late"] += 1
 
+    def _identity(self):
+        """Returns the IPv4 identification of the next frame: none comes again while its frame may still be on its way."""
+        return (self.first + len(self.entries)) % 65535 + 1
+
+    def _number(self, identity):
+        """Returns which frame of this half round has an identification, -1 for none."""
+        number = (identity - 1 - self.first) % 65535
+        return number if number < len(self.entries) else -1
+
     # What comes of it.
 
     def _clock(self, microseconds):
@@ -308,6 +319,7 @@ class Episode:
         for number, (segment, _) in enumerate(self.entries):
             if segment is not None and not segment.intact:
                 rows[number, TCP_SUM + self.dice.randrange(2)] ^= self.dice.randrange(1, 255)
+        self.engine.remember_drops()
         self.engine.feed(side, rows, lengths)
         self.made += len(self.entries)
         self.engine.run(self.now, len(rows) // 64 + 4)
@@ -321,7 +333,7 @@ class Episode:
 
     def _collect(self, side):
         """Takes what came out of both ports and judges every frame."""
-        passed = np.zeros(len(self.entries) + 1, np.int64)
+        passed = np.zeros(len(self.entries), np.int64)
         for port in (CLIENT, TARGET):
             rows, lengths = self.engine.take(port)
             if len(rows) == 0:
@@ -330,46 +342,45 @@ class Episode:
             if not ((rows[:, 12] == 8) & (rows[:, 13] == 0) & (ip == 0xFFFF)).all():
                 raise Fault(f"a frame that is not IPv4, or its checksum wrong: {rows[ip != 0xFFFF][:1, :64].tobytes().hex()}")
             identities = rows[:, 18].astype(np.int64) << 8 | rows[:, 19]
-            through = (identities > 0) & (port == (1 - side if side is not None else -1))
-            self._through(rows[through], lengths[through], identities[through], tcp[through] == 0xFFFF, passed)
+            numbers = (identities - 1 - self.first) % 65535
+            through = (identities > 0) & (numbers < len(self.entries)) & (port == (1 - side if side is not None else -1))
+            self._through(rows[through], lengths[through], numbers[through], tcp[through] == 0xFFFF, passed)
             errors = (rows[:, 23] == 1) & ~through
             for number in np.flatnonzero(errors).tolist():
                 self._icmp_error(port, rows[number, :lengths[number]].tobytes())
             for number in np.flatnonzero(~through & ~errors).tolist():
                 self._own(port, rows[number, :lengths[number]].tobytes(), tcp[number] == 0xFFFF)
         for number, (segment, _) in enumerate(self.entries):
-            if segment is not None and (passed[number + 1] > 1 or passed[number + 1] == 0 and segment.want == splice.MUST):
-                self._blame(segment.connection, f"{'passed twice' if passed[number + 1] else 'did not pass'}: {segment}")
+            if segment is not None and (passed[number] > 1 or passed[number] == 0 and segment.want == splice.MUST):
+                self._blame(segment.connection, f"{'passed twice' if passed[number] else 'did not pass'}: {segment}")
 
-    def _through(self, rows, lengths, identities, right, passed):
-        """Frames that the proxy has passed on: each has to be the translation of the one with its identity."""
+    def _through(self, rows, lengths, numbers, right, passed):
+        """Frames that the proxy has passed on: each has to be the translation of the one with its identification."""
         if len(rows) == 0:
             return
-        if identities.max() > len(self.entries):
-            raise Fault(f"a frame with an identity that nobody gave it: {identities.max()}")
-        np.add.at(passed, identities, 1)
+        np.add.at(passed, numbers, 1)
         wanted = []
-        for number in identities.tolist():
-            segment = self.entries[number - 1][0]
+        for number in numbers.tolist():
+            segment = self.entries[number][0]
             if segment is None:
-                raise Fault(f"a frame of no live connection has passed: {self.entries[number - 1][1].hex()}")
+                raise Fault(f"a frame of no live connection has passed: {self.entries[number][1].hex()}")
             connection = segment.connection
             if segment.want == 0:
                 self._blame(connection, f"must not pass: {segment}")
-            wanted.append(translation.expected(connection, segment, number))
+            wanted.append(translation.expected(connection, segment, (self.first + number) % 65535 + 1))
         expected, sizes = matrix(wanted, rows.shape[1])
         given = np.zeros_like(expected)
         given[:, :rows.shape[1]] = rows
         for at in (IP_SUM, TCP_SUM):
             given[:, at:at + 2] = 0
         same = (given == expected).all(1) & (sizes == lengths)
-        for number, (identity, alike, whole, length) in enumerate(zip(identities.tolist(), same.tolist(), right.tolist(),
-                                                                      lengths.tolist(), strict=True)):
-            segment = self.entries[identity - 1][0]
+        for row, (number, alike, whole, length) in enumerate(zip(numbers.tolist(), same.tolist(), right.tolist(),
+                                                                 lengths.tolist(), strict=True)):
+            segment = self.entries[number][0]
             connection = segment.connection
             if not alike:
-                self._judge(connection, lambda: translation.compare(connection, segment, rows[number, :length].tobytes(),
-                                                                    identity, self.now), segment)
+                self._judge(connection, lambda: translation.compare(connection, segment, rows[row, :length].tobytes(),
+                                                                    self.now), segment)
             if whole != segment.intact:
                 self._blame(connection, f"rule 1.5: its TCP checksum is {'right' if whole else 'wrong'}: {segment}")
             translation.deliver(connection, segment, whole)
@@ -377,8 +388,8 @@ class Episode:
     def _icmp_error(self, port, octets):
         """Only a segment whose TTL is spent is answered with an ICMP error, which quotes it (RFC 792; RFC 1812, 5.3.1)."""
         quoted = octets[42:]
-        number = int.from_bytes(quoted[4:6])
-        segment, sent = self.entries[number - 1] if 0 < number <= len(self.entries) else (None, b"")
+        number = self._number(int.from_bytes(quoted[4:6]))
+        segment, sent = self.entries[number] if number >= 0 else (None, b"")
         spent = segment is not None and octets[34:36] == b"\x0b\0" and segment.ttl == 1
         large = octets[34:36] == b"\3\4" and len(sent) > 14 + 1500
         own_segments.require(segment is not None and port == segment.side and (spent or large), "an ICMP error has a cause",
@@ -407,10 +418,27 @@ class Episode:
         if known.number not in self.touched:
             known.mark()
         known.note("  proxy at {} us: {}", self.now, came)
+        if came.identity and port == TARGET:
+            self._has_waited(known, came)
+            return
         self._judge(known, lambda: own_segments.sent(known, port, came, self.now, self.dice), came)
         if known.local == came.source and port == TARGET:
             self.by_local[came.source, came.destination] = known
         self.touched.setdefault(known.number, (known, False))
+
+    def _has_waited(self, connection, came):
+        """A client's segment that came before its turn, and before binding, passes now: translated like any other."""
+        segment = self.waiting.pop(came.identity, None)
+        if segment is None or segment.connection is not connection or not segment.intact:
+            self._blame(connection, f"passed, and nobody has sent it: {came}")
+        segment.want = splice.MAY
+        splice.relay(connection, segment, self.now)
+        if segment.want == 0:
+            self._blame(connection, f"must not pass: {segment}")
+        self._judge(connection, lambda: translation.compare(connection, segment, came.octets, self.now), segment)
+        translation.deliver(connection, segment, True)
+        self.coverage.shares["waited"] += 1
+        self.touched.setdefault(connection.number, (connection, False))
 
     def _of_target(self, came):
         """Returns the connection of a frame toward a target: by places, for a SYN by the client's number (SPLICE 1.1)."""
@@ -425,7 +453,8 @@ class Episode:
             self._blame(connection, f"{fault}\n  in {shown}")
 
     def _blame(self, connection, what):
-        raise Fault(f"{what}\nseed {self.seed}, segment {self.made}, virtual time {self.now} us\n{connection.story()}")
+        raise Fault(f"{what}\nseed {self.seed}, segment {self.made}, virtual time {self.now} us; drops in this half round: "
+                    f"{self.engine.drops()}\n{connection.story()}")
 
     # In which state the proxy is.
 

@@ -32,7 +32,7 @@ def require(condition, rule, *shown):
 
 CLOCK = [False]
 """Whether time has just passed, so that what is owned may be sent again."""
-KNOWN = dict.fromkeys(("held_beyond_window", "window_of_held", "challenge_goes_back", "ack_goes_back"), 0)
+KNOWN = dict.fromkeys(("held_beyond_window", "window_of_held", "challenge_goes_back", "ack_goes_back", "fin_owned"), 0)
 """Faults of the engine that are told of and not yet mended: name of a rule -> how often it was broken."""
 
 
