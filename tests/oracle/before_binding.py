@@ -104,6 +104,8 @@ def _perhaps(connection, segment):
 
 def _acceptable(connection, segment, now):
     """An acknowledgement of our SYN-ACK, with or without text and FIN."""
+    client = connection.ends[CLIENT]
+    client.edge = max(client.edge, 1 + (segment.window << client.scale))
     inside = 1 <= segment.position <= connection.have_may + 1 + HELD
     if connection.state() == SYN_RECEIVED:
         if not inside:  # its acknowledgement proves who it is, its number is wrong: RFC 9293 would only answer
@@ -119,8 +121,6 @@ def _acceptable(connection, segment, now):
                 segment.control & FIN and segment.end == 2):
             decide(connection, now)
     connection.active = now
-    client = connection.ends[CLIENT]
-    client.edge = max(client.edge, 1 + (segment.window << client.scale))
     if segment.position < _next(connection)[1] or connection.gap_end:
         connection.may.add("challenge")      # a keep-alive or old text: RFC 9293 has it acknowledged (SPLICE 4.5)
         if connection.own_ack > 1:

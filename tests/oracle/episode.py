@@ -22,7 +22,7 @@ from .ends import (
 )
 from .engine import Engine
 from .services import TIMEOUTS, configuration_text, make_services, request
-from .wire import IP_SUM, MASK, RST, SYN, TCP_SUM, Came, flags_text, matrix, ones_sum, seal, sums
+from .wire import FIN, IP_SUM, MASK, RST, SYN, TCP_SUM, Came, flags_text, matrix, ones_sum, seal, sums
 
 SECOND, TICK = 1_000_000, 10_000
 LIVE, A_ROUND, CAPACITY = 500, 512, 4096
@@ -220,7 +220,7 @@ class Episode:
                                     "far") or segment.jump:
                 me.sent = max(me.sent, segment.end) if not segment.control & (SYN | RST) else me.sent
         octets = translation.encode(connection, segment, self._identity(), dice)
-        if not connection.bound and side == CLIENT and segment.length:
+        if not connection.bound and side == CLIENT and (segment.length or segment.control & FIN):
             self.waiting[self._identity()] = segment     # behind a gap it may wait, and pass once it is bound
         where = connection.ends[1 - side].told if connection.bound else connection.have + 1 + (connection.fin_held != NO)
         kind = kind_of(segment, where)
@@ -431,8 +431,9 @@ class Episode:
         segment = self.waiting.pop(came.identity, None)
         if segment is None or segment.connection is not connection or not segment.intact:
             self._blame(connection, f"passed, and nobody has sent it: {came}")
-        segment.want = splice.MAY
+        since = connection.reset_since
         splice.relay(connection, segment, self.now)
+        connection.reset_since = since      # it may have passed before what came in this half round
         if segment.want == 0:
             self._blame(connection, f"must not pass: {segment}")
         self._judge(connection, lambda: translation.compare(connection, segment, came.octets, self.now), segment)

@@ -165,7 +165,8 @@ def syn_inside(connection, side, dice):
     """A SYN, or SYN-ACK, in the window, at its start, or the first one once more (RFC 5961, section 4)."""
     me, peer = connection.ends[side], connection.ends[1 - side]
     position = dice.choice((0, peer.told, peer.told + 1, peer.edge, me.sent))
-    if side == CLIENT and position > connection.ends[CLIENT].top and connection.states >> 7 & 1:
+    last = me.top if me.fin is None else me.fin + 1
+    if side == CLIENT and position > last and connection.states >> 7 & 1:
         position = 0    # in TIME_WAIT that would open it anew: `reopen` does it
     return _own(connection, side, "syn inside", SYN | (ACK if dice.random() < (0.5 if side == TARGET else 0.2) else 0), position=position)
 

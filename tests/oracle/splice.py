@@ -127,6 +127,7 @@ def _follow(connection, segment, certain, possible):
     if closes and me.fin_seen != YES and (certain or possible and segment.intact):
         if certain and me.fin == last - 1:
             me.fin_seen, changed = YES, True
+            me.top = me.top_may = last      # the end of the stream, whatever was seen beyond
         else:
             me.fin_seen, changed = MAYBE, True
     if side == TARGET and connection.all_held_acked != YES and segment.intact:
