@@ -52,8 +52,8 @@ class End:
     What has passed only perhaps (a wrong checksum, a number outside the window: SPLICE 1.5) moves the `_may` twin alone.
     """
 
-    __slots__ = ("closed", "dead", "edge", "fin", "fin_acked", "fin_seen", "first_stamp", "heard", "isn", "limit", "mss", "place", "recent",
-                 "scale", "sent", "stamp_start", "takes", "told", "told_may", "top", "top_may", "window")
+    __slots__ = ("closed", "dead", "edge", "fin", "fin_acked", "fin_seen", "first_stamp", "heard", "isn", "limit", "mss", "place",
+                 "recent", "scale", "sent", "stamp_start", "takes", "told", "told_may", "top", "top_may", "window")
 
     def __init__(self, place, isn):
         self.place, self.isn = place, isn

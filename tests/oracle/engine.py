@@ -2,13 +2,13 @@
 import functools
 
 import numpy as np
+from tcp.conservation import conserved, free_sources
 
 from pipeline import assemble, compose, configuration
 from pipeline.io.frame_rows import fill_mbufs, read_rows
 from pipeline.io.memory_port import MemoryNetwork
 from pipeline.kernels import counters, memory_device, neighbours
 from pipeline.kernels.arp import ANNOUNCEMENTS
-from tcp.conservation import conserved, free_sources
 
 from .translation import HOST_MACS, PROXY_MACS
 from .wire import WIDEST

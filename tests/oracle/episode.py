@@ -442,9 +442,10 @@ class Episode:
         self.touched.setdefault(connection.number, (connection, False))
 
     def _of_target(self, came):
-        """Returns the connection of a frame toward a target: by places, for a SYN by the client's number (SPLICE 1.1)."""
+        """Returns the connection of a frame toward a target: by places, for a SYN by the engine's table or the client's number."""
         if came.control & SYN:
-            return self.by_isn.get(came.seq) or self.by_client.get(self.engine.client_of(came.source, came.destination))
+            found = self.by_client.get(self.engine.client_of(came.source, came.destination))
+            return found if found and found.ends[CLIENT].isn == came.seq else self.by_isn.get(came.seq) or found
         return self.by_local.get((came.source, came.destination))
 
     def _judge(self, connection, judgement, shown):
@@ -531,7 +532,8 @@ class Episode:
             return
         if any(connection.resets) and not connection.lingers:
             self._blame(connection, "a RST to an end, but the connection lives on")
-        latest = connection.active + max(TIMEOUT[number] for number in range(8) if connection.states >> number & 1 or number == state)
+        latest = connection.active + max(TIMEOUT[number] for number in range(8)
+                                         if connection.states >> number & 1 or number == state)
         if self.now > latest + 12 * TICK:
             self._blame(connection, f"still in {STATES[state]}, idle for {self.now - connection.active} us")
         if connection.due and self.now > connection.patience and not connection.loose:

@@ -168,7 +168,8 @@ def syn_inside(connection, side, dice):
     last = me.top if me.fin is None else me.fin + 1
     if side == CLIENT and position > last and connection.states >> 7 & 1:
         position = 0    # in TIME_WAIT that would open it anew: `reopen` does it
-    return _own(connection, side, "syn inside", SYN | (ACK if dice.random() < (0.5 if side == TARGET else 0.2) else 0), position=position)
+    with_ack = dice.random() < (0.5 if side == TARGET else 0.2)
+    return _own(connection, side, "syn inside", SYN | (ACK if with_ack else 0), position=position)
 
 
 def reset_exact(connection, side, dice):

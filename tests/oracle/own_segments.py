@@ -302,7 +302,8 @@ def _to_target(connection, came):
     closes = came.control & FIN
     if not came.payload and not closes:
         pay(connection, "challenge_target", "ack_target", *(("held",) if connection.have_may == 0 else ()))
-        require(connection.marks[TARGET] <= position <= target.told_may or position == 1, "it carries the number that comes next", position)
+        require(connection.marks[TARGET] <= position <= target.told_may or position == 1,
+                "it carries the number that comes next", position)
         return "ACK"
     return _held(connection, came, position, closes)
 
