@@ -22,4 +22,5 @@ def test_what_passes_the_splice_is_what_the_end_points_may_see():
     run = subprocess.run([sys.executable, HERE / "oracle", str(TOTAL), str(SEED)], env=environment, capture_output=True, text=True,
                          timeout=LONGEST, check=False)
     print(run.stdout)
+    assert "bounds checked" in run.stdout
     assert run.returncode == 0, f"PIPELINE_SEED={SEED}\n{run.stdout[-12000:]}{run.stderr[-4000:]}"

@@ -7,6 +7,8 @@ import traceback
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1])]
 
+from numba.core import config
+
 from oracle.coverage import Coverage
 from oracle.episode import Episode
 from oracle.own_segments import KNOWN
@@ -47,6 +49,7 @@ def main():
     parser.add_argument("seed", type=int)
     parser.add_argument("--episode", type=int, help="play this one alone")
     asked = parser.parse_args()
+    print(f"PIPELINE_SEED={asked.seed}, bounds {'checked' if config.BOUNDSCHECK else 'not checked'}", flush=True)
     coverage, made, began = Coverage(), 0, time.process_time()
     count = -(-asked.segments // AN_EPISODE)
     for number in range(count) if asked.episode is None else [asked.episode]:

@@ -204,7 +204,7 @@ def decide(connection, now):
         del connection.owes["more"]
     connection.may.add("more")
     targets = outcomes - {MORE, REFUSE}
-    if len(outcomes) > 1 and not targets == outcomes:
+    if len(outcomes) > 1 and targets != outcomes:
         connection.may |= {"more", "refused", "syn"}
         connection.states |= ONLY[CONNECTING] | 1
         connection.tried = targets

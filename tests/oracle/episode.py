@@ -519,7 +519,7 @@ class Episode:
         if self.now < soonest and not connection.loose:
             self._blame(connection, f"ended without cause, {soonest - self.now} us before its time-out")
         told = connection.resets
-        wanted = (not states == [SYN_RECEIVED], connection.ends[TARGET] is not None)
+        wanted = (states != [SYN_RECEIVED], connection.ends[TARGET] is not None)
         if not silent and TIME_WAIT not in states and not all(told[side] or not wanted[side] for side in (0, 1)):
             self._blame(connection, f"timed out without RST to both sides: {told}")
         for number in states[:1]:
