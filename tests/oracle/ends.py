@@ -52,15 +52,16 @@ class End:
     What has passed only perhaps (a wrong checksum, a number outside the window: SPLICE 1.5) moves the `_may` twin alone.
     """
 
-    __slots__ = ("closed", "dead", "edge", "fin", "fin_acked", "fin_seen", "first_stamp", "heard", "isn", "limit", "mss", "place",
-                 "recent", "scale", "sent", "stamp_start", "takes", "told", "told_may", "top", "top_may", "window")
+    __slots__ = ("closed", "dead", "edge", "edge_may", "fin", "fin_acked", "fin_seen", "first_stamp", "heard", "isn", "limit",
+                 "mss", "place", "recent", "scale", "sent", "stamp_start", "takes", "told", "told_may", "top", "top_may",
+                 "window")
 
     def __init__(self, place, isn):
         self.place, self.isn = place, isn
         self.sent, self.fin, self.dead, self.closed = 0, None, False, False
         self.heard, self.told, self.told_may = 0, 0, 0        # next octet expected; highest acknowledgement sent
         self.top, self.top_may = 0, 0                         # end of what it has sent within the window
-        self.edge, self.limit = 0, 0                          # right edge of the windows it offered; of those offered to it
+        self.edge, self.edge_may, self.limit = 0, 0, 0        # right edge of the windows it offered; of those offered to it
         self.scale, self.window = 0, 8192                     # `window` as it stands in the header
         self.mss, self.takes = 536, 536                       # octets a segment that it may send; that it announces
         self.fin_seen, self.fin_acked = NO, NO
@@ -116,7 +117,7 @@ class Connection:
         self.resets, self.may_end, self.over = [False, False], False, False
         self.before, self.last = None, collections.deque(maxlen=STORY)
         self.due, self.patience, self.tried = None, 1 << 30, set()
-        self.covered, self.repeats = 0, 0                     # held octets that the target was sent; bare repetitions
+        self.covered, self.fin_sent, self.repeats = 0, False, 0   # of what is held: sent to the target; bare repetitions
         self.replaced, self.lingers, self.fell_back = False, False, False
         self.marks = [0, 0, NO]                               # `told` of both ends, `all_held_acked` when this half round began
 

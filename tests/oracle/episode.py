@@ -57,7 +57,8 @@ class Episode:
         self.places = iter(self._client_places())
         self.strays, self.waiting = {}, {}
         self.touched = {}
-        self.entries, self.first = [], 0
+        self.entries, self.identity = [], 0
+        self.index, self.parts = np.full(1 << 16, -1, np.int64), {}
 
     def _client_places(self):
         ports = list(range(1024, 65536))
@@ -100,7 +101,7 @@ class Episode:
                     else dice.randrange(100_000, 350_000))
         while len(self.live) < LIVE:
             self._new_connection()
-        self.entries, self.touched, self.first = [], {}, self.made
+        self._clear()
         able = self.live if side == CLIENT else [
             each for each in self.live if each.bound or each.ends[TARGET] and each.states >> CONNECTING & 1]
         while len(self.entries) < A_ROUND:
@@ -219,9 +220,12 @@ class Episode:
             if segment.kind not in ("at end", "beyond end", "first edge", "first gap", "no ack", "first no ack", "after fin",
                                     "far") or segment.jump:
                 me.sent = max(me.sent, segment.end) if not segment.control & (SYN | RST) else me.sent
-        octets = translation.encode(connection, segment, self._identity(), dice)
+        parts = 1 + segment.length // translation.LEAST_PART if segment.length > translation.LEAST_PART else 1
+        identity = self._identity(parts)
+        octets = translation.encode(connection, segment, identity, dice)
         if not connection.bound and side == CLIENT and (segment.length or segment.control & FIN):
-            self.waiting[self._identity()] = segment     # behind a gap it may wait, and pass once it is bound
+            for part in range(parts):                    # behind a gap it may wait, and pass once it is bound
+                self.waiting[identity + part] = segment
         where = connection.ends[1 - side].told if connection.bound else connection.have + 1 + (connection.fin_held != NO)
         kind = kind_of(segment, where)
         self._tell(connection, segment)
@@ -287,14 +291,23 @@ class Episode:
         self.entries.append((None, octets))
         self.coverage.shares["late"] += 1
 
-    def _identity(self):
-        """Returns the IPv4 identification of the next frame: none comes again while its frame may still be on its way."""
-        return (self.first + len(self.entries)) % 65535 + 1
+    def _clear(self):
+        """Begins a half round: nothing is on its way but what waits in the proxy."""
+        self.entries, self.touched = [], {}
+        self.index.fill(-1)
+        self.parts = {}
 
-    def _number(self, identity):
-        """Returns which frame of this half round has an identification, -1 for none."""
-        number = (identity - 1 - self.first) % 65535
-        return number if number < len(self.entries) else -1
+    def _identity(self, parts=1):
+        """Returns the IPv4 identification of the next frame, with room for its parts should it be split.
+
+        None comes again while a frame may still be on its way.
+        """
+        if self.identity + parts > 0xFFFF:
+            self.identity = 0
+        first = self.identity + 1
+        self.identity += parts
+        self.index[first:first + parts] = len(self.entries)
+        return first
 
     # What comes of it.
 
@@ -302,7 +315,7 @@ class Episode:
         """Lets time pass; what is due comes out."""
         self.now += microseconds
         own_segments.CLOCK[0] = True
-        self.entries = []
+        self._clear()
         for _ in range(1 + (len(self.live) + len(self.quiet)) // 256):
             self.engine.run(self.now, 6)
             self._collect(None)
@@ -342,9 +355,9 @@ class Episode:
             if not ((rows[:, 12] == 8) & (rows[:, 13] == 0) & (ip == 0xFFFF)).all():
                 raise Fault(f"a frame that is not IPv4, or its checksum wrong: {rows[ip != 0xFFFF][:1, :64].tobytes().hex()}")
             identities = rows[:, 18].astype(np.int64) << 8 | rows[:, 19]
-            numbers = (identities - 1 - self.first) % 65535
-            through = (identities > 0) & (numbers < len(self.entries)) & (port == (1 - side if side is not None else -1))
-            self._through(rows[through], lengths[through], numbers[through], tcp[through] == 0xFFFF, passed)
+            numbers = self.index[identities]
+            through = (numbers >= 0) & (port == (1 - side if side is not None else -1))
+            self._through(rows[through], lengths[through], (numbers[through], identities[through]), tcp[through] == 0xFFFF, passed)
             errors = (rows[:, 23] == 1) & ~through
             for number in np.flatnonzero(errors).tolist():
                 self._icmp_error(port, rows[number, :lengths[number]].tobytes())
@@ -354,20 +367,21 @@ class Episode:
             if segment is not None and (passed[number] > 1 or passed[number] == 0 and segment.want == splice.MUST):
                 self._blame(segment.connection, f"{'passed twice' if passed[number] else 'did not pass'}: {segment}")
 
-    def _through(self, rows, lengths, numbers, right, passed):
+    def _through(self, rows, lengths, named, right, passed):
         """Frames that the proxy has passed on: each has to be the translation of the one with its identification."""
         if len(rows) == 0:
             return
+        numbers, identities = named
         np.add.at(passed, numbers, 1)
         wanted = []
-        for number in numbers.tolist():
+        for number, identity in zip(numbers.tolist(), identities.tolist(), strict=True):
             segment = self.entries[number][0]
             if segment is None:
                 raise Fault(f"a frame of no live connection has passed: {self.entries[number][1].hex()}")
             connection = segment.connection
             if segment.want == 0:
                 self._blame(connection, f"must not pass: {segment}")
-            wanted.append(translation.expected(connection, segment, (self.first + number) % 65535 + 1))
+            wanted.append(translation.expected(connection, segment, identity))
         expected, sizes = matrix(wanted, rows.shape[1])
         given = np.zeros_like(expected)
         given[:, :rows.shape[1]] = rows
@@ -378,17 +392,38 @@ class Episode:
                                                                  lengths.tolist(), strict=True)):
             segment = self.entries[number][0]
             connection = segment.connection
+            if not alike and self._is_part(segment, rows[row, :length].tobytes(), passed, number):
+                continue
             if not alike:
-                self._judge(connection, lambda: translation.compare(connection, segment, rows[row, :length].tobytes(),
-                                                                    self.now), segment)
+                self._compare(connection, segment, rows[row, :length].tobytes())
             if whole != segment.intact:
                 self._blame(connection, f"rule 1.5: its TCP checksum is {'right' if whole else 'wrong'}: {segment}")
             translation.deliver(connection, segment, whole)
 
+    def _compare(self, connection, segment, octets):
+        self._judge(connection, lambda: translation.compare(connection, segment, octets, self.now), segment)
+
+    def _is_part(self, segment, octets, passed, number):
+        """Says whether a frame is a part of a segment that was split (SPLICE 2.6); the parts have to join up, in order."""
+        if segment.side == TARGET or not segment.length:
+            return False
+        length = len(Came(octets, TARGET).payload)
+        if length >= segment.length or not segment.intact:
+            return False
+        done = self.parts.get(number, 0)
+        self._judge(segment.connection, lambda: translation.compare_part(segment.connection, segment, octets, done), segment)
+        self.parts[number] = done + length
+        if done + length < segment.length:
+            passed[number] -= 1         # it has passed once its last part has
+        else:
+            translation.deliver(segment.connection, segment, True)
+            self.coverage.shares["split"] += 1
+        return True
+
     def _icmp_error(self, port, octets):
         """Only a segment whose TTL is spent is answered with an ICMP error, which quotes it (RFC 792; RFC 1812, 5.3.1)."""
         quoted = octets[42:]
-        number = self._number(int.from_bytes(quoted[4:6]))
+        number = int(self.index[int.from_bytes(quoted[4:6])])
         segment, sent = self.entries[number] if number >= 0 else (None, b"")
         spent = segment is not None and octets[34:36] == b"\x0b\0" and segment.ttl == 1
         large = octets[34:36] == b"\3\4" and len(sent) > 14 + 1500
@@ -436,8 +471,9 @@ class Episode:
         connection.reset_since = since      # it may have passed before what came in this half round
         if segment.want == 0:
             self._blame(connection, f"must not pass: {segment}")
-        self._judge(connection, lambda: translation.compare(connection, segment, came.octets, self.now), segment)
-        translation.deliver(connection, segment, True)
+        if not self._is_part(segment, came.octets, {id(segment): 0}, id(segment)):
+            self._compare(connection, segment, came.octets)
+            translation.deliver(connection, segment, True)
         self.coverage.shares["waited"] += 1
         self.touched.setdefault(connection.number, (connection, False))
 
@@ -542,8 +578,11 @@ class Episode:
     def _debts(self, connection):
         """What the proxy had to send by now."""
         owes = connection.owes
-        if "held" in owes and connection.covered >= min(connection.have, connection.ends[TARGET].edge - 1):
-            del owes["held"]
+        if "held" in owes:
+            target = connection.ends[TARGET]
+            least = min(connection.have, target.edge - 1, 1)
+            if connection.covered >= least and (least or connection.fin_sent):
+                del owes["held"]
         if owes and not connection.over and not connection.loose:
             self._blame(connection, f"the proxy owes {sorted(owes)}")
         unanswered = [answer for answer in connection.answers if answer[3]]

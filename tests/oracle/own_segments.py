@@ -32,7 +32,7 @@ def require(condition, rule, *shown):
 
 CLOCK = [False]
 """Whether time has just passed, so that what is owned may be sent again."""
-KNOWN = dict.fromkeys(("held_beyond_window", "window_of_held", "challenge_goes_back", "ack_goes_back", "fin_owned"), 0)
+KNOWN = dict.fromkeys(("ack_goes_back", ), 0)
 """Faults of the engine that are told of and not yet mended: name of a rule -> how often it was broken."""
 
 
@@ -270,13 +270,15 @@ def _acknowledgement(connection, came):
     position, acknowledged = _near(position, client.told), _near(acknowledged, target.told)
     require(connection.marks[CLIENT] <= position <= client.told_may, "rule 4.1: a challenge repeats the last numbers relayed",
             position, (client.told, client.told_may))
-    require(connection.marks[TARGET] <= acknowledged <= max(target.told_may, connection.own_ack_may),
+    owned = connection.have_may + 1 if connection.own_ack > 1 else 0
+    require(connection.marks[TARGET] <= acknowledged <= max(target.told_may, connection.own_ack_may, owned),
             "rule 4.1: a challenge repeats the last acknowledgement relayed", acknowledged, (target.told, target.told_may))
+    connection.own_ack_may = max(connection.own_ack_may, min(acknowledged, owned))
     if acknowledged < connection.own_ack:
         known("challenge_goes_back", "rule 1.2: acknowledgements never go back below the proxy's own", acknowledged,
               connection.own_ack)
     window = came.window << connection.scale_toward(CLIENT)
-    if acknowledged + window > max(target.edge, client.limit) and not _small(connection, CLIENT, came):
+    if acknowledged + window > max(target.edge, target.edge_may, client.limit) and not _small(connection, CLIENT, came):
         known("window_of_challenge", "rule 4.1: a challenge offers no more window than the target has", acknowledged + window,
               max(target.edge, client.limit))
     return "challenge"
@@ -296,7 +298,7 @@ def _to_target(connection, came):
     require(connection.marks[CLIENT] <= acknowledged <= client.told_may, "the acknowledgement is the client's last", acknowledged,
             (client.told, client.told_may))
     offered = acknowledged + (came.window << connection.scale_toward(TARGET))
-    if offered > client.edge and not _small(connection, TARGET, came):
+    if offered > max(client.edge, client.edge_may) and not _small(connection, TARGET, came):
         known("window_of_held" if came.payload or came.control & FIN else "window_of_challenge",
               "the proxy offers no more window than the client has", offered, client.edge)
     closes = came.control & FIN
@@ -316,13 +318,18 @@ def _held(connection, came, position, closes):
     require(1 <= position and last <= connection.have_may + 1, "rule 1.2: only what is held is sent", position, last)
     require(length <= target.takes - connection.extra(TARGET), "held octets are cut to the target's MSS", length, target.mss)
     require(came.payload == connection.data(CLIENT, position, length), "rule 1.4: the first copy of each octet is what is sent")
-    if last > target.edge:
+    edge = max(target.edge, target.edge_may)
+    if last > edge and not (length == 1 and position <= edge):   # one octet probes a closed window (RFC 9293, 3.8.6.1)
         known("held_beyond_window", "rule 1.2: held octets go out within the target's window", last, target.edge)
     if closes:
         held = connection.fin_held != NO and connection.have + 1 <= last <= connection.have_may + 1
         client = connection.ends[CLIENT]
         require(held or client.fin_seen != NO and client.fin == last, "a FIN goes where the client's is", last, client.fin)
+        connection.fin_sent = True
     if position <= connection.covered + 1:
         connection.covered = max(connection.covered, last - 1)
+    if position <= target.heard < last + closes and not target.dead:
+        target.heard = min(last + closes, max(target.edge, target.heard))
+        target.closed |= bool(closes) and target.heard == last + 1
     connection.due = None
     return "held"

@@ -69,7 +69,7 @@ def _pass(connection, segment, now):
     held = side == CLIENT and connection.all_held_acked != YES and segment.length and first <= connection.have_may
     if segment.ttl <= 1 or held and connection.all_held_acked == NO and first <= connection.have:
         segment.want = 0
-    elif held or not intact:
+    elif held or not intact or side == TARGET and _tells_of_owned(connection, segment):
         segment.want = MAY
     elif (inside or peer.told - OLD <= first and last <= peer.edge) and me.told - OLD <= ack <= peer.top:
         segment.want = MUST
@@ -87,6 +87,12 @@ def _pass(connection, segment, now):
     _follow(connection, segment, tracked, near)
     if segment.want or near:
         _heard_of(connection, now, tracked)
+
+
+def _tells_of_owned(connection, segment):
+    """A bare acknowledgement of octets that the proxy has acknowledged itself: to the client it says nothing new."""
+    bare = segment.length == 0 and not segment.control & FIN
+    return bare and connection.own_ack > 1 and connection.all_held_acked != YES
 
 
 def _heard_of(connection, now, certain):
@@ -109,6 +115,9 @@ def _follow(connection, segment, certain, possible):
             me.top = last
         if ack <= peer.top:
             me.edge = max(me.edge, ack + (segment.window << me.scale))
+    me.edge_may = max(me.edge_may, me.edge)
+    if possible and segment.intact and ack <= peer.top_may:
+        me.edge_may = max(me.edge_may, ack + (segment.window << me.scale))
     if possible and not after_fin and last > me.top_may:
         me.top_may = last
     me.top_may = max(me.top_may, me.top)

@@ -1,12 +1,14 @@
 """A segment as its sender puts it on the wire, and as the other end has to see it (SPLICE 1.1, 2.2 to 2.5, 4.5)."""
 from .ends import CLIENT, NO, SACK, SCALING, STAMPS, TARGET
 from .own_segments import MSS, SACK_BLOCKS, SACK_PERMITTED, SCALE, TIMESTAMPS, known, require
-from .wire import ACK, MASK, RST, SYN, Came, frame, options_of, signed
+from .wire import ACK, FIN, MASK, PSH, RST, SYN, URG, Came, frame, options_of, signed
 
 PROXY_MACS = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 HOST_MACS = bytes.fromhex("02aa00000001"), bytes.fromhex("02bb00000001")
 UNKNOWN_OPTIONS = bytes([34, 2, 1, 1]), bytes([30, 4, 0, 1]), b"\1\1\1\1"
 MOST_WINDOW = 0xFFFF
+LEAST_PART = 64
+"""Octets of payload that any target takes, whatever MSS it names."""
 
 
 def offered_options(connection, segment, dice):
@@ -59,12 +61,16 @@ def encode(connection, segment, identity, dice):
                  me.isn + segment.position & MASK, ack, control, segment.window, segment.urgent, octets, payload)
 
 
-def shown_window(connection, segment):
-    """Returns the window as the other end is shown it (SPLICE 2.3)."""
+def shown_window(connection, segment, owned=0):
+    """Returns the window as the other end is shown it (SPLICE 2.3).
+
+    `owned` octets that the proxy has acknowledged beyond the target are taken off: the right edge is the target's.
+    """
     if not connection.agreed & SCALING:
-        return segment.window
+        return max(segment.window - owned, 0)
     if segment.side == TARGET:
-        return min((segment.window << connection.ends[TARGET].scale) >> connection.proxy_scale, MOST_WINDOW)
+        octets = max((segment.window << connection.ends[TARGET].scale) - owned, 0)
+        return min(octets >> connection.proxy_scale, MOST_WINDOW)
     if connection.accepted & SCALING:
         return segment.window
     return min(segment.window << connection.ends[CLIENT].scale, MOST_WINDOW)
@@ -112,10 +118,33 @@ def compare(connection, segment, octets, now):
     require((came.control, came.urgent) == (right.control, right.urgent), "flags and urgent pointer pass", came)
     require(came.payload == right.payload, "payload is untouched", came.payload, right.payload)
     require(came.seq == right.seq, "rule 1.1: sequence numbers are translated", came.seq, right.seq)
+    owned = 0
     if came.control & ACK:
-        _acknowledged(connection, segment, signed(came.ack - right.ack & MASK))
-    require(came.window == right.window or came.control & RST, "rule 2.3: the window is translated", came.window, right.window)
+        more = signed(came.ack - right.ack & MASK)
+        _acknowledged(connection, segment, more)
+        owned = shown_ack(connection, segment) + more - segment.ack
+    least = right.window
+    if owned > 0:   # the right edge may stay the target's, rounded down in the target's scale and in the proxy's
+        least = shown_window(connection, segment, owned + (1 << connection.ends[TARGET].scale))
+    require(least <= came.window <= right.window or came.control & RST, "rule 2.3: the window is translated", came.window,
+            right.window, owned)
     _options(connection, segment, came, right, now)
+
+
+def compare_part(connection, segment, octets, done):
+    """Compares a part of a segment that was split: it begins `done` octets behind the segment's first."""
+    wanted = expected(connection, segment, 0)
+    came, right = Came(octets, TARGET), Came(wanted, TARGET)
+    length, last = len(came.payload), done + len(came.payload) == segment.length
+    require(came.sane and octets[:12] == wanted[:12] and (came.source, came.destination) == (right.source, right.destination),
+            "headers of a part agree with its segment's", came)
+    require(came.seq == right.seq + done & MASK, "rule 2.6: the parts of a segment join up", came.seq, right.seq, done)
+    require(came.payload == right.payload[done:done + length] and length, "payload is untouched", came.payload)
+    require((came.ack, came.window, came.ttl, came.tos) == (right.ack, right.window, right.ttl, right.tos),
+            "headers of a part are its segment's", came)
+    require(options_of(came.options) == options_of(right.options), "options of a part are its segment's", came)
+    least = right.control & ~(PSH | FIN | URG)
+    require(came.control & ~URG == (right.control & ~URG if last else least), "FIN and PSH belong to the last part", came)
 
 
 def _acknowledged(connection, segment, more):
@@ -191,8 +220,7 @@ def deliver(connection, segment, intact):
         peer.dead = peer.heard == segment.position
         return
     if control & ACK and segment.ack <= peer.sent:
-        peer.limit = max(peer.limit, shown_ack(connection, segment)
-                         + (shown_window(connection, segment) << connection.scale_toward(1 - side)))
+        peer.limit = max(peer.limit, segment.ack + (shown_window(connection, segment) << connection.scale_toward(1 - side)))
         stamps = shown_stamps(connection, segment)
         if stamps:
             peer.recent = stamps[0]
