@@ -411,7 +411,8 @@ class Episode:
         if length >= segment.length or not segment.intact:
             return False
         done = self.parts.get(number, 0)
-        self._judge(segment.connection, lambda: translation.compare_part(segment.connection, segment, octets, done), segment)
+        self._judge(segment.connection, lambda: translation.compare_part(segment.connection, segment, octets, done,
+                                                                             self.now), segment)
         self.parts[number] = done + length
         if done + length < segment.length:
             passed[number] -= 1         # it has passed once its last part has
