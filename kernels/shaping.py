@@ -65,7 +65,7 @@ def begin_shaping(connections, connection, service):
             continue
         hot.options |= SPECIAL
         cold.special |= SHAPED << side
-    if hot.options & SPECIAL == 0:
+    if cold.special & (SHAPED * 3) == 0:  # not SPECIAL: mode `simple` is that too, and without payload kernels there is no room
         return
     for flow in range(connection * 2, connection * 2 + 2):
         shaped.position[flow], shaped.told_ack[flow], shaped.grown[flow] = NOT_BEGUN, NOT_BEGUN, 0

@@ -90,3 +90,10 @@ def test_the_tests_of_kernels_pass_in_the_other_modes(mode):
         *(str(HERE / f"test_{name}.py") for name in OF_KERNELS),
     )
     assert " passed" in said and int(said.rpartition("\n")[0].splitlines()[-1].split(" passed")[0].split()[-1]) > 250
+
+
+def test_simple_mode_and_failing_targets_touch_nothing_out_of_range():
+    """As plain Python an index out of range raises; a jitted loop would have written beyond an array."""
+    modules = [str(HERE / f"test_tcp_{name}.py") for name in ("simple", "target_fails")]
+    said = child("plain Python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *modules)
+    assert " passed" in said

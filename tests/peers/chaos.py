@@ -264,7 +264,7 @@ async def answer(connection, peer, seed, outcomes):
                     return
                 header += octet
         except OSError as error:
-            outcome.saw, outcome.ending = str(error), "mute" if not header else "cut"
+            outcome.saw, outcome.ending = str(error), "cut"
             return
         plan = Plan(seed, int(header))
         outcome.number, outcome.ending = plan.number, plan.ending
