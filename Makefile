@@ -19,7 +19,7 @@ TO_RUN := gcc=gcc make=make pkg-config=pkg-config ip=iproute2 ethtool=ethtool cu
 TO_TEST := ping=iputils-ping nft=nftables iperf3=iperf3 sshd=openssh-server ssh=openssh-client tshark=tshark tcpdump=tcpdump
 
 # Tests that use the machine itself run in one process, those in memory in another: see tests/conftest.py.
-TWO_AT_ONCE := --numprocesses 2 --dist loadgroup
+TWO_AT_ONCE := --numprocesses 2 --dist loadscope
 
 # Installs the packages of $(1) that are missing, as root on Debian; else says in a sentence what they are.
 # nginx-light and openssh-server would start services: policy-rc.d forbids it while they are installed.

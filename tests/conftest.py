@@ -13,12 +13,20 @@ ON_THE_MACHINE = ("test_bed", "test_command_line", "test_dpdk_ports", "test_malf
 """Modules that use namespaces, huge pages, DPDK or a running engine: one process runs them all, one after the other."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Lets `make test` use two cores: what has the machine to itself is one group, all else needs memory alone."""
-    for item in items:
-        if item.path.name.startswith(ON_THE_MACHINE):
-            item.add_marker(pytest.mark.xdist_group("machine"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Lets `make test` use two cores: what has the machine to itself is one scope, each module that needs memory alone another.
+
+    xdist's own `loadgroup` does not group with pytest 9.2: marks no longer come into the node's id.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class MachineApart(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            module = nodeid.partition("::")[0].rpartition("/")[2]
+            return "machine" if module.startswith(ON_THE_MACHINE) else module
+
+    return MachineApart(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,9 @@ shows by the digits whether it was run more than once over a byte. `spelled` is 
 from pipeline.kernels.jit import kernel
 
 DASH, N, X, Y, Z, ZERO = 45, 110, 120, 121, 122, 48
-SHAPED, SHAPED_FIRST, REWRITES = 7101, 7102, 7103
-"""Ports of the services: both directions spelled, binding delayed and immediate; the held bytes rewritten by select."""
+SHAPED, SHAPED_FIRST, REWRITES, SHAPED_FEW = 7101, 7102, 7103, 7104
+"""Ports of the services: both directions spelled, binding delayed and immediate; the held bytes rewritten by select; both
+directions spelled toward the target `c`, with three source ports."""
 
 
 @kernel
@@ -73,4 +74,6 @@ def services():
     both = {"targets": '["a"]', "payload_to_target": spelling, "payload_to_client": spelling}
     return ({"name": '"shaped"', "listen": f'"10.1.0.1:{SHAPED}"', **both},
             {"name": '"shaped-first"', "listen": f'"10.1.0.1:{SHAPED_FIRST}"', "binding": '"immediate"', **both},
+            {"name": '"shaped-few"', "listen": f'"10.1.0.1:{SHAPED_FEW}"', **both, "targets": '["c"]',
+             "source_ports": "[21000, 21002]"},
             {"name": '"rewrites"', "listen": f'"10.1.0.1:{REWRITES}"', "targets": '["a"]', "select": f'"{__file__}:rewriting"'})
