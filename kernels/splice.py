@@ -271,8 +271,6 @@ def splice(packets, batch, row, connections, connection, side, records, now, tic
     if inside:
         follow_acknowledgement(batch, row, connections, connection, side)
     kept = False
-    if side == TARGET and hot.options & (HOLDS | OWNS) == OWNS and before(batch.ack[row], int64(hot.acked[TARGET])):
-        batch.ack[row] = int64(hot.acked[TARGET])  # an old one must not take back what we have acknowledged (SPLICE 1.2)
     if hot.options & HOLDS:
         kept = follow_delivery(packets, batch, row, connections, connection, side, inside, tick)
     if inside and (finishes or hot.closing):

@@ -140,7 +140,7 @@ def test_a_payload_without_a_target_is_refused_with_a_reset(story):
 
 def test_a_target_that_refuses_ends_in_a_reset(story):
     assert [exchange.ended for exchange in story.exchanges["shut"]] == ["ECONNRESET"] * SHUT
-    assert {causes_of(record) for record in story.records_of("shut").values()} == {("ActiveRst", "PassiveRst")}
+    assert {causes_of(record) for record in story.records_of("shut").values()} == {("ActiveRst", "TargetRefused")}
 
 
 def test_counters_and_records_agree(story):

@@ -121,11 +121,11 @@ def walk(function, arguments, faults, seen):
 
 @pytest.fixture(scope="module")
 def walked():
-    """The faults of the loop with every select kernel, and the functions that were looked at."""
+    """The faults of the loop with every select and payload kernel, and the functions that were looked at."""
     bed = KernelBed()
     selects = [name for name, _, _ in compose.SLOTS["select"]]
     with compose.compiling():
-        run = compose.compose({}, selects, "memory")
+        run = compose.compose({}, selects, "memory", payloads=[name for name, _, _ in compose.SLOTS["payload"]])
         faults, seen = [], set()
         arguments = tuple(typeof(value) for value in (bed.state, -1, -1))
         walk(run, arguments, faults, seen)
