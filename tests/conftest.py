@@ -8,8 +8,8 @@ sys.path.insert(0, os.path.dirname(__file__))
 pytest.register_assert_rewrite("tcp")
 
 
-ON_THE_MACHINE = ("test_bed", "test_command_line", "test_dpdk_ports", "test_malformed", "test_packaging", "test_path_",
-                  "test_perf_scripts", "test_proxy_", "test_stats_socket", "test_wire")
+ON_THE_MACHINE = ("test_bed", "test_command_line", "test_dpdk_ports", "test_malformed", "test_path_",
+                  "test_proxy_", "test_stats_socket", "test_wire")
 """Modules that use namespaces, huge pages, DPDK or a running engine: one process runs them all, one after the other."""
 
 
