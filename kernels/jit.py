@@ -19,6 +19,8 @@ import numba
 from numba.core import caching, config
 from numba.core.registry import CPUDispatcher
 
+from .lowering import InlinedCompiler, LoopCompiler
+
 OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "_nrt": False}
 """Options of every njit function of the engine. Without Numba's run-time (`_nrt`) a kernel cannot allocate, and no array
 is reference-counted: with it, the cold start of a loop took 135 s instead of 81."""
@@ -199,7 +201,7 @@ def _callable_from_python(function):
     copy = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
     copy.__qualname__ = f"{function.__qualname__}_from_python"
     copy.__module__ = function.__module__
-    return numba.njit(**OPTIONS)(copy)
+    return numba.njit(pipeline_class=LoopCompiler, **OPTIONS)(copy)
 
 
 def kernel(function):
@@ -208,7 +210,8 @@ def kernel(function):
     Wrappers for calls from Python and C took more than half of the cold start (81 s with, 30 s without): each one
     unpacks all the arrays of its NamedTuples. So they are made for what Python really calls.
     """
-    compiled = numba.njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)(function)
+    compiled = numba.njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True,
+                          pipeline_class=InlinedCompiler, **OPTIONS)(function)
     if not config.DISABLE_JIT:
         compiled.__class__ = Kernel
     return compiled
@@ -216,4 +219,4 @@ def kernel(function):
 
 def loop(function):
     """Compiles a function that Python calls: a worker's loop, or a driver in a test or measurement."""
-    return numba.njit(**OPTIONS)(function)
+    return numba.njit(pipeline_class=LoopCompiler, **OPTIONS)(function)

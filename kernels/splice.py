@@ -48,6 +48,7 @@ from .counters import (
 )
 from .connect import is_untouched, target_fails, unsplice
 from .edits import forget_edits
+from .farewell import closed
 from .handshake import unexpected
 from .headers import ACK, FIN, RST, SYN
 from .held_sender import held_end, keep_latest, owned_is_shown, shown_to_client, take_acknowledgement
@@ -77,7 +78,10 @@ CHALLENGE_WINDOW = 536
 
 @kernel
 def reset(batch, row, connections, connection, side, records, now, tick):
-    """A RST in the window, or just before it, passes; only the exact one ends the connection (RFC 5961, 3.2)."""
+    """A RST in the window, or just before it, passes; only the exact one ends the connection (RFC 5961, 3.2).
+
+    In TIME_WAIT both ends had closed before: a target's host answers so to a last acknowledgement that came twice.
+    """
     hot, other = record_at(connections.hot, connection), 1 - side
     away = distance(batch.seq[row], acknowledged(connections, connection * 2 + side))
     if away < -WINDOW or away > widest(hot, side):
@@ -99,6 +103,9 @@ def reset(batch, row, connections, connection, side, records, now, tick):
         return
     step(records, connection, CLIENT, TCP_CLOSED, now)
     step(records, connection, TARGET, TCP_CLOSED, now)
+    if hot.state == TIME_WAIT:
+        closed(connections, connection)
+        return
     end(connections, connection, PASSIVE_RST if side == CLIENT else ACTIVE_RST,
         PASSIVE_RST if side == TARGET else ACTIVE_RST)
 

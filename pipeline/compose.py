@@ -6,6 +6,7 @@ from the cache.
 """
 import contextlib
 import fcntl
+import gc
 import hashlib
 import importlib
 import importlib.util
@@ -181,7 +182,11 @@ def compiling():
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        gc.disable()  # Numba makes objects by the million and hardly any garbage: without, 33 s instead of 31
+        try:
+            yield
+        finally:
+            gc.enable()
 
 
 def _write(text):

@@ -172,7 +172,9 @@ def test_counters_of_segments_agree_with_what_clients_did(story):
     assert target["received_syn_ack"] == answered
     assert target["sent_syn"] >= total - REFUSED - MISSING
     resets = sum(exchange.ended == "ECONNRESET" for exchanges in story.exchanges.values() for exchange in exchanges)
-    assert client["sent_rst"] == resets == MISSING + SILENT + REFUSED + SHUT
+    assert resets == MISSING + SILENT + REFUSED + SHUT
+    # On a busy host a FIN is repeated, and a server whose socket is gone by then resets what answers it: that passes.
+    assert resets <= client["sent_rst"] <= resets + target["received_rst"]
     assert client["received_rst"] == 0
     for side in (client, target):
         assert side["received_fin_active"] + side["received_fin_passive"] == answered

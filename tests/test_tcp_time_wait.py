@@ -222,6 +222,7 @@ def test_an_exact_rst_ends_it_at_once(proxy, side):
     ends[side].send("R")
     ends[1 - side].expect("R")
     assert proxy.state_of(ends[0]) == "free"
+    assert proxy.records()[0]["release"] == {"client": "PassiveClose", "target": "ActiveClose"}, "both had closed before"
 
 
 def test_an_inexact_rst_does_not_make_it_last(proxy):
