@@ -117,7 +117,7 @@ def _follow(connection, segment, certain, possible):
             me.edge = max(me.edge, ack + (segment.window << me.scale))
     me.edge_may = max(me.edge_may, me.edge)
     if possible and segment.intact and ack <= peer.top_may:
-        me.edge_may = max(me.edge_may, ack + (segment.window << me.scale))
+        me.edge_may = max(me.edge_may, max(ack, me.told_may) + (segment.window << me.scale))
     if possible and not after_fin and last > me.top_may:
         me.top_may = last
     me.top_may = max(me.top_may, me.top)
