@@ -8,7 +8,7 @@ CLIENT, TARGET = 0, 1
 FREE, SYN_RECEIVED, FIRST_DATA, CONNECTING, ESTABLISHED, HALF_CLOSED, FIN_WAIT, TIME_WAIT = range(8)
 STATES = ("free", "syn_received", "first_data", "connecting", "established", "half_closed", "fin_wait", "time_wait")
 """States of a connection in the proxy, named like their time-outs (issue 3, part 5)."""
-SACK, STAMPS, SCALING = 1, 2, 4
+SACK, STAMPS, SCALING, ECN = 1, 2, 4, 8
 NO, MAYBE, YES = 0, 1, 2
 STORY = 60
 """Lines that are kept of each connection for the report of a fault."""
@@ -112,6 +112,7 @@ class Connection:
         self.declined, self.declined_shared, self.above = 0, 0, None  # by targets of the service, by its targets for others
         self.client_scale, self.proxy_scale = 0, 0
         self.proxy_stamp, self.stamp_shift, self.shift_sure = None, None, False
+        self.client_shift, self.last_stamp, self.uses = 0, None, {}   # TSval toward the target; the last shown; of each port
         self.owes, self.may, self.answers = {}, set(), []
         self.quiet_since, self.active, self.reset_since = 0, 0, None
         self.resets, self.may_end, self.over = [False, False], False, False

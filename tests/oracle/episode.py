@@ -7,6 +7,7 @@ from . import before_binding, moves, own_segments, rest, splice, translation
 from .ends import (
     CLIENT,
     CONNECTING,
+    ECN,
     FREE,
     NO,
     SACK,
@@ -22,7 +23,7 @@ from .ends import (
 )
 from .engine import Engine
 from .services import TIMEOUTS, configuration_text, make_services, request
-from .wire import FIN, IP_SUM, MASK, RST, SYN, TCP_SUM, Came, flags_text, matrix, ones_sum, seal, sums
+from .wire import CWR, ECE, FIN, IP_SUM, MASK, RST, SYN, TCP_SUM, Came, flags_text, matrix, ones_sum, seal, sums
 
 SECOND, TICK = 1_000_000, 10_000
 LIVE, A_ROUND, CAPACITY = 500, 512, 4096
@@ -52,7 +53,7 @@ class Episode:
         self.engine = Engine(configuration_text(self.services, CAPACITY), CLIENTS, self.dice)
         self.now, self.made, self.number = SECOND, 0, 0
         self.live, self.quiet, self.gone = [], [], []
-        self.by_client, self.by_local, self.by_isn = {}, {}, {}
+        self.by_client, self.by_local, self.by_isn, self.uses = {}, {}, {}, {}
         self.declined, self.declined_by = {}, {}
         self.places = iter(self._client_places())
         self.strays, self.waiting = {}, {}
@@ -128,7 +129,8 @@ class Episode:
         dice, client = self.dice, connection.ends[CLIENT]
         client.isn = -1 - self.number % 2000 & MASK if dice.random() < 0.5 else dice.randrange(1 << 32)
         self.by_isn[client.isn] = connection
-        connection.offer = dice.choice((7, 7, 7, 0, SACK, STAMPS, SCALING, SACK | STAMPS))
+        connection.offer = dice.choice((7, 7, 7, 0, SACK, STAMPS, SCALING, SACK | STAMPS)) | dice.choice((0, ECN))
+        connection.uses = self.uses
         connection.client_scale = dice.choice((0, 2, 7, 10, 14)) if connection.offer & SCALING else 0
         client.takes = dice.choice((1460, 1460, 1400, 536, 100))
         client.stamp_start = dice.choice((-2000, 0, dice.randrange(1 << 32))) & MASK
@@ -213,6 +215,10 @@ class Episode:
             segment.ttl, segment.tos = dice.randrange(2, 256), dice.randrange(64) << 2
             if connection.bound and segment.ttl == 2 and not segment.control & (RST | SYN | 1):
                 segment.ttl = 1
+        if not segment.control & (SYN | RST) and connection.bound and (
+                connection.agreed if side == CLIENT else connection.accepted) & ECN and dice.random() < 0.3:
+            segment.tos |= dice.randrange(4)
+            segment.control |= dice.choice((0, 0, ECE, CWR, ECE | CWR))
         segment.intact = dice.random() > 0.025 or before == FREE
         if segment.kind in ("fin", "first fin", "early fin"):
             me.fin = segment.end - 1
@@ -272,7 +278,8 @@ class Episode:
             return
         if chance < 0.6 and self.gone:
             connection = self.gone[int(dice.random() * len(self.gone))]
-            if connection.over and (side == CLIENT or connection.bound) and not connection.replaced:
+            if connection.over and not connection.replaced and (
+                    side == CLIENT or connection.bound and self.uses[connection.local, connection.target.place] is connection):
                 self._late(connection, side, identity)
                 return
         octets, places, answers = rest.stray(self.services, side, identity, dice)
@@ -396,6 +403,8 @@ class Episode:
                 continue
             if not alike:
                 self._compare(connection, segment, rows[row, :length].tobytes())
+            if segment.side == CLIENT and segment.stamps and connection.accepted & STAMPS:
+                connection.last_stamp = segment.stamps[0] + connection.client_shift & MASK
             if whole != segment.intact:
                 self._blame(connection, f"rule 1.5: its TCP checksum is {'right' if whole else 'wrong'}: {segment}")
             translation.deliver(connection, segment, whole)

@@ -2,10 +2,10 @@
 
 A move is a function (connection, side, dice) -> Segment, or None where it cannot be made. EDGE moves are aimed at an edge.
 """
-from .ends import CLIENT, STAMPS, TARGET, Segment
+from .ends import CLIENT, ECN, STAMPS, TARGET, Segment
 from .own_segments import KNOWN
 from .services import HELD
-from .wire import ACK, ECE, FIN, MASK, PSH, RST, SYN, URG
+from .wire import ACK, CWR, ECE, FIN, MASK, PSH, RST, SYN, URG
 
 WIDE = [0.0]
 """How often a segment may fill the MSS: rounds of small segments are faster."""
@@ -271,7 +271,8 @@ def reset_of_the_dead(connection, side, dice):
 
 def open_connection(connection, side, dice):
     """A client's SYN, with all that may stand in one."""
-    made = _own(connection, CLIENT, "syn", SYN | dice.choice((0, 0, 0, ECE, PSH, URG)), position=0, ack=0)
+    flags = ECE | CWR if connection.offer & ECN else dice.choice((0, 0, 0, ECE, PSH, URG))
+    made = _own(connection, CLIENT, "syn", SYN | flags, position=0, ack=0)
     if dice.random() < 0.05:
         made.length = 20
     return made
@@ -381,7 +382,8 @@ LEAVING = {last_ack: 3, first_fin: 1, first_wrong_ack: 1, first_reset: 0.5, firs
 def syn_ack(connection, side, dice):
     """The target accepts."""
     connection.ends[TARGET].heard = 1
-    return _own(connection, TARGET, "syn-ack", SYN | ACK, position=0, ack=1)
+    agrees = ECE if connection.accepted & ECN else 0
+    return _own(connection, TARGET, "syn-ack", SYN | ACK | agrees, position=0, ack=1)
 
 
 def wrong_syn_ack(connection, side, dice):

@@ -2,6 +2,7 @@
 from .ends import (
     CLIENT,
     CONNECTING,
+    ECN,
     FIRST_DATA,
     NO,
     SACK,
@@ -14,13 +15,15 @@ from .ends import (
     Fault,
 )
 from .services import HELD, TIMEOUTS
-from .wire import ACK, FIN, MASK, PSH, RST, SYN, options_of, signed
+from .wire import ACK, CWR, ECE, FIN, MASK, PSH, RST, SYN, options_of, signed
 
 MSS, SCALE, SACK_PERMITTED, SACK_BLOCKS, TIMESTAMPS = 2, 3, 4, 5, 8
 HIGHEST_SCALE = 14
 SMALL = 536
 """A window that any host has (RFC 9293, section 3.7.1)."""
 LEAST_MSS, MOST_MSS = 88, 1460
+AGAIN = 5_000_000
+"""Microseconds within which a source port is certainly used again too soon: less than twice any segment's lifetime."""
 FIRST_DATA_TIME = round(TIMEOUTS["first_data"] * 1_000_000)
 
 
@@ -52,7 +55,9 @@ def agreed_options(came):
     values = dict(options)
     require(len(values) == len(options), "no option stands twice")
     require(not values.keys() - {MSS, SCALE, SACK_PERMITTED, TIMESTAMPS}, "rule 2.2: no unknown option is agreed to")
-    bits = (SACK * (SACK_PERMITTED in values) | SCALING * (SCALE in values) | STAMPS * (TIMESTAMPS in values))
+    setup = ECE if came.control & ACK else ECE | CWR                     # RFC 3168, section 6.1.1
+    bits = (SACK * (SACK_PERMITTED in values) | SCALING * (SCALE in values) | STAMPS * (TIMESTAMPS in values)
+            | ECN * (came.control & (ECE | CWR) == setup))
     stamps = values.get(TIMESTAMPS, bytes(8))
     return (bits, int.from_bytes(values.get(MSS, b"\0\0")), int.from_bytes(values.get(SCALE, b"\0")),
             (int.from_bytes(stamps[:4]), int.from_bytes(stamps[4:])))
@@ -60,7 +65,8 @@ def agreed_options(came):
 
 def sent(connection, side, came, now, dice):
     """Checks a frame of the proxy's own toward an end; what it owed is paid. Returns what it was."""
-    require(came.sane and came.tos & 3 == 0 and came.ttl > 1, "headers of the proxy's own are right")
+    capable = side == TARGET and connection.accepted & ECN and came.payload
+    require(came.sane and came.ttl > 1 and came.tos & 3 in ((0, 2) if capable else (0,)), "headers of the proxy's own are right")
     control = came.control
     if control & RST:
         return _reset(connection, side, came, now)
@@ -111,7 +117,8 @@ def _stamped(connection, side, came, now):
             _clock(connection, value, now)
             _of_clock(connection.ends[CLIENT], echoed, now, "rule 2.4: TSecr is a TSval of the client's")
         else:
-            _of_clock(connection.ends[CLIENT], value, now, "rule 2.4: P's segments carry a TSval of the client's")
+            own = value - connection.client_shift & MASK
+            _of_clock(connection.ends[CLIENT], own, now, "rule 2.4: P's segments carry a TSval of the client's")
             _of_clock(connection.ends[TARGET], echoed, now, "rule 2.4: TSecr is a TSval of the target's")
 
 
@@ -154,7 +161,7 @@ def _syn_ack(connection, came, now):
         if connection.declined_shared == 0:
             require(bits == connection.offer, "nothing is stripped that no target has declined", bits, connection.offer)
     require(came.seq == connection.seen[TARGET], "the SYN-ACK keeps its number")
-    require(bits == connection.agreed and scale == connection.proxy_scale <= HIGHEST_SCALE, "it keeps its options")
+    require(bits | ECN == connection.agreed | ECN and scale == connection.proxy_scale <= HIGHEST_SCALE, "it keeps its options")
     if bits & STAMPS:
         _of_clock(client, stamps[1], now, "TSecr of the SYN-ACK is the SYN's TSval")
         _clock(connection, stamps[0], now)
@@ -170,6 +177,22 @@ def _fall_back(connection, now):
         connection.fell_back = True
 
 
+def _port_again(connection, came, bits, now):
+    """A source port that was used not long ago: numbers and TSvals lie above the last ones used (SPLICE 3.2)."""
+    client, place = connection.ends[CLIENT], (came.source, came.destination)
+    before = connection.uses.get(place)
+    connection.uses[place] = connection
+    if before is None:
+        require(came.seq == client.isn, "rule 1.1: the client's numbers pass unchanged", came.seq, client.isn)
+    elif before is not connection and now - before.active < AGAIN:
+        above = signed(came.seq - before.seen[CLIENT] - before.ends[CLIENT].top & MASK)
+        require(above > 0, "rule 3.2: the initial number lies above the last one used", above)
+        if bits & STAMPS and before.last_stamp is not None:
+            value = client.stamp_start + client.first_stamp + connection.client_shift
+            later = signed(value - before.last_stamp & MASK)
+            require(later > 0, "rule 3.2: the TSval lies above the last one used", later)
+
+
 def _syn(connection, came, now, dice):
     require(came.control & ~0xC0 == SYN and not came.payload and came.ack == 0, "a SYN is nothing else")
     if connection.states == 1 << FIRST_DATA and CLOCK[0]:
@@ -178,12 +201,16 @@ def _syn(connection, came, now, dice):
     pay(connection, "syn", "refusal", *(("repeat",) if connecting else ()))
     bits, mss, scale, stamps = agreed_options(came)
     client = connection.ends[CLIENT]
-    require(bits == connection.agreed, "rule 2.1: the target is offered exactly what was promised", bits, connection.agreed)
+    again = connection.local == came.source and connection.target.place == came.destination
+    asked = connection.agreed & ~ECN if again and not bits & ECN else connection.agreed   # RFC 3168, section 6.1.1.1
+    require(bits == asked, "rule 2.1: the target is offered exactly what was promised", bits, connection.agreed)
     require(scale == (connection.client_scale if bits & SCALING else 0), "the client's window scale goes to the target")
     require(LEAST_MSS - 12 <= mss <= client.takes, "the target is told no larger MSS than the client's", mss)
     if bits & STAMPS:
-        require(stamps[0] == client.stamp_start + client.first_stamp & MASK, "rule 2.4: the SYN carries the lowest TSval", stamps)
-    require(came.window <= 0xFFFF, "a window is not scaled on a SYN")
+        shift = stamps[0] - client.stamp_start - client.first_stamp & MASK
+        require(shift == connection.client_shift if again else shift == 0 or (came.source, came.destination) in connection.uses,
+                "rule 2.4: the SYN carries the lowest TSval", stamps)
+        connection.client_shift = shift
     if connection.local != came.source or connection.target.place != came.destination:
         matching = [target for target in connection.service.targets if target.place == came.destination]
         require(matching, "a target of the service is chosen")
@@ -193,15 +220,15 @@ def _syn(connection, came, now, dice):
         connection.target, connection.local = matching[0], came.source
         target = connection.ends[TARGET] = End(came.destination, dice.randrange(1 << 32))
         connection.seen[CLIENT] = came.seq
-        connection.accepted = bits & matching[0].accepts
+        _port_again(connection, came, bits, now)
         target.mss, target.recent, target.limit = mss, stamps[0], 1 + came.window
         target.takes = dice.choice((1460, 1400, 536, 536, 300, 100))
         target.stamp_start = dice.choice((-3000, 0, dice.randrange(1 << 32))) & MASK
         target.first_stamp = now // 1000
         target.window = dice.choice((8192, 65535, 2048, 2048, 1024, 300))
-        target.scale = matching[0].scale if connection.accepted & SCALING else 0
+        target.scale = matching[0].scale if bits & matching[0].accepts & SCALING else 0
         connection.entered = connection.active = now
-        require(came.seq == client.isn, "rule 1.1: the client's numbers pass unchanged", came.seq, client.isn)
+    connection.accepted = bits & connection.target.accepts
     require(came.seq == connection.seen[CLIENT], "the SYN keeps its number")
     connection.due = None
     return "syn"

@@ -2,7 +2,7 @@
 import re
 from typing import NamedTuple
 
-from .ends import SACK, SCALING, STAMPS
+from .ends import ECN, SACK, SCALING, STAMPS
 
 HELD = 1024
 """Octets that the proxy may hold for a connection."""
@@ -10,6 +10,8 @@ TIMEOUTS = {"syn_received": 3.0, "first_data": 2.5, "connecting": 3.5, "establis
             "time_wait": 0.6}
 SERVICE_ADDRESS, PROXY_ADDRESS = 0x0A010001, 0x0A020001
 MORE, REFUSE = "more", "refuse"
+FEW = 20000, 20023
+"""Source ports of a service that uses each of them again and again (SPLICE 3.2)."""
 
 
 class Target(NamedTuple):
@@ -30,6 +32,7 @@ class Service(NamedTuple):
     targets: tuple
     default: Target | None
     drops_strays: bool
+    source_ports: tuple = (10000, 59999)
 
 
 RULES = (("/a", 0), ("/b", 1), ("/a/long", 1))
@@ -39,13 +42,15 @@ REQUEST = re.compile(rb"[^ \n]* ([^ \n]*) ")
 def make_services(dice):
     """Returns the services of one episode: all rules for four groups of targets that agree to different options."""
     services = []
-    for group, accepts in enumerate((7, SACK | SCALING, STAMPS, dice.randrange(8))):
+    for group, accepts in enumerate((SACK | STAMPS | SCALING | ECN, SACK | SCALING, STAMPS | ECN, dice.randrange(16))):
         targets = tuple(Target(f"t{group}{number}", (0x0A02000B + 4 * group + number, 8080), accepts,
                                dice.choice((0, 2, 7, 10, 14)) if accepts & SCALING else 0) for number in range(3))
         for number, rule in enumerate(("number", "path", "strict", "turns", "first")):
             services.append(Service(f"{rule}{group}", (SERVICE_ADDRESS, 7000 + 10 * group + number),
                                     "path" if rule == "strict" else rule, targets, targets[2] if rule == "path" else None,
                                     rule == "strict"))
+    few = Target("few", (0x0A020063, 8080), SACK | STAMPS | SCALING | ECN, 7)
+    services.append(Service("few", (SERVICE_ADDRESS, 7099), "turns", (few,), None, False, FEW))
     return services
 
 
@@ -66,7 +71,7 @@ def configuration_text(services, connections):
     for service in services:
         names = ", ".join(f'"{target.name}"' for target in service.targets)
         lines += ["[[services]]", f'name = "{service.name}"', f'listen = "{_text(service.place[0])}:{service.place[1]}"',
-                  f"targets = [{names}]", "source_ports = [10000, 59999]"]
+                  f"targets = [{names}]", f"source_ports = {list(service.source_ports)}"]
         if service.rule == "first":
             lines.append('binding = "immediate"')
         if service.rule == "number":

@@ -1,7 +1,7 @@
 """A segment as its sender puts it on the wire, and as the other end has to see it (SPLICE 1.1, 2.2 to 2.5, 4.5)."""
-from .ends import CLIENT, NO, SACK, SCALING, STAMPS, TARGET
+from .ends import CLIENT, ECN, NO, SACK, SCALING, STAMPS, TARGET
 from .own_segments import MSS, SACK_BLOCKS, SACK_PERMITTED, SCALE, TIMESTAMPS, known, require
-from .wire import ACK, FIN, MASK, PSH, RST, SYN, URG, Came, frame, options_of, signed
+from .wire import ACK, CWR, ECE, FIN, MASK, PSH, RST, SYN, URG, Came, frame, options_of, signed
 
 PROXY_MACS = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 HOST_MACS = bytes.fromhex("02aa00000001"), bytes.fromhex("02bb00000001")
@@ -81,9 +81,10 @@ def shown_stamps(connection, segment):
     if segment.stamps is None or not connection.accepted & STAMPS:
         return None
     value, echoed = segment.stamps
+    own, theirs = connection.client_shift, connection.stamp_shift
     if segment.side == CLIENT:
-        return value, echoed - connection.stamp_shift & MASK if segment.control & ACK else echoed
-    return value + connection.stamp_shift & MASK, echoed
+        return value + own & MASK, echoed - theirs & MASK if segment.control & ACK else echoed
+    return value + theirs & MASK, echoed - own & MASK
 
 
 def shown_ack(connection, segment):
@@ -101,9 +102,12 @@ def expected(connection, segment, identity):
     edges = [peer.isn + edge for edge in segment.sack] if connection.accepted & SACK or side == TARGET else ()
     payload = connection.data(side, segment.position, segment.length, segment.twisted) if segment.length else b""
     ack = peer.isn + shown_ack(connection, segment) & MASK if segment.control & ACK else 0
-    return frame((HOST_MACS[other], PROXY_MACS[other]), identity, segment.tos, segment.ttl - 1, source,
+    control, tos = segment.control, segment.tos
+    if side == CLIENT and connection.agreed & ~connection.accepted & ECN:
+        control, tos = control & ~(ECE | CWR), tos & ~3
+    return frame((HOST_MACS[other], PROXY_MACS[other]), identity, tos, segment.ttl - 1, source,
                  connection.client_place if side == TARGET else peer.place, connection.seen[side] + segment.position & MASK, ack,
-                 segment.control, shown_window(connection, segment), segment.urgent,
+                 control, shown_window(connection, segment), segment.urgent,
                  options(shown_stamps(connection, segment), edges, segment.style), payload)
 
 
@@ -143,8 +147,8 @@ def compare_part(connection, segment, octets, done, now):
     require((came.ack, came.window, came.ttl, came.tos) == (right.ack, right.window, right.ttl, right.tos),
             "headers of a part are its segment's", came)
     _options(connection, segment, came, right, now)
-    least = right.control & ~(PSH | FIN | URG)
-    require(came.control & ~URG == (right.control & ~URG if last else least), "FIN and PSH belong to the last part", came)
+    ends = URG | (0 if done == 0 else CWR) | (0 if last else PSH | FIN)
+    require(came.control & ~URG == right.control & ~ends, "FIN and PSH belong to the last part, CWR to the first", came)
 
 
 def _acknowledged(connection, segment, more):
