@@ -10,7 +10,7 @@ from .ends import (
     TARGET,
     YES,
 )
-from .services import FEW, HELD, MORE, REFUSE, choose
+from .services import HELD, MORE, REFUSE, choose
 from .wire import ACK, FIN, MASK, RST, SYN
 
 ONLY = {state: 1 << state for state in range(8)}
@@ -211,7 +211,7 @@ def decide(connection, now):
         return
     if targets:
         connection.states, connection.entered = ONLY[CONNECTING], now
-        if connection.service.source_ports == FEW:      # of which none may be free
+        if connection.service.scarce:      # of which none may be free
             connection.states |= 1
             connection.owes["refusal"] = None
         else:

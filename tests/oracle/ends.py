@@ -108,7 +108,7 @@ class Connection:
         self.gaps, self.gap_end = [], 0                       # what came behind a gap, and where that ends
         self.fin_held, self.all_held_acked, self.own_ack, self.own_ack_may = False, NO, 1, 1
         self.salt = (number * 9973 % PERIOD, number * 31337 % PERIOD)
-        self.offer = self.agreed = self.accepted = 0          # SACK | STAMPS | SCALING: of C, of P, of T
+        self.offer = self.agreed = self.asked = self.accepted = 0   # SACK, STAMPS, SCALING, ECN: of C, P to C, P to T, T
         self.declined, self.declined_shared, self.above = 0, 0, None  # by targets of the service, by its targets for others
         self.client_scale, self.proxy_scale = 0, 0
         self.proxy_stamp, self.stamp_shift, self.shift_sure = None, None, False
@@ -165,7 +165,7 @@ class Connection:
         """Sets `states` by what is known of the FINs."""
         first, second = self.ends
         self.states = BOUND_MASKS[first.fin_seen, second.fin_seen, first.fin_acked, second.fin_acked]
-        if self.may_end:
+        if self.may_end or self.gives_port_back():
             self.states |= 1 << FREE
 
     def adopt(self, state, before, now):
@@ -187,6 +187,10 @@ class Connection:
             known = [NO if not any(column) else YES if all(column) else MAYBE for column in zip(*allowed, strict=True)]
             ends[0].fin_seen, ends[1].fin_seen, ends[0].fin_acked, ends[1].fin_acked = known
         self.bound_states()
+
+    def gives_port_back(self):
+        """Says whether it may end at any time, since in TIME_WAIT its source port is needed for another (SPLICE 3.2)."""
+        return self.service.scarce and self.states >> TIME_WAIT & 1 == 1
 
     def end(self):
         """The connection is over for the proxy; what it owed it need no longer send, but may have."""

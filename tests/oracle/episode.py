@@ -160,6 +160,8 @@ class Episode:
             if (side == CLIENT and connection.states == 1 << TIME_WAIT and connection.number not in self.touched
                     and dice.random() < 0.1):
                 return None
+            if connection.gives_port_back():
+                return moves.acknowledgement
             table = ORDINARY if dice.random() < 0.27 else EDGE
         elif side == TARGET:
             table = ANSWERING
@@ -257,7 +259,7 @@ class Episode:
         elif segment.side == TARGET:
             before_binding.from_target(connection, segment, self.now)
             if connection.bound:
-                lacking = connection.agreed & ~connection.accepted
+                lacking = connection.asked & ~connection.accepted
                 name, target = connection.service.name, connection.target.name
                 self.declined[name] = self.declined.get(name, 0) | lacking
                 self.declined_by[target] = self.declined_by.get(target, 0) | lacking
@@ -404,7 +406,9 @@ class Episode:
             if not alike:
                 self._compare(connection, segment, rows[row, :length].tobytes())
             if segment.side == CLIENT and segment.stamps and connection.accepted & STAMPS:
-                connection.last_stamp = segment.stamps[0] + connection.client_shift & MASK
+                value = segment.stamps[0] + connection.client_shift & MASK
+                if connection.last_stamp is None or 0 < (value - connection.last_stamp & MASK) < 1 << 31:
+                    connection.last_stamp = value
             if whole != segment.intact:
                 self._blame(connection, f"rule 1.5: its TCP checksum is {'right' if whole else 'wrong'}: {segment}")
             translation.deliver(connection, segment, whole)

@@ -162,6 +162,7 @@ def _syn_ack(connection, came, now):
             require(bits == connection.offer, "nothing is stripped that no target has declined", bits, connection.offer)
     require(came.seq == connection.seen[TARGET], "the SYN-ACK keeps its number")
     require(bits | ECN == connection.agreed | ECN and scale == connection.proxy_scale <= HIGHEST_SCALE, "it keeps its options")
+    connection.agreed = bits        # a SYN sent again may have given ECN up (RFC 3168, section 6.1.1.1)
     if bits & STAMPS:
         _of_clock(client, stamps[1], now, "TSecr of the SYN-ACK is the SYN's TSval")
         _clock(connection, stamps[0], now)
@@ -228,7 +229,8 @@ def _syn(connection, came, now, dice):
         target.window = dice.choice((8192, 65535, 2048, 2048, 1024, 300))
         target.scale = matching[0].scale if bits & matching[0].accepts & SCALING else 0
         connection.entered = connection.active = now
-    connection.accepted = bits & connection.target.accepts
+    if not connection.bound:
+        connection.asked, connection.accepted = bits, bits & connection.target.accepts
     require(came.seq == connection.seen[CLIENT], "the SYN keeps its number")
     connection.due = None
     return "syn"

@@ -34,6 +34,11 @@ class Service(NamedTuple):
     drops_strays: bool
     source_ports: tuple = (10000, 59999)
 
+    @property
+    def scarce(self):
+        """Whether source ports toward its targets run out."""
+        return self.source_ports == FEW
+
 
 RULES = (("/a", 0), ("/b", 1), ("/a/long", 1))
 REQUEST = re.compile(rb"[^ \n]* ([^ \n]*) ")

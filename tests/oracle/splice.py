@@ -15,6 +15,8 @@ STORM = 8
 def relay(connection, segment, now):
     """A segment of either end: sets its `want`, and moves on what the proxy may know."""
     control = segment.control
+    if connection.gives_port_back():
+        connection.answers.append((segment.side, RST, segment.ack, False))
     if control & RST:
         _reset(connection, segment, now)
     elif control & SYN:
@@ -82,7 +84,7 @@ def _pass(connection, segment, now):
     else:
         segment.want = MAY
     tracked = inside and segment.want and not held
-    if connection.may_end and segment.want:
+    if segment.want and (connection.may_end or connection.gives_port_back()):
         segment.want = MAY
     _follow(connection, segment, tracked, near)
     if segment.want or near:
