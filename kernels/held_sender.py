@@ -37,6 +37,8 @@ answer measures nothing (RFC 6298, section 5.7); and at most, however often it h
 HALVED_FROM = 536
 """Of a wider window a segment takes half at most, so that two are on their way and the second draws an acknowledgement."""
 DUPLICATES = 3
+LONG_AGO = 1 << 24
+"""Bytes after which no segment from before comes any more."""
 
 
 @kernel
@@ -190,6 +192,19 @@ def take_acknowledgement(batch, row, connections, connection, tick):
 
 
 @kernel
+def show_owned(batch, row, hot, stop):
+    """Lets a target's segment acknowledge at least all up to `stop`, with what that leaves of its window.
+
+    Returns how much it did not acknowledge, 0 or less where it did.
+    """
+    owed, scale = distance(stop, batch.ack[row]), int64(hot.scales) >> 4
+    if owed > 0:
+        batch.ack[row] = stop
+        batch.window[row] = max((batch.window[row] << scale) - owed, 0) >> scale
+    return owed
+
+
+@kernel
 def owned_is_shown(batch, row, connections, connection):
     """Shows the client what its target's acknowledgement means beyond the held bytes, which we have acknowledged ourselves.
 
@@ -198,15 +213,20 @@ def owned_is_shown(batch, row, connections, connection):
     timestamps (SACK) tells of a gap in *our* bytes: to the client it would be a duplicate, a reason to send again what
     has arrived. Returns whether the segment is kept from it.
     """
-    hot = record_at(connections.hot, connection)
-    stop, scale = held_end(connections, connection), int64(hot.scales) >> 4
-    owed = distance(stop, batch.ack[row])
-    if owed <= 0:
+    if show_owned(batch, row, record_at(connections.hot, connection), held_end(connections, connection)) <= 0:
         return False
-    batch.ack[row] = stop
-    batch.window[row] = max((batch.window[row] << scale) - owed, 0) >> scale
     plain = TCP_LENGTH + (TIMESTAMPS_LENGTH if batch.stamps[row] != 0 else 0)
     return batch.payload_length[row] == 0 and batch.control[row] & FIN == 0 and batch.payload[row] - batch.transport[row] > plain
+
+
+@kernel
+def keep_owned_shown(batch, row, connections, connection):
+    """The target has what we acknowledged; a segment of its from before then, come late, takes nothing back (SPLICE 1.2)."""
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    stop = wrap(int64(cold.syn_isn) + 1 + int64(cold.window[CLIENT]))
+    show_owned(batch, row, hot, stop)
+    if distance(int64(hot.acked[TARGET]), stop) > LONG_AGO:
+        hot.options &= 0xFF ^ OWNS
 
 
 @kernel

@@ -51,7 +51,7 @@ from .edits import forget_edits
 from .farewell import closed
 from .handshake import unexpected
 from .headers import ACK, FIN, RST, SYN
-from .held_sender import held_end, keep_latest, owned_is_shown, shown_to_client, take_acknowledgement
+from .held_sender import held_end, keep_latest, keep_owned_shown, owned_is_shown, shown_to_client, take_acknowledgement
 from .jit import kernel
 from .native import record_at
 from .records import (
@@ -132,8 +132,12 @@ def challenge(batch, row, connections, connection, side):
 
 @kernel
 def held_is_acknowledged(connections, connection):
-    """The target has all the bytes that we held: their slot is free again, nothing is left to retransmit."""
+    """The target has all the bytes that we held: their slot is free again, nothing is left to retransmit.
+
+    How many they were is kept where the client's window was: that was for sending them.
+    """
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
+    cold.window[CLIENT] = min(held.length[int64(cold.held)], 0xFFFF)
     held.free[held.free_count[0]] = int64(cold.held)
     held.free_count[0] += 1
     cold.held = NO_HELD
@@ -280,6 +284,8 @@ def splice(packets, batch, row, connections, connection, side, records, now, tic
     kept = False
     if hot.options & HOLDS:
         kept = follow_delivery(packets, batch, row, connections, connection, side, inside, tick)
+    elif side == TARGET and hot.options & OWNS:
+        keep_owned_shown(batch, row, connections, connection)
     if inside and (finishes or hot.closing):
         close(batch, row, connections, connection, side, finishes, records, now)
     sent = int64(batch.payload_length[row] > 0)

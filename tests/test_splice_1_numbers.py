@@ -365,3 +365,19 @@ def test_rule_1_5_corrupt_payload_in_the_splice_stays_corrupt_and_moves_nothing(
     client.send("R", seq=8)
     server.expect("R", seq=8)
     assert proxy.states() == {}
+
+
+def test_rule_1_2_acknowledgements_never_go_back_after_the_target_has_it_all(proxy):
+    client = asked_for_more(proxy)
+    client.send("PA", b" HTTP/1.1\r\n\r\n")
+    server = proxy.accept("a")
+    server.send("SA")
+    server.expect("PA", seq=1, ack=1, data=b"GET /a HTTP/1.1\r\n\r\n")
+    server.send("PA", b"300", seq=4)
+    client.expect("PA", data=b"300", ack=20)
+    server.send("PA", b"100", seq=1, ack=1)
+    client.expect("PA", data=b"100", ack=20)
+    client.send("PA", b"more")
+    server.expect("PA", seq=20, data=b"more")
+    server.send("A", ack=22)
+    client.expect("A", ack=22)

@@ -11,7 +11,6 @@ from numba.core import config
 
 from oracle.coverage import Coverage
 from oracle.episode import Episode
-from oracle.own_segments import KNOWN
 
 AN_EPISODE = 50_000
 
@@ -60,7 +59,6 @@ def main():
     passed = time.process_time() - began
     print("\n".join(coverage.lines()))
     live, edge = shares(coverage)
-    print("known faults met:", ", ".join(f"{name} {count:,}" for name, count in KNOWN.items()))
     print(f"{made:,} segments, seed {asked.seed}, {passed:.0f} s of the processor's, {1e6 * passed / made:.0f} us a segment")
     if asked.episode is not None or asked.segments < 500_000:
         return 0

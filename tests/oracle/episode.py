@@ -461,8 +461,7 @@ class Episode:
         known = self.by_client.get(came.destination) if port == CLIENT else self._of_target(came)
         if known is None:
             if port == TARGET and came.control == RST and self.engine.client_of(came.source, came.destination) in self.by_client:
-                own_segments.known("segment_to_new_target", "rule 3.1: a segment for a target given up goes to its successor", came)
-                return
+                raise Fault(f"rule 3.1: a segment for a target given up goes to its successor: {came}")
             raise Fault(f"a frame for an end that has sent nothing: {came}")
         if known.number not in self.touched:
             known.mark()

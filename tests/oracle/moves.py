@@ -3,7 +3,6 @@
 A move is a function (connection, side, dice) -> Segment, or None where it cannot be made. EDGE moves are aimed at an edge.
 """
 from .ends import CLIENT, ECN, STAMPS, TARGET, Segment
-from .own_segments import KNOWN
 from .services import HELD
 from .wire import ACK, CWR, ECE, FIN, MASK, PSH, RST, SYN, URG
 
@@ -209,7 +208,7 @@ def early_fin(connection, side, dice):
 def after_fin(connection, side, dice):
     """Octets behind the FIN, which its receiver has to ignore (RFC 9293, section 3.10.7.4)."""
     me = connection.ends[side]
-    if me.fin is None or "after_fin" in KNOWN:
+    if me.fin is None:
         return None
     return _own(connection, side, "after fin", position=me.fin + 1, length=_length(connection, side, dice))
 

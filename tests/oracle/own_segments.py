@@ -35,19 +35,6 @@ def require(condition, rule, *shown):
 
 CLOCK = [False]
 """Whether time has just passed, so that what is owned may be sent again."""
-KNOWN = dict.fromkeys(("ack_goes_back", ), 0)
-"""Faults of the engine that are told of and not yet mended: name of a rule -> how often it was broken."""
-
-
-def known(name, rule=None, *shown):
-    """Counts a fault that is known, and returns True; else raises it, or, where there is no `rule`, returns False."""
-    if name not in KNOWN and rule:
-        raise Fault(f"{rule} {' '.join(str(each) for each in shown)} ({name})")
-    if name in KNOWN:
-        KNOWN[name] += 1
-    return name in KNOWN
-
-
 def agreed_options(came):
     """Returns what a SYN or SYN-ACK carries: bits, MSS, scale, TSval and TSecr."""
     options = options_of(came.options)
@@ -156,8 +143,8 @@ def _syn_ack(connection, came, now):
         client.limit, client.mss, client.recent = 1 + came.window, mss, stamps[0]
         require(bits & ~connection.offer == 0, "rule 2.1: nothing is agreed to that the client did not offer")
         require(bits & connection.declined == 0, "rule 2.1: nothing is promised that a target of the group has declined")
-        if bits & connection.declined_shared:
-            known("learned_for_one_service", "rule 2.1: what a target declined is known for each group that it is in", bits)
+        require(bits & connection.declined_shared == 0, "rule 2.1: what a target declined is known for each group that it is in",
+                bits)
         if connection.declined_shared == 0:
             require(bits == connection.offer, "nothing is stripped that no target has declined", bits, connection.offer)
     require(came.seq == connection.seen[TARGET], "the SYN-ACK keeps its number")
@@ -303,13 +290,12 @@ def _acknowledgement(connection, came):
     require(connection.marks[TARGET] <= acknowledged <= max(target.told_may, connection.own_ack_may, owned),
             "rule 4.1: a challenge repeats the last acknowledgement relayed", acknowledged, (target.told, target.told_may))
     connection.own_ack_may = max(connection.own_ack_may, min(acknowledged, owned))
-    if acknowledged < connection.own_ack:
-        known("challenge_goes_back", "rule 1.2: acknowledgements never go back below the proxy's own", acknowledged,
-              connection.own_ack)
+    require(acknowledged >= connection.own_ack, "rule 1.2: acknowledgements never go back below the proxy's own", acknowledged,
+            connection.own_ack)
     window = came.window << connection.scale_toward(CLIENT)
-    if acknowledged + window > max(target.edge, target.edge_may, client.limit) and not _small(connection, CLIENT, came):
-        known("window_of_challenge", "rule 4.1: a challenge offers no more window than the target has", acknowledged + window,
-              max(target.edge, client.limit))
+    require(acknowledged + window <= max(target.edge, target.edge_may, client.limit) or _small(connection, CLIENT, came),
+            "rule 4.1: a challenge offers no more window than the target has", acknowledged + window,
+            max(target.edge, client.limit))
     return "challenge"
 
 
@@ -327,9 +313,8 @@ def _to_target(connection, came):
     require(connection.marks[CLIENT] <= acknowledged <= client.told_may, "the acknowledgement is the client's last", acknowledged,
             (client.told, client.told_may))
     offered = acknowledged + (came.window << connection.scale_toward(TARGET))
-    if offered > max(client.edge, client.edge_may) and not _small(connection, TARGET, came):
-        known("window_of_held" if came.payload or came.control & FIN else "window_of_challenge",
-              "the proxy offers no more window than the client has", offered, client.edge)
+    require(offered <= max(client.edge, client.edge_may) or _small(connection, TARGET, came),
+            "the proxy offers no more window than the client has", offered, client.edge)
     closes = came.control & FIN
     if not came.payload and not closes:
         pay(connection, "challenge_target", "ack_target", *(("held",) if connection.have_may == 0 else ()))
@@ -348,8 +333,8 @@ def _held(connection, came, position, closes):
     require(length <= target.takes - connection.extra(TARGET), "held octets are cut to the target's MSS", length, target.mss)
     require(came.payload == connection.data(CLIENT, position, length), "rule 1.4: the first copy of each octet is what is sent")
     edge = max(target.edge, target.edge_may)
-    if last > edge and not (length == 1 and position <= edge):   # one octet probes a closed window (RFC 9293, 3.8.6.1)
-        known("held_beyond_window", "rule 1.2: held octets go out within the target's window", last, target.edge)
+    probes = length == 1 and position <= edge   # a closed window (RFC 9293, 3.8.6.1)
+    require(last <= edge or probes, "rule 1.2: held octets go out within the target's window", last, target.edge)
     if closes:
         held = connection.fin_held != NO and connection.have + 1 <= last <= connection.have_may + 1
         client = connection.ends[CLIENT]

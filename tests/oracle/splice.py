@@ -1,6 +1,5 @@
 """What a segment of a bound connection may do, and whether it has to pass (SPLICE 1.1, 1.4, 1.5, 4; RFC 9293, RFC 5961)."""
 from .ends import CLIENT, MAYBE, NO, TARGET, TIME_WAIT, YES
-from .own_segments import known
 from .wire import ACK, FIN, RST, SYN
 
 MAY, MUST = 1, 2
@@ -44,7 +43,7 @@ def _reset(connection, segment, now):
     window = max(receiver.edge - low, 0)
     reach = max(1 << 16 << receiver.scale, window)
     if high <= at <= max(receiver.edge - 1, low):
-        segment.want = MUST if at - low <= 1 << 16 or not known("rst_inside") else MAY
+        segment.want = MUST
     elif low - reach - OLD <= at <= high + reach + OLD:
         segment.want = MAY
     if low == high == at and not connection.states >> TIME_WAIT & 1 and segment.ttl > 1:
