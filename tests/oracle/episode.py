@@ -407,7 +407,10 @@ class Episode:
                 self._compare(connection, segment, rows[row, :length].tobytes())
             if segment.side == CLIENT and segment.stamps and connection.accepted & STAMPS:
                 value = segment.stamps[0] + connection.client_shift & MASK
-                if connection.last_stamp is None or 0 < (value - connection.last_stamp & MASK) < 1 << 31:
+                if connection.last_stamp is None:  # that of our SYN
+                    client = connection.ends[CLIENT]
+                    connection.last_stamp = client.stamp_start + client.first_stamp + connection.client_shift & MASK
+                if 0 < (value - connection.last_stamp & MASK) < 1 << 31:
                     connection.last_stamp = value
             if whole != segment.intact:
                 self._blame(connection, f"rule 1.5: its TCP checksum is {'right' if whole else 'wrong'}: {segment}")
