@@ -4,6 +4,7 @@
     python perf/path.py --full                100 MB each way in five runs, as issue 3 asks: twenty minutes
     python perf/path.py --case loss-1         one case alone
     python perf/path.py --json                one JSON document
+    python perf/path.py --plot path.png       the tables and a picture
 
 A client and a server, each a network namespace, exchange files through the engine's two ports (net_af_packet). Both
 engines, the proxy and the plain wire (engine.mode = "forward"), run the same loop on the same core, with the same faults
@@ -19,21 +20,15 @@ to end in ten minutes. At 5 % loss CUBIC mostly waits for time-outs (3 MB/s): 20
 How many time-outs a run has is chance, so that at 1 and 5 % single runs differ by a factor of two: --full tells more.
 """
 import contextlib
-import json
 import os
-import pathlib
-import platform
 import statistics
 import sys
-import time
 from typing import NamedTuple
 
 import click
-import rich.console
-import rich.table
+import measurement
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # a checkout that is not installed runs too; the bed is that of the tests
+sys.path.insert(0, str(measurement.ROOT / "tests"))  # the bed is that of the tests
 
 from peers.path_bed import open_path, service
 from peers.transfers import COUNTERS, Octets, TransferFailed, TransferServer, grown, kernel_counters
@@ -128,82 +123,77 @@ def compared(taken, wanted):
     }
 
 
-def machine():
-    """What was measured on (dict)."""
-    model = next((line.partition(":")[2].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-                  if line.startswith("model name")), "unknown")
-    return {"processor": model, "cores": len(os.sched_getaffinity(0)), "kernel": platform.release(),
-            "python": platform.python_version(), "load": round(os.getloadavg()[0], 2)}
-
-
 def more_than(plain, proxy):
     """Whether the proxy's count is more than chance makes of the plain one: by three deviations of their difference."""
     return proxy > plain + 3 * (plain + proxy) ** 0.5
 
 
-def show(result):
+def show(console, result):
     """Prints the result as tables."""
-    console = rich.console.Console(width=120)
-    host = result["machine"]
-    rates = rich.table.Table(title=f"{host['cores']} cores, {host['processor']}, Linux {host['kernel']}, load {host['load']}")
-    for column in ("path", "MB", "way", "plain", "proxy", "ratio", "pairs", "wanted", "", "in flight", "rtt ms"):
-        rates.add_column(column, justify="left" if column in ("path", "way", "") else "right", no_wrap=True)
+    rates = []
     for case in result["cases"].values():
         for way, row in case["ways"].items():
             pairs = row["ratio_of_pairs"]
-            rates.add_row(case["says"] if way == "up" else "", str(case["megabytes"]) if way == "up" else "", way,
+            rates.append((case["says"] if way == "up" else "", case["megabytes"] if way == "up" else "", way,
                           *(f"{row['median'][mode]:.1f}" for mode in MODES), f"{row['ratio']:.2f}",
-                          f"{pairs['low']:.2f}-{pairs['high']:.2f}", f"{case['wanted'] or '-'}", "ok" if row["enough"] else "LESS",
-                          f"{row['in_flight'] / 1e6:.1f}", f"{row['round_trip_us'] / 1e3:.1f}")
-    console.print(rates)
+                          f"{pairs['low']:.2f}-{pairs['high']:.2f}", case["wanted"] or "-", "ok" if row["enough"] else "LESS",
+                          f"{row['in_flight'] / 1e6:.1f}", f"{row['round_trip_us'] / 1e3:.1f}"))
+    console.print(measurement.table("Transfers through the proxy and plainly forwarded, MB/s", (
+        "path", "MB", "way", "plain", "proxy", "ratio", "pairs", "wanted", "", "in flight", "rtt ms"), rates))
     console.print(f"MB/s: medians of {result['runs']} runs in turns; pairs: the least and the largest ratio of two runs that "
                   "followed one another. In flight: MB that the proxy's sender had unacknowledged, median of the later half.")
-    counters = rich.table.Table(title="What both kernels counted in all runs (nstat): plain / proxy")
-    counters.add_column("path", no_wrap=True)
-    for name in COUNTERS:
-        counters.add_column(name, justify="right")
+    counted = []
     for case in result["cases"].values():
         plain, proxy = (case["counters"][mode] for mode in MODES)
-        counters.add_row(case["says"], *(f"{plain[name]:,} / {proxy[name]:,}"
-                                         + (" MORE" if name in case["more"] else "") for name in COUNTERS))
-    console.print(counters)
+        counted.append((case["says"], *(f"{plain[name]:,} / {proxy[name]:,}" + (" MORE" if name in case["more"] else "")
+                                        for name in COUNTERS)))
+    console.print(measurement.table("What both kernels counted in all runs (nstat): plain / proxy", ("path", *COUNTERS), counted))
     console.print("MORE: by more than three standard deviations of two counts that differ by chance.")
     if any(case["overflowed"] for case in result["cases"].values()):
         console.print("Queues of the fault stage overflowed: what was lost there was lost to both.")
     if "delay" in result["cases"]:
         least = min(row["in_flight"] for row in result["cases"]["delay"]["ways"].values())
         console.print(f"Over the long path {least / 1e6:.1f} MB were in flight at least; {IN_FLIGHT / 1e6:.0f} MB are wanted.")
-    console.print(f"Every transfer arrived whole (SHA-256). It took {result['seconds']:.0f} s.")
+    console.print("Every transfer arrived whole (SHA-256).")
 
 
-@click.command(help=__doc__.partition("\n\n")[0], context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--runs", default=5, show_default=True, type=click.IntRange(1), help="Transfers of each kind.")
+def draw(axes, result):
+    """Draws the ratio of the proxy's rate to the plain one for each case and way, with the single pairs' range."""
+    for place, (way, marker) in enumerate(zip(WAYS, "^v", strict=True)):
+        rows = [case["ways"][way] for case in result["cases"].values()]
+        at = [number + 0.15 * (place - 0.5) for number in range(len(rows))]
+        ratios = [row["ratio"] for row in rows]
+        least = [max(ratio - row["ratio_of_pairs"]["low"], 0) for ratio, row in zip(ratios, rows, strict=True)]
+        most = [max(row["ratio_of_pairs"]["high"] - ratio, 0) for ratio, row in zip(ratios, rows, strict=True)]
+        axes.errorbar(at, ratios, [least, most], fmt=marker, label=way, capsize=3)
+    axes.set_xticks(range(len(result["cases"])), [case["says"] for case in result["cases"].values()])
+    axes.axhline(0.9, linestyle=":", color="grey")
+    axes.set_ylabel("rate through the proxy / plain")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+
+
+@measurement.script(__doc__, show, draw, runs=5, pinned=False)
 @click.option("--size", default=None, type=click.IntRange(1, 2000), help="MB of a transfer.  [default: 20 to 200, by case]")
 @click.option("--full", is_flag=True, help=f"Transfers of {FULL} MB at least, in every case.")
 @click.option("--case", "chosen", multiple=True, type=click.Choice(tuple(cases(0))),
               help="A case; may be given again.  [default: all]")
 @click.option("--delay", default=50.0, show_default=True, type=click.FloatRange(0.1, 1000),
               help="Milliseconds that a packet is under way in the case `delay`.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def main(runs, size, full, chosen, delay, as_json):
+def main(runs, say, size, full, chosen, delay):
     """Measures and prints."""
     if os.geteuid() != 0:
         raise click.ClickException("it makes network namespaces, which needs root")
-    begun, described = time.monotonic(), machine()
     measured = {}
     for name, case in cases(delay).items():
         if chosen and name not in chosen:
             continue
         megabytes = size or (max(FULL, case.megabytes) if full else case.megabytes)
         try:
-            measured[name] = measure(case, megabytes, runs, lambda words: click.echo(words, err=True))
+            measured[name] = measure(case, megabytes, runs, say)
         except (TransferFailed, RunError, AssertionError) as error:
             raise click.ClickException(f"{name}: {error}") from error
-    result = {"machine": described, "runs": runs, "seconds": round(time.monotonic() - begun, 1), "cases": measured}
-    if as_json:
-        click.echo(json.dumps(result))
-    else:
-        show(result)
+    return {"unit": "MB/s", "cases": measured}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python perf/stages.py                     a table
     python perf/stages.py --json              one JSON document
+    python perf/stages.py --plot stages.png   the table and a picture
 
 Packets of 64 octets (60 and the check sequence) of established connections go from clients to targets, through memory
 ports: no device and no operating system has a part in it. Each kernel that pipeline/loop.py calls is timed by itself:
@@ -9,28 +10,19 @@ it goes over all prepared bursts before the next one does, between two readings 
 pass is timed in the loop as it is, with its clock, its timers and the poll of the other, empty port.
 """
 import ast
-import hashlib
-import importlib.util
+import functools
 import json
-import os
-import pathlib
-import sys
 
 import click
+import measurement
 import numpy as np
-import rich.console
-import rich.table
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # a checkout that is not installed runs too
 
 from pipeline import compose, configuration
-from pipeline.engine import measured_hertz
 from pipeline.io.frame_rows import fill_mbufs, write_rows
 from pipeline.io.tcp_ends import TcpEnds
-from pipeline.kernels import jit, memory_device
+from pipeline.kernels import memory_device
 from pipeline.kernels.batch import Batch
 from pipeline.memory_engine import MemoryEngine
-from pipeline.worker import read_ticks
 
 BURSTS = (1, 2, 4, 8, 16, 32, 64)
 PAYLOAD = 6
@@ -121,22 +113,6 @@ def with_drivers(selects):
     return f"{text}\n{imports}{driver}", names
 
 
-def load(text):
-    """Returns the module with this source, kept beside the composed loops, so that Numba's cache knows it again."""
-    folder = jit.cache_folder() / "measurements"
-    folder.mkdir(parents=True, exist_ok=True)
-    root = pathlib.Path(compose.__file__).resolve().parent
-    path = folder / f"stages_{hashlib.sha256(f'{root}{text}'.encode()).hexdigest()[:16]}.py"
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(text)
-    os.replace(draft, path)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 class Bench:
     """An engine with established connections, and `packets` frames of theirs that go through it again and again."""
 
@@ -145,9 +121,9 @@ class Bench:
         settings = configuration_for(connections)
         with compose.compiling():
             text, self.names = with_drivers(["round_robin"])
-            self.module = load(text)
+            self.module = measurement.module_of(text, "stages")
         say("compiling the loop, unless it is cached")
-        self.hertz = measured_hertz()
+        self.hertz = measurement.tsc_hertz()
         ring = 1 << max(packets, 2048).bit_length()
         self.engine = MemoryEngine(settings, mbufs=2 * packets + 8192, ring_size=ring)
         self.state = self.engine.state
@@ -200,92 +176,63 @@ class Bench:
     def whole(self, burst):
         """Returns how many TSC ticks a packet the whole loop takes, pass after pass of one burst each."""
         bursts = self.refill(burst)
-        self.state.clock[:] = read_ticks(), self.engine.now, round((1 << 32) * 1e6 / self.hertz)
+        self.state.clock[:] = measurement.read_clock(), self.engine.now, round((1 << 32) * 1e6 / self.hertz)
         taken = self.module.whole(self.state, bursts)
         self.engine.now += int(taken * 1e6 / self.hertz) + 1
         self.empty(bursts * burst)
         return taken / (bursts * burst)
 
 
-def quartiles(runs):
-    """Returns the median of the runs and their quartiles (dict)."""
-    low, median, high = np.percentile(runs, (25, 50, 75))
-    return {"median": round(float(median), 2), "low": round(float(low), 2), "high": round(float(high), 2)}
-
-
-def measure(connections, packets, runs, bursts, say):
+def measure(runs, say, connections, packets, bursts):
     """Returns the whole result (dict, JSON-able)."""
     bench = Bench(connections, packets, say)
-    alone, whole = {burst: [] for burst in bursts}, {burst: [] for burst in bursts}
-    for run in range(runs + 1):
-        if run % 10 == 1:
-            say(f"run {run} of {runs}")
-        # Sizes take turns, so that whatever else the machine does meets them all alike; the first run only warms up.
-        for burst in bursts:
-            alone[burst].append(bench.alone(burst))
-            whole[burst].append(bench.whole(burst))
-    rows = {name: {str(burst): quartiles(np.array(alone[burst])[1:, number]) for burst in bursts}
+    cases = {(kind, burst): functools.partial(getattr(bench, kind), burst) for burst in bursts for kind in ("alone", "whole")}
+    taken = measurement.in_turns(cases, runs, say)
+    rows = {name: {str(burst): measurement.quartiles(taken["alone", burst][:, number]) for burst in bursts}
             for number, name in enumerate(bench.names)}
-    passes = {str(burst): quartiles(whole[burst][1:]) for burst in bursts}
-    result = {"unit": "TSC ticks a packet", "tsc_hertz": round(bench.hertz), "connections": connections,
-              "packets": packets, "runs": runs, "octets": 64, "bursts": list(bursts), "stages": rows, "pass": passes}
+    passes = {str(burst): measurement.quartiles(taken["whole", burst]) for burst in bursts}
+    result = {"unit": "TSC ticks a packet", "connections": connections, "packets": packets, "octets": 64, "bursts": bursts,
+              "stages": rows, "pass": passes}
     if {1, 32} <= set(bursts):
         result["ratio_32_to_1"] = round(passes["32"]["median"] / passes["1"]["median"], 3)
     return result
 
 
-def show(result):
+def show(console, result):
     """Prints the result as a table."""
-    console = rich.console.Console(width=100)
-    table = rich.table.Table(title=f"TSC ticks a packet ({result['tsc_hertz'] / 1e6:,.0f} MHz), "
-                                   f"{result['connections']:,} connections, {result['octets']} octets")
-    table.add_column("packets a burst", no_wrap=True)
-    for burst in result["bursts"]:
-        table.add_column(str(burst), justify="right")
-    for name, row in result["stages"].items():
-        table.add_row(name, *(f"{row[str(burst)]['median']:.1f}" for burst in result["bursts"]))
-    table.add_section()
-    totals = [sum(row[str(burst)]["median"] for row in result["stages"].values()) for burst in result["bursts"]]
-    table.add_row("sum of these", *(f"{total:.1f}" for total in totals))
-    for key, name in (("median", "[bold]whole pass"), ("low", "  a quarter of runs below"),
-                      ("high", "  a quarter of runs above")):
-        table.add_row(name, *(f"{result['pass'][str(burst)][key]:.1f}" for burst in result["bursts"]))
-    console.print(table)
-    console.print(f"Medians of {result['runs']} runs of {result['packets']:,} packets. Ticks are the time-stamp "
-                  "counter's, which runs at one rate whatever the core does.")
+    bursts = [str(burst) for burst in result["bursts"]]
+    rows = [(name, *(f"{row[burst]['median']:.1f}" for burst in bursts)) for name, row in result["stages"].items()]
+    totals = [sum(row[burst]["median"] for row in result["stages"].values()) for burst in bursts]
+    rows += [None, ("sum of these", *(f"{total:.1f}" for total in totals))]
+    rows += [(name, *(f"{result['pass'][burst][key]:.1f}" for burst in bursts)) for key, name in (
+        ("median", "[bold]whole pass"), ("low", "  a quarter of runs below"), ("high", "  a quarter of runs above"))]
+    console.print(measurement.table(f"TSC ticks a packet, {result['connections']:,} connections, {result['octets']} octets",
+                                    ("packets a burst", *bursts), rows))
+    console.print(f"Medians of {result['runs']} runs of {result['packets']:,} packets. {measurement.TICKS}")
     if "ratio_32_to_1" in result:
         ratio = result["ratio_32_to_1"]
         console.print(f"A packet in a burst of 32 costs {ratio:.2f} of one in a burst of 1: "
                       + ("at most half, as it has to." if ratio <= 0.5 else "it should be at most half."))
 
 
-@click.command(help=__doc__.partition("\n\n")[0], context_settings={"help_option_names": ["-h", "--help"]})
+def draw(axes, result):
+    """Draws the whole pass and the dearest stages by the size of the burst."""
+    places, largest = result["bursts"], str(result["bursts"][-1])
+    dearest = sorted(result["stages"], key=lambda name: -result["stages"][name][largest]["median"])[:8]
+    rows = {"whole pass": list(result["pass"].values())} | {name: list(result["stages"][name].values()) for name in dearest}
+    measurement.curves(axes, places, rows, "packets a burst", result["unit"])
+    axes.set_yscale("symlog", linthresh=10)
+
+
+@measurement.script(__doc__, show, draw, runs=50)
 @click.option("--connections", default=10_000, show_default=True, type=click.IntRange(1, 4_000_000),
               help="Established connections that the packets belong to.")
 @click.option("--packets", default=1024, show_default=True, type=click.IntRange(64, 1 << 16), help="Packets a run.")
-@click.option("--runs", default=50, show_default=True, type=click.IntRange(1), help="Runs of each measurement.")
-@click.option("--bursts", default=",".join(map(str, BURSTS)), show_default=True, help="Sizes of bursts, 1 to 64.")
-@click.option("--core", default=None, type=int, help="Core to run on.  [default: the last one]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def main(connections, packets, runs, bursts, core, as_json):
+@click.option("--bursts", default=",".join(map(str, BURSTS)), show_default=True, help="Sizes of bursts.",
+              callback=measurement.numbers(1, 64, "sizes"))
+def main(**options):
     """Measures and prints."""
-    try:
-        sizes = sorted({int(size) for size in bursts.split(",")})
-    except ValueError:
-        sizes = [0]
-    if sizes[0] < 1 or sizes[-1] > 64:
-        raise click.BadParameter(f"{bursts!r}: sizes from 1 to 64 with commas between are expected",
-                                 param_hint="--bursts")
-    cores = sorted(os.sched_getaffinity(0))
-    if core is not None and core not in cores:
-        raise click.BadParameter(f"{core}: this process may use cores {', '.join(map(str, cores))}",
-                                 param_hint="--core")
-    os.sched_setaffinity(0, {cores[-1] if core is None else core})
-    result = measure(connections, packets, runs, sizes, lambda words: click.echo(f"{words} ...", err=True))
-    if as_json:
-        click.echo(json.dumps(result))
-    else:
-        show(result)
+    return measure(**options)
 
 
 if __name__ == "__main__":
