@@ -13,7 +13,7 @@ SCRIPTS = sorted(path.name for path in PERF.glob("*.py") if path.name != "measur
 
 
 def run(script, *arguments):
-    return subprocess.run([sys.executable, PERF / script, *arguments], capture_output=True, text=True, timeout=300,
+    return subprocess.run([sys.executable, PERF / script, *arguments], capture_output=True, text=True, timeout=600,
                           check=False)
 
 
