@@ -37,6 +37,8 @@ answer measures nothing (RFC 6298, section 5.7); and at most, however often it h
 HALVED_FROM = 536
 """Of a wider window a segment takes half at most, so that two are on their way and the second draws an acknowledgement."""
 DUPLICATES = 3
+MOST_HELD = 1 << 18
+"""Bytes that a slot has at most, where payload kernels have lengthened them."""
 LONG_AGO = 1 << 24
 """Bytes after which no segment from before comes any more."""
 
@@ -195,13 +197,14 @@ def take_acknowledgement(batch, row, connections, connection, tick):
 def show_owned(batch, row, hot, stop):
     """Lets a target's segment acknowledge at least all up to `stop`, with what that leaves of its window.
 
-    Returns how much it did not acknowledge, 0 or less where it did.
+    Returns whether it did not; what lies farther back than anything is held acknowledges nothing and is left as it is.
     """
     owed, scale = distance(stop, batch.ack[row]), int64(hot.scales) >> 4
-    if owed > 0:
-        batch.ack[row] = stop
-        batch.window[row] = max((batch.window[row] << scale) - owed, 0) >> scale
-    return owed
+    if owed <= 0 or owed > MOST_HELD:
+        return False
+    batch.ack[row] = stop
+    batch.window[row] = max((batch.window[row] << scale) - owed, 0) >> scale
+    return True
 
 
 @kernel
@@ -213,7 +216,7 @@ def owned_is_shown(batch, row, connections, connection):
     timestamps (SACK) tells of a gap in *our* bytes: to the client it would be a duplicate, a reason to send again what
     has arrived. Returns whether the segment is kept from it.
     """
-    if show_owned(batch, row, record_at(connections.hot, connection), held_end(connections, connection)) <= 0:
+    if not show_owned(batch, row, record_at(connections.hot, connection), held_end(connections, connection)):
         return False
     plain = TCP_LENGTH + (TIMESTAMPS_LENGTH if batch.stamps[row] != 0 else 0)
     return batch.payload_length[row] == 0 and batch.control[row] & FIN == 0 and batch.payload[row] - batch.transport[row] > plain
