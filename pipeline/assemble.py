@@ -238,6 +238,9 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz):
     `device` and `arena` are those of its ports, `macs` the ports' addresses (ints); `ticks_now` and `hertz` say what the
     clock that `native.ticks` reads shows now, and how fast it runs.
     """
+    if configuration.engine.mode == "generator":
+        from pipeline.generator_state import make_generator_state
+        return make_generator_state(configuration, device, arena, macs, ticks_now, hertz), []
     network = make_network(configuration, macs)
     targets, sources = make_targets(configuration, want_neighbours(configuration, network))
     selection, kernels = make_selection(configuration)

@@ -139,19 +139,25 @@ def _dispatch(slot, name, count, otherwise):
     return "".join(lines) + f"    return {otherwise}\n\n\n"
 
 
+def _generator():
+    """Returns the source of what stands instead of the stages of the proxy in `mode = "generator"`."""
+    text = (pathlib.Path(__file__).parent / "generator.py").read_text()
+    return text.partition(STAGES_BEGIN)[2].partition(STAGES_END)[0]
+
+
 def source(kernels, selects, device, mode="proxy", payloads=()):
     """Returns the source (str) of a loop.
 
     `kernels`: slot to kernel where it is not the default; `selects`, `payloads`: the select and the payload kernels, in the
-    order of their numbers; `device`: "dpdk" or "memory"; `mode`: "proxy", or "forward", which has no slots.
+    order of their numbers; `device`: "dpdk" or "memory"; `mode`: "proxy", or "forward" or "generator", which have no slots.
     """
     text = (pathlib.Path(__file__).parent / "loop.py").read_text()
     head, _, rest = text.partition(BEGIN)
     tail = rest.partition(END)[2]
     ports = f"from pipeline.kernels.{device}_device import allocate, available, pause, receive, release as free, transmit\n"
-    if mode == "forward":
+    if mode != "proxy":
         before, _, stages = tail.partition(STAGES_BEGIN)
-        return head + ports + WIRE + before + stages.partition(STAGES_END)[2]
+        return head + ports + (WIRE if mode == "forward" else _generator()) + before + stages.partition(STAGES_END)[2]
     lines = ["from pipeline.compose import kernel_at\n", "from pipeline.kernels.native import whole_number\n", ports]
     for slot in ("lookup", "parse", "rewrite", "transition"):
         lines.append(_import_lines(slot, place_of(slot, kernels.get(slot, SLOTS[slot][0][0])), slot))

@@ -6,7 +6,8 @@ import time
 
 from numba.core.errors import NumbaError
 
-from pipeline import assemble, compose, snapshot
+from pipeline import assemble, compose, generator_report, snapshot
+from pipeline.configuration import load
 from pipeline.errors import ConfigurationError, RunError
 from pipeline.network_namespace import entered
 from pipeline.progress import compiling_aloud
@@ -34,10 +35,15 @@ class Engine:
     """An engine for a validated `configuration` (pipeline.configuration.Configuration); `say` takes lines of text.
 
     `start`, then `snapshot`, `finished_records` and `wait` as often as wanted, `request_stop`, `wait`, `close`.
+    A generator with a proxy of its own (`proxy` in its `[generator]`) starts that as well, as another Engine in the same
+    process: `host` is the generator's, whose pool the proxy uses, and the other ends of whose cables.
     """
 
-    def __init__(self, configuration, say=print):
-        self.configuration, self.say = configuration, say
+    def __init__(self, configuration, say=print, host=None):
+        self.configuration, self.say, self.host = configuration, say, host
+        traffic = configuration.generator
+        self._proxy_settings = load(traffic.proxy) if traffic and traffic.proxy else None
+        self.proxy, self.cables = None, {}
         self.worker = self.state = self.started = None
         self.ports, self.pool = [], None
         self._around = contextlib.ExitStack()
@@ -50,6 +56,9 @@ class Engine:
         try:
             device, arena, surround = self._open()
             settings = self.configuration
+            if self._proxy_settings:
+                self.proxy = Engine(self._proxy_settings, self.say, host=self)
+                self.proxy.start()
             self.started = datetime.datetime.now(datetime.timezone.utc)
             self.state, selects = assemble.make_state(settings, device, arena, [port.mac for port in self.ports],
                                                       read_ticks(), self._hertz)
@@ -61,6 +70,8 @@ class Engine:
                     run(self.state, 0, 0)
                 except NumbaError as error:
                     raise ConfigurationError(compose.complaint(error, settings.kernels, [*selects, *payloads])) from error
+            if settings.generator and settings.generator.clients:
+                self.state.connections.settings.most_open[0] = 0
             self.worker = Worker(run, self.state, settings.engine.cores[0], surround)
             self._begun = time.monotonic()
             self.worker.start()
@@ -68,6 +79,12 @@ class Engine:
         except BaseException:
             self.close()
             raise
+
+    def begin(self):
+        """Lets a generator's clients begin, now that whoever they connect to is there."""
+        traffic = self.configuration.generator
+        if traffic and traffic.clients:
+            self.state.connections.settings.most_open[0] = traffic.clients.max_open
 
     def _open(self):
         """Opens pool and ports; returns the worker's device, the arena, and what its thread has to run within."""
@@ -89,23 +106,50 @@ class Engine:
     def _open_dpdk(self):
         from pipeline.io import dpdk
         from pipeline.kernels import native
+        if self.host is None:
+            self._open_environment()
+        else:
+            self.pool, self._hertz = self.host.pool, self.host._hertz
         settings = self.configuration
-        engine = settings.engine
-        namespace = entered(engine.network_namespace) if engine.network_namespace else contextlib.nullcontext()
-        pages = {"auto": None, "always": True, "never": False}[engine.huge_pages]
-        with namespace:
-            memory = engine.mbufs * MBUF_BYTES // (1 << 20) + MEMORY_BESIDE_POOL
-            environment = self._around.enter_context(contextlib.closing(dpdk.Environment(
-                memory=memory, pci=[port.device for port in settings.ports if port.driver == "pci"], hugepages=pages)))
-            self.pool = dpdk.Pool("mbufs", engine.mbufs)
+        namespace = settings.engine.network_namespace
+        with entered(namespace) if namespace else contextlib.nullcontext():
             for port in settings.ports:
-                mac = None if port.mac is None else int(port.mac.replace(":", ""), 16)
-                self.ports.append(dpdk.Port(port.device, port.name, self.pool, rxd=port.rxd, txd=port.txd,
-                                            mtu=port.mtu, mac=mac, promiscuous=engine.mode == "forward"))
+                self.ports.append(self._open_port(port))
                 self.say(f"port {port.name}: {port.device.partition(',')[0]}, MAC {self.ports[-1].mac:012x}")
         native.use_shim(str(dpdk.PATH))
-        self._hertz = environment.hertz
         return dpdk.device(self.pool, self.ports), self.pool.arena, dpdk.registered_thread
+
+    def _open_environment(self):
+        """Starts DPDK and makes the pool, with room for the mbufs of a proxy beside this engine."""
+        from pipeline.io import dpdk
+        settings = self.configuration
+        engine, proxy = settings.engine, self._proxy_settings
+        mbufs = engine.mbufs + (proxy.engine.mbufs if proxy else 0)
+        pages = {"auto": None, "always": True, "never": False}[engine.huge_pages]
+        environment = self._around.enter_context(contextlib.closing(dpdk.Environment(
+            memory=mbufs * MBUF_BYTES // (1 << 20) + MEMORY_BESIDE_POOL,
+            pci=[port.device for port in settings.ports if port.driver == "pci"], hugepages=pages)))
+        self._hertz = environment.hertz
+        self.pool = dpdk.Pool("mbufs", mbufs)
+        for port in settings.ports:
+            if port.driver == "ring":
+                size = 1 << max(port.rxd, port.txd).bit_length()
+                self.cables[port.device] = self._around.enter_context(
+                    contextlib.closing(dpdk.Cable(port.device.removeprefix("ring:"), self.pool, size)))
+
+    def _open_port(self, port):
+        """Opens one port; this end, or as the proxy of a generator the other end, of a cable."""
+        from pipeline.io import dpdk
+        if port.driver == "ring":
+            cables = (self.host or self).cables
+            if self.host is None and self._proxy_settings is None:
+                raise ConfigurationError(f'port {port.name}: device = "{port.device}" is an end of a cable, and nothing is at the '
+                                         "other; it needs a generator and a proxy in one process, see configs/generator.toml")
+            return cables[port.device].ports[0 if self.host is None else 1]
+        engine = self.configuration.engine
+        mac = None if port.mac is None else int(port.mac.replace(":", ""), 16)
+        return dpdk.Port(port.device, port.name, self.pool, rxd=port.rxd, txd=port.txd, mtu=port.mtu, mac=mac,
+                         promiscuous=engine.mode == "forward")
 
     def snapshot(self):
         """Returns all counters (dict, JSON-able); may be called at any time."""
@@ -115,15 +159,30 @@ class Engine:
             return shown
         counted = self.state.counters
         pool = self.pool
-        return {
-            **shown,
-            "workers": [snapshot.of_worker(settings.engine.cores[0], self.state)],
+        shown |= {
+            "workers": [self._of_worker()],
             "ports": snapshot.of_ports(settings, self.ports, self.state),
             "pool": {"mbufs": pool.mbufs, "available": pool.available} if pool else {},
+        }
+        if settings.engine.mode == "generator":
+            return {**shown, "generator": generator_report.of_generator(settings, self.state),
+                    "neighbours": snapshot.of_neighbours(settings, self.state.network),
+                    **({"proxy": self.proxy.snapshot()} if self.proxy else {})}
+        return {
+            **shown,
             "targets": snapshot.of_targets(settings, counted),
             "services": snapshot.of_services(settings, counted),
             "neighbours": snapshot.of_neighbours(settings, self.state.network),
         }
+
+    def _of_worker(self):
+        report = generator_report if self.configuration.engine.mode == "generator" else snapshot
+        return report.of_worker(self.configuration.engine.cores[0], self.state)
+
+    @property
+    def complete(self):
+        """Whether there is nothing left to do: a generator's test of limited size is over."""
+        return self.configuration.engine.mode == "generator" and generator_report.is_complete(self.configuration, self.state)
 
     @property
     def condition(self):
@@ -136,7 +195,7 @@ class Engine:
 
     def finished_records(self):
         """Returns the session records finished since the last call (list of dict), oldest first."""
-        if self.state is None or not self.configuration.engine.detailed_records:
+        if self.state is None or not self.configuration.engine.detailed_records or self.configuration.engine.mode == "generator":
             return []
         kept = self.state.records
         head, tail = int(kept.head[0]), int(kept.tail[0])
@@ -166,11 +225,15 @@ class Engine:
             raise RunError(f"the worker on core {self.worker.core} died: {self.worker.error!r}") from self.worker.error
         if ended and not self._stops:
             raise RunError(f"the worker on core {self.worker.core} ended without being told to")
+        if self.proxy is not None:
+            if ended and not self.proxy._stops:
+                self.proxy.request_stop()
+            return self.proxy.wait(timeout if ended else 0) and ended
         return ended
 
     def _warn(self):
         """Says once what has run out, and that another host has one of our addresses."""
-        seen = snapshot.of_worker(self.worker.core, self.state)
+        seen = self._of_worker()
         for reason in EXHAUSTED.keys() & seen["drops"].keys() - self._said:
             self._said.add(reason)
             self.say(f"{EXHAUSTED[reason]} (counted as {reason})")
@@ -181,6 +244,8 @@ class Engine:
 
     def close(self):
         """Stops the worker if it runs, closes ports and pool; safe to call at any time, also twice."""
+        if self.proxy is not None:
+            self.proxy.close()
         if self._timer is not None:
             self._timer.cancel()
         if self.worker is not None and self.worker.thread.is_alive():

@@ -9,7 +9,8 @@ def facts(configuration):
         "stats_socket": configuration.engine.stats_socket_path,
         "held_memory": configuration.engine.held_connections * configuration.held_stride,
         "ports": [_port(configuration, index) for index in range(len(configuration.ports))],
-        "targets": [_target(configuration, target) for target in configuration.targets],
+        "targets": [_target(configuration, target) for target in configuration.targets
+                    if target not in configuration.played_targets],
         "services": [_service(configuration, service) for service in configuration.services],
         "warnings": warnings(configuration),
         "configuration": configuration.model_dump(mode="json"),
@@ -82,6 +83,10 @@ def _engine_lines(configuration, known):
     if engine.mode == "forward":
         return [first, f"  forwards plainly between pairs of ports; {engine.mbufs:,} mbufs, bursts of {engine.burst}",
                 f"  huge pages: {engine.huge_pages}; statistics at {known['stats_socket']}"]
+    if engine.mode == "generator":
+        return [first, f"  {engine.mbufs:,} mbufs, bursts of {engine.burst}, {engine.connections:,} servers' connections at once",
+                f"  on a signal up to {engine.drain_timeout:g} s to drain",
+                f"  huge pages: {engine.huge_pages}; statistics at {known['stats_socket']}", *_traffic_lines(configuration)]
     return [
         first,
         f"  {engine.connections:,} connections, {engine.mbufs:,} mbufs, bursts of {engine.burst}, {records}",
@@ -94,6 +99,22 @@ def _engine_lines(configuration, known):
         f"at most {engine.reset_rate:,} RSTs a second to strays",
         f"  huge pages: {engine.huge_pages}; statistics at {known['stats_socket']}",
     ]
+
+
+def _traffic_lines(configuration):
+    """Returns what a generator's clients and servers will do (list of str)."""
+    traffic, clients, found = configuration.generator, configuration.generator.clients, []
+    if clients:
+        low, high = clients.source_ports
+        limits = [f"{limit:,} {what}" for limit, what in ((clients.cps_limit, "a second"), (clients.max_open, "at once"),
+                                                           (clients.test_size, "in all")) if limit]
+        found += [f"clients connect to {clients.connect} from {', '.join(map(str, clients.source_addresses)) or 'the port'}, "
+                  f"ports {low} to {high}: at most {', '.join(limits)}"]
+    if configuration.played_targets:
+        found += [f"servers: {', '.join(f'{target.id} on {target.ip}:{target.port}' for target in configuration.played_targets)}"]
+    found += [f"  a client says {traffic.request_packets} x {traffic.request_bytes} bytes, a server {traffic.response_packets} x "
+              f"{traffic.response_bytes}; the {traffic.closes_first} closes first"]
+    return found + ([f"with the proxy of {traffic.proxy} in the same process"] if traffic.proxy else [])
 
 
 BOUND = {"delayed": "is bound to a target by its first payload", "immediate": "is bound to a target once the client is there",

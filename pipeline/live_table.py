@@ -4,6 +4,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipeline import generator_report
+
 REFRESHES_PER_SECOND = 4
 """How often the live table is drawn anew at most."""
 
@@ -107,6 +109,7 @@ def render(snapshot, rates=None, footer=()):
         if words:
             parts.append(Text(f"{title}: {words}"))
     parts += map(Text, fault_lines(snapshot))
+    parts += map(Text, generator_report.lines(snapshot.get("generator", {})))
     unresolved = [neighbour for neighbour in snapshot.get("neighbours", ()) if not neighbour.get("mac")]
     if unresolved:
         parts.append(Text("no MAC yet for " + ", ".join(str(each.get("address")) for each in unresolved), "yellow"))

@@ -9,6 +9,7 @@ import time
 
 from rich.console import Console
 
+from pipeline import generator_report
 from pipeline.errors import ConfigurationError, RunError
 from pipeline.live_table import REFRESHES_PER_SECOND, LiveTable, fault_lines, span, total, totals
 from pipeline.record_writer import RecordWriter
@@ -154,6 +155,7 @@ class Run:
             self.bed.serve()
             from pipeline.demonstration import Demonstration
             self.demonstration = around.enter_context(Demonstration(configuration, self.bed, self.say))
+        engine.begin()
 
     def _snapshot(self):
         """Returns the engine's snapshot, or what there is to say before it has started and after its end."""
@@ -170,14 +172,14 @@ class Run:
     def _follow(self, signals):
         """Shows what goes on until the worker has ended; returns the last snapshot with the summary."""
         begun, next_line = time.monotonic(), time.monotonic() + LINE_EVERY
-        remaining = self.duration
+        over = False
         with self._table() as table:
             if self.demonstration and self.demonstration.hint():
                 self.say(f"send a request of your own: {self.demonstration.hint()}")
             while not self.engine.wait(1 / REFRESHES_PER_SECOND):
                 now = time.monotonic()
-                if remaining is not None and now - begun >= remaining:
-                    remaining = None
+                if not over and (self.engine.complete or self.duration is not None and now - begun >= self.duration):
+                    over = True
                     # A second request would cut short the drain that a signal has begun.
                     if not signals.received:
                         self.engine.request_stop()
@@ -243,12 +245,14 @@ class Run:
                                   "lost": self.records.lost}
         if self.demonstrate:
             summary["requests"] = self.demonstration.summary()
+        if "generator" in snapshot:
+            summary["generator"] = snapshot["generator"]
         return summary
 
 
 def faults_of(summary):
     """Returns sentences (list of str) about what in a run's summary makes it a failed run."""
-    found = []
+    found = generator_report.faults_of(summary["generator"]) if "generator" in summary else []
     records, requests = summary.get("records", {}), summary.get("requests", {})
     if records.get("lost"):
         found.append(f"{records['file']}: {records['lost']} session records could not be written")
@@ -283,6 +287,7 @@ def summary_text(snapshot):
     lines += [f"target {target.get('id')}: {target.get('connections', 0):,} connections"
               for target in snapshot.get("targets", ())]
     lines += fault_lines(snapshot)
+    lines += generator_report.lines(summary.get("generator", {}))
     if "requests" in summary:
         lines.append(requests_line(summary["requests"]))
     if "records" in summary:

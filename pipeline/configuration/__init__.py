@@ -20,6 +20,7 @@ from pipeline.configuration.models import (  # noqa: F401
     Target,
     Timeouts,
 )
+from pipeline.configuration.traffic import Clients, Servers, Traffic  # noqa: F401
 from pipeline.configuration.values import REFUSE, SELECTS, Endpoint, PortRange  # noqa: F401
 from pipeline.errors import ConfigurationError
 

@@ -2,6 +2,7 @@
 import itertools
 import os
 
+from pipeline.configuration import traffic_checks
 from pipeline.configuration.faults import Fault
 from pipeline.configuration.models import PAYLOAD_SELECTS, RULE_SELECTS, SLOTS, available_cores
 from pipeline.configuration.values import place_in_network, suggestion
@@ -9,9 +10,17 @@ from pipeline.configuration.values import place_in_network, suggestion
 
 def faults(configuration):
     """Yields every Fault between the parts of `configuration`, each part by itself being right."""
-    missing = list(_forward(configuration) if configuration.engine.mode == "forward" else _proxy(configuration))
+    mode = configuration.engine.mode
+    missing = list({"forward": _forward, "generator": traffic_checks.missing, "proxy": _proxy}[mode](configuration))
+    if mode != "generator" and configuration.generator:
+        missing.append(Fault(("generator",), f'is not used with engine.mode = "{mode}"; it must go, or mode must be "generator"'))
     yield from missing
     if missing:
+        return
+    if mode == "generator":
+        for check in (_engine, _port_faults, _unique_names, _devices, _on_link_networks, _routes, *traffic_checks.CHECKS, _bed,
+                      _bed_hosts):
+            yield from check(configuration)
         return
     for check in (_engine, _port_faults, _kernels, _unique_names, _devices, _on_link_networks, _routes, _targets, _listening,
                   _service_targets, _selects, _rules, _source_addresses, _bed, _bed_hosts):
@@ -22,7 +31,7 @@ def warnings(configuration):
     """Yields Faults that do not keep the engine from running."""
     used = {identifier for service in configuration.services for identifier in service.targets}
     for index, target in enumerate(configuration.targets):
-        if target.id not in used:
+        if target.id not in used and configuration.engine.mode == "proxy":
             yield Fault(("targets", index), f'("{target.id}") is used by no service')
     for index, service in enumerate(configuration.services):
         chosen = {rule.target for rule in service.rules} | {service.default_target}
@@ -35,7 +44,7 @@ def warnings(configuration):
     if configuration.bed:
         hosts = {host.address.ip for host in configuration.bed.hosts}
         for index, target in enumerate(configuration.targets):
-            if target.ip not in hosts:
+            if target.ip not in hosts and target not in configuration.played_targets:
                 yield Fault(("targets", index), f'("{target.id}", {target.ip}) is the address of no host of the bed')
 
 
@@ -159,6 +168,8 @@ def _ours(configuration):
     """Returns a dict of address -> whose it is (str), for the ports' and the services' addresses."""
     ours = {service.listen.address: f"services[{index}] listens"
             for index, service in enumerate(configuration.services)}
+    ours.update({address: "generator.clients have it" for address in configuration.client_addresses})
+    ours.update({target.ip: f"{target.id} is played there" for target in configuration.played_targets})
     ours.update({interface.ip: f"ports[{port}] has it" for port, _, interface in _own_addresses(configuration)})
     return ours
 

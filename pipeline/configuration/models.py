@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.configuration import values
+from pipeline.configuration.traffic import Traffic
 from pipeline.configuration.values import REFUSE, PortRange, choice, rate, seconds, switch, whole
 from pipeline.stats_socket import default_path
 
@@ -30,7 +31,7 @@ class Engine(_Section):
     """`[engine]`: what there is once a process."""
 
     name: values.Name = "proxy"
-    mode: Literal["proxy", "forward"] = choice("proxy", "proxy", "forward")
+    mode: Literal["proxy", "forward", "generator"] = choice("proxy", "proxy", "forward", "generator")
     cores: tuple[values.Core, ...] = Field(default_factory=lambda: (available_cores()[-1],),
                                            description="a list of core numbers, such as [1]")
     main_core: values.Core = Field(default_factory=lambda: available_cores()[0])
@@ -111,16 +112,17 @@ class Port(_Section):
 
     @property
     def driver(self):
-        """Driver (str) of a virtual device, such as `net_af_packet`; `pcap` for a recording, `pci` for a NIC."""
-        if self.device.startswith("pcap:"):
-            return "pcap"
+        """Driver (str) of a virtual device, such as `net_af_packet`; `pcap` for a recording, `ring` for an end of a cable,
+        `pci` for a NIC."""
+        if self.device.startswith(("pcap:", "ring:")):
+            return self.device.partition(":")[0]
         head = self.device.partition(",")[0]
         return "pci" if ":" in head else head.rstrip("0123456789")
 
     @property
     def arguments(self):
         """The devargs behind the device's name as a dict of strs, such as {"iface": "px0"}."""
-        if self.driver == "pcap":
+        if self.driver in ("pcap", "ring"):
             return {}
         return dict(part.split("=", 1) for part in self.device.split(",")[1:] if "=" in part)
 
@@ -236,7 +238,25 @@ class Configuration(_Section):
     timeouts: Timeouts = Field(default_factory=Timeouts, description="a table [timeouts]")
     targets: tuple[Target, ...] = Field((), description="one or more [[targets]] tables")
     services: tuple[Service, ...] = Field((), description="one or more [[services]] tables")
+    generator: Traffic | None = Field(None, description="a table [generator]")
     bed: Bed | None = Field(None, description="a table [bed]")
+
+    @property
+    def played_targets(self):
+        """The targets (tuple of Target) that this engine is itself, as a generator."""
+        if self.generator is None or self.generator.servers is None:
+            return ()
+        named = self.generator.servers.targets
+        return tuple(target for target in self.targets if not named or target.id in named)
+
+    @property
+    def client_addresses(self):
+        """The addresses (tuple of IPv4Address) that this engine's clients have, as a generator."""
+        if self.generator is None or self.generator.clients is None:
+            return ()
+        ranges = self.generator.clients.source_addresses
+        named = [ipaddress.IPv4Address(number) for first, last in ranges for number in range(first, last + 1)]
+        return tuple(named) or (self.next_hop(self.generator.clients.connect.address).source,)
 
     @property
     def payload_kernels(self):
@@ -286,11 +306,12 @@ class Configuration(_Section):
     def answered_addresses(self, port):
         """Returns the addresses that the engine answers ARP for on the port with that index, its own first.
 
-        Beside its own there are listening and source addresses that lie in one of the port's networks.
+        Beside its own there are listening and source addresses, and those of a generator's ends, in the port's networks.
         """
         own = [interface.ip for interface in self.ports[port].addresses]
         virtual = [service.listen.address for service in self.services]
         virtual += [address for service in self.services for address in service.source_addresses]
+        virtual += [target.ip for target in self.played_targets] + list(self.client_addresses)
         near = [address for address in virtual if (link := self.on_link(address)) and link[0] == port]
         elsewhere = {interface.ip for other in self.ports for interface in other.addresses}
         return tuple(dict.fromkeys(own + [address for address in near if address not in elsewhere]))

@@ -23,6 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _HOST_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,10}")
 _QUAD = r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}"
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+_RING = re.compile(r"ring:[a-z][a-z0-9_]{0,7}")
 _PCI = re.compile(r"([0-9A-Fa-f]{4}:)?[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7](,.+)?")
 _VIRTUAL_DEVICE = re.compile(r"[a-z][a-z0-9_]*(,[A-Za-z0-9_-]+=[^,]*)*")
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
@@ -31,13 +32,15 @@ _LONGEST_MATCH = 255
 _NAME_IS = "a name of 1 to 32 letters, digits, dots, dashes and underscores"
 _HOST_NAME_IS = "a name of 1 to 11 small letters, digits and dashes (it becomes part of an interface's name)"
 _ADDRESS_IS = 'an IPv4 address of a host, such as "10.1.0.1"'
+_ADDRESS_RANGE_IS = 'an IPv4 address or a range of them, such as "10.1.0.2" or "10.1.0.10-10.1.0.19"'
 _INTERFACE_ADDRESS_IS = 'an IPv4 address with the prefix length of its network, such as "10.1.0.1/24"'
 _NETWORK_IS = 'an IPv4 network, such as "10.2.0.0/16" or "0.0.0.0/0"'
 _ENDPOINT_IS = '"address:port", such as "10.1.0.1:80"'
 _MAC_IS = 'a unicast MAC address, such as "02:00:00:00:00:01"'
+_CONFIGURATION_FILE_IS = 'the name of a configuration that exists, such as "generator_proxy.toml"'
 _LINUX_INTERFACE_IS = "the name of a network interface, 1 to 15 characters"
 _DEVICE_IS = ('DPDK devargs such as "net_af_packet0,iface=eth1", a PCI address such as "0000:01:00.0", '
-              'or "pcap:FILE"')
+              '"pcap:FILE" or "ring:NAME"')
 _KERNEL_IS = 'the name of one of our kernels, "package.module:function" or "file.py:function"'
 _SELECT_IS = ("one of " + ", ".join(f'"{name}"' for name in SELECTS)
               + ', or a kernel of your own as "package.module:function" or "file.py:function"')
@@ -62,6 +65,16 @@ class PortRange(NamedTuple):
 
     low: int
     high: int
+
+
+class AddressRange(NamedTuple):
+    """The IPv4 addresses (ints) `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+    def __str__(self):
+        return "-".join(str(ipaddress.IPv4Address(number)) for number in dict.fromkeys(self))
 
 
 def suggestion(word, known):
@@ -118,6 +131,14 @@ def _address(value):
     return address
 
 
+def _address_range(value):
+    _require(isinstance(value, str), _ADDRESS_RANGE_IS)
+    first, _, last = value.partition("-")
+    ends = int(_address(first)), int(_address(last or first))
+    _require(ends[0] <= ends[1], _ADDRESS_RANGE_IS)
+    return AddressRange(*ends)
+
+
 def _interface_address(value):
     _text(value, _QUAD + r"/\d{1,2}", _INTERFACE_ADDRESS_IS)
     try:
@@ -166,7 +187,7 @@ def _device(value, info):
         if not path.is_file():
             raise ValueError(f"names no file ({path}); it must be \"pcap:FILE\" with a recording that exists")
         return f"pcap:{path}"
-    _require(re.fullmatch(_PCI, value) or re.fullmatch(_VIRTUAL_DEVICE, value), _DEVICE_IS)
+    _require(any(re.fullmatch(kind, value) for kind in (_PCI, _RING, _VIRTUAL_DEVICE)), _DEVICE_IS)
     return value
 
 
@@ -174,6 +195,14 @@ def _beside(name, info):
     """Returns `name` as a Path, taken from the folder of the configuration where it is relative."""
     folder = (info.context or {}).get("folder", ".")
     return (pathlib.Path(folder) / name).resolve()
+
+
+def _configuration_file(value, info):
+    _require(isinstance(value, str), _CONFIGURATION_FILE_IS)
+    path = _beside(value, info)
+    if not path.is_file():
+        raise ValueError(f"names no file ({path}); it must be {_CONFIGURATION_FILE_IS}")
+    return str(path)
 
 
 def _kernel(value, info):
@@ -259,10 +288,12 @@ Name = _kind(str, lambda value: _text(value, _NAME, _NAME_IS), _NAME_IS)
 HostName = _kind(str, lambda value: _text(value, _HOST_NAME, _HOST_NAME_IS), _HOST_NAME_IS)
 TargetId = _kind(str, _target_id, _NAME_IS)
 Address = _kind(ipaddress.IPv4Address, _address, _ADDRESS_IS)
+Addresses = _kind(AddressRange, _address_range, _ADDRESS_RANGE_IS)
 InterfaceAddress = _kind(ipaddress.IPv4Interface, _interface_address, _INTERFACE_ADDRESS_IS)
 Network = _kind(ipaddress.IPv4Network, _network, _NETWORK_IS)
 ListenEndpoint = _kind(Endpoint, _endpoint, _ENDPOINT_IS)
 Mac = _kind(str, _mac, _MAC_IS)
+ConfigurationFile = _kind(str, _configuration_file, _CONFIGURATION_FILE_IS)
 LinuxInterface = _kind(str, lambda value: _text(value, _INTERFACE, _LINUX_INTERFACE_IS), _LINUX_INTERFACE_IS)
 Device = _kind(str, _device, _DEVICE_IS)
 Kernel = _kind(str, _kernel, _KERNEL_IS)

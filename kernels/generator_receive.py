@@ -1,0 +1,278 @@
+"""What a segment does to the generator's end that it is for (RFC 9293, section 3.10.7), and the answer to it.
+
+A deliberately plain TCP: segments out of order are not kept, so a loss has all that follows it sent again. What it sends
+is right by the RFC, whatever comes.
+"""
+from numpy import int64
+
+from .batch import ABSORB, ANSWER, DROP, KIND_TCP, NO_FLOW, PENDING, WAIT
+from .connection import FREE, TIME_WAIT
+from .counters import (
+    DROP_MBUF_CHAIN,
+    DROP_NOT_OURS,
+    DROP_STRAY_SEGMENT,
+    DROP_TCP_CHECKSUM,
+    NOTICE_RESETS_SENT,
+)
+from .generator_accept import NO_LISTENER, accept, learn_options
+from .generator_ends import (
+    ANSWERED,
+    CLIENT,
+    CLOSE_WAIT,
+    ESTABLISHED,
+    FIN_RECEIVED,
+    FIN_WAIT,
+    LAST_ACK,
+    OCTETS_RECEIVED,
+    OUT_OF_ORDER,
+    REFUSED,
+    RESET,
+    SERVER,
+    STAMPED,
+    SYN_RECEIVED,
+    SYN_SENT,
+    complete,
+    enter,
+    fail,
+    order,
+    release,
+    role_of,
+)
+from .generator_lookup import server_number
+from .generator_payload import verify_payload
+from .generator_send import establish, expected, go_on, heard, send_again
+from .headers import ACK, FIN, RST, SYN
+from .histogram import count_value
+from .jit import kernel
+from .native import record_at, swap32
+from .neighbours import owns
+from .refuse import reset_in_place
+from .sequence import distance, wrap
+from .verify import tcp_checksum_is_right
+from .wheel import TICK_MICROSECONDS, schedule
+
+NOTHING, ACKNOWLEDGE, AT_ONCE, AGAIN, OVER = 0, 1, 2, 4, 8
+"""What a segment asks for: an acknowledgement, on its own if nothing else carries it; one ahead of anything else; all that
+is not acknowledged again; nothing ever, for the connection has ended."""
+
+
+@kernel
+def take_syn_ack(packets, batch, row, ends, number, end, now):
+    """A client's SYN is answered, or its peer has an old connection, which gets a RST (RFC 9293, section 3.5.2)."""
+    control = batch.control[row]
+    if control & ACK and batch.ack[row] != int64(end.next):
+        order(ends, number, RST, batch.ack[row], 0, -1)
+        return NOTHING
+    if control & (SYN | ACK) != SYN | ACK:
+        return NOTHING
+    learn_options(packets, batch, row, end, record_at(ends.settings, 0))
+    end.acknowledged, end.tries = int64(end.next), 0
+    end.asked = now & 0xFFFFFFFF
+    establish(ends, number, CLIENT)
+    count_value(ends.latency[0], (now - int64(end.began)) & 0xFFFFFFFF)
+    return AT_ONCE
+
+
+@kernel
+def take_reset(batch, row, ends, number, end, role, now):
+    """A RST ends a connection where its number is the next expected; elsewhere it is answered (RFC 5961, section 3.2)."""
+    if end.state == SYN_SENT:
+        exact = batch.control[row] & ACK != 0 and batch.ack[row] == int64(end.next)
+        kind = REFUSED
+    else:
+        exact, kind = batch.seq[row] == int64(end.received), RESET
+    if not exact:
+        ahead = distance(batch.seq[row], int64(end.received))
+        return ACKNOWLEDGE if end.state != SYN_SENT and ahead > 0 and ahead < 0x10000 else NOTHING
+    if end.state != TIME_WAIT:
+        fail(ends, number, role, kind, now)
+    return OVER
+
+
+@kernel
+def take_acknowledgement(batch, row, ends, end, now):
+    """Takes acknowledgement and window; returns what they ask for. One of what was never sent is passed over: answered,
+    it could make two ends that differ acknowledge each other for ever (SPLICE 4.3)."""
+    settings = record_at(ends.settings, 0)
+    ack, outstanding = batch.ack[row], distance(int64(end.next), int64(end.acknowledged))
+    gained = distance(ack, int64(end.acknowledged))
+    if gained > outstanding:
+        return NOTHING
+    if gained > 0:
+        end.acknowledged, end.tries, end.window = ack, 0, batch.window[row]
+        end.scale = int64(end.scale) & 15
+        end.due = now // TICK_MICROSECONDS + settings.retransmit
+        return NOTHING
+    if gained == 0:
+        same = int64(end.window) == batch.window[row]
+        end.window = batch.window[row]
+        if same and outstanding > 0 and batch.payload_length[row] == 0 and batch.control[row] & FIN == 0:
+            duplicates = (int64(end.scale) >> 4) + 1
+            end.scale = (int64(end.scale) & 15) | (min(duplicates, 15) << 4)
+            return AGAIN if duplicates == 3 else NOTHING
+    return NOTHING
+
+
+@kernel
+def take_payload(packets, batch, row, ends, number, end, role):
+    """Takes payload and FIN that follow what has come so far; returns what they ask for."""
+    length, fin = batch.payload_length[row], int64(batch.control[row] & FIN != 0)
+    behind = distance(int64(end.received), batch.seq[row])
+    if behind >= 0 and end.flags & STAMPED and batch.stamps[row] != 0:
+        end.stamp = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
+    if length + fin == 0:
+        return ACKNOWLEDGE if behind > 0 else NOTHING
+    if behind < 0 or behind >= length + fin or end.flags & FIN_RECEIVED:
+        ends.counts[role, OUT_OF_ORDER] += int64(behind < 0)
+        return ACKNOWLEDGE
+    fresh = length - behind
+    if fresh > 0:
+        if record_at(ends.settings, 0).verify != 0:
+            wrong = verify_payload(packets, batch.payload[row] + behind, ends.contents, end, role, heard(end), fresh)
+            end.flags = int64(end.flags) | wrong
+        ends.counts[role, OCTETS_RECEIVED] += fresh
+        end.received = wrap(int64(end.received) + fresh)
+    if fin != 0:
+        end.received = wrap(int64(end.received) + 1)
+        end.flags = int64(end.flags) | FIN_RECEIVED
+        if end.state == ESTABLISHED:
+            enter(ends, number, CLOSE_WAIT)
+    return ACKNOWLEDGE
+
+
+@kernel
+def take_time(ends, end, now):
+    """Takes how long a client's request took, once it is answered.
+
+    That is when all has come that is expected; without an answer, when its bytes have been acknowledged, or, where the
+    server closes first, when it has.
+    """
+    wanted = expected(ends, end, CLIENT)
+    if wanted > 0:
+        answered = heard(end) >= wanted
+    elif record_at(ends.settings, 0).closes_first == SERVER:
+        answered = end.flags & FIN_RECEIVED != 0
+    else:
+        said = distance(int64(end.acknowledged), int64(end.initial)) - 1
+        answered = said >= ends.contents.total[CLIENT, end.target]
+    if answered:
+        end.flags = int64(end.flags) | ANSWERED
+        count_value(ends.latency[1], (now - int64(end.asked)) & 0xFFFFFFFF)
+
+
+@kernel
+def ends_well(ends, number, end, role, wheel, now):
+    """Counts a connection as complete once both FINs are acknowledged; returns OVER unless TIME_WAIT follows."""
+    if end.acknowledged != end.next:
+        return NOTHING
+    if end.state == LAST_ACK:
+        complete(ends, number, role, now)
+        return OVER
+    if end.state == FIN_WAIT and end.flags & FIN_RECEIVED:
+        complete(ends, number, role, now)
+        enter(ends, number, TIME_WAIT)
+        end.due = now // TICK_MICROSECONDS + record_at(ends.settings, 0).time_wait
+        schedule(wheel, number, int64(end.due))
+    return NOTHING
+
+
+@kernel
+def take_segment(packets, batch, row, ends, number, role, wheel, now):
+    """Takes a segment of an end's connection; returns what it asks for."""
+    end, control = record_at(ends.hot, number), batch.control[row]
+    if control & RST:
+        return take_reset(batch, row, ends, number, end, role, now)
+    if end.state == SYN_SENT:
+        return take_syn_ack(packets, batch, row, ends, number, end, now)
+    if control & SYN:
+        return AGAIN if end.state == SYN_RECEIVED and control & ACK == 0 else ACKNOWLEDGE
+    if control & ACK == 0:
+        return NOTHING
+    if end.state == SYN_RECEIVED:
+        if batch.ack[row] != int64(end.next):
+            order(ends, number, RST, batch.ack[row], 0, -1)
+            return NOTHING
+        establish(ends, number, role)
+    asked = take_acknowledgement(batch, row, ends, end, now)
+    asked |= take_payload(packets, batch, row, ends, number, end, role)
+    if role == CLIENT and end.flags & ANSWERED == 0:
+        take_time(ends, end, now)
+    return asked | ends_well(ends, number, end, role, wheel, now)
+
+
+@kernel
+def answer(ends, number, asked, mbuf, now):
+    """Orders what a segment asks for, and what may be sent now that it has come; returns whether `mbuf` is used for it."""
+    orders = ends.orders
+    if asked & AGAIN:
+        send_again(ends, number)
+    before = orders.filled[0]
+    if asked & AT_ONCE:
+        order(ends, number, ACK, int64(record_at(ends.hot, number).next), 0, mbuf)
+    sent = go_on(ends, number, mbuf if orders.filled[0] == before else -1, now)
+    if sent == 0 and asked & ACKNOWLEDGE:
+        order(ends, number, ACK, int64(record_at(ends.hot, number).next), 0, mbuf)
+    return orders.filled[0] > before
+
+
+@kernel
+def turn_away(packets, batch, row, ends, network):
+    """Answers a segment of no connection with a RST, in its own mbuf (RFC 9293, section 3.10.7.1)."""
+    counters = ends.counters
+    if not owns(network, batch.destination[row], -1):
+        batch.verdict[row] = DROP
+        counters.drops[DROP_NOT_OURS] += 1
+    elif batch.control[row] & RST:
+        batch.verdict[row] = DROP
+        counters.drops[DROP_STRAY_SEGMENT] += 1
+    else:
+        reset_in_place(packets, batch, row)
+        batch.verdict[row], batch.out_port[row] = ANSWER, batch.port[row]
+        counters.notices[NOTICE_RESETS_SENT] += 1
+
+
+@kernel
+def number_for(batch, row, ends):
+    """Returns the number of the end that a segment is for, -1 where there is none.
+
+    A server in TIME_WAIT makes way for a SYN beyond what it has heard (RFC 9293, section 3.6.1).
+    """
+    number = batch.flow[row]
+    if number == NO_FLOW:
+        number = server_number(batch, row, ends)
+        if number >= 0 and batch.control[row] & (SYN | ACK | RST | FIN) == SYN:
+            end = record_at(ends.hot, number)
+            if end.state == TIME_WAIT and distance(batch.seq[row], int64(end.received)) > 0:
+                release(ends, number, SERVER)
+                return -1
+    elif record_at(ends.hot, number).state == FREE:
+        return -1
+    return number
+
+
+@kernel
+def receive_segments(packets, base, batch, count, ends, network, wheel, draining, now):
+    """Gives every TCP segment of a burst to its end, in order. Verdicts: WAIT where the mbuf will carry the answer."""
+    for row in range(count):
+        if batch.kind[row] != KIND_TCP or batch.verdict[row] != PENDING:
+            continue
+        whole = record_at(packets.mbuf, batch.mbuf[row]).segments == 1
+        if not whole or not tcp_checksum_is_right(packets, base, batch, row):
+            batch.verdict[row] = DROP
+            ends.counters.drops[DROP_TCP_CHECKSUM if whole else DROP_MBUF_CHAIN] += 1
+            continue
+        batch.verdict[row] = ABSORB
+        number = number_for(batch, row, ends)
+        if number < 0:
+            number = accept(packets, batch, row, ends, network, wheel, draining, now)
+            if number == NO_LISTENER:
+                turn_away(packets, batch, row, ends, network)
+            elif number >= 0:
+                batch.verdict[row] = WAIT
+            continue
+        role = role_of(ends, number)
+        asked = take_segment(packets, batch, row, ends, number, role, wheel, now)
+        if asked & OVER:
+            release(ends, number, role)
+        elif answer(ends, number, asked, batch.mbuf[row], now):
+            batch.verdict[row] = WAIT
