@@ -44,7 +44,7 @@ def find_listener(ends, address, port):
 @kernel
 def learn_options(packets, batch, row, end, settings):
     """Takes what a SYN says of its sender: window, MSS, and the options that both sides offer."""
-    flags = int64(end.flags)
+    flags = int64(end.marks)
     window = batch.window[row]
     mss = min(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, settings.mss)
     if batch.scale[row] >= 0 and settings.scale >= 0:
@@ -55,7 +55,7 @@ def learn_options(packets, batch, row, end, settings):
         flags |= STAMPED
         mss -= TIMESTAMPS_TAKE
         end.stamp = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
-    end.flags, end.mss, end.window = flags, mss, window
+    end.marks, end.mss, end.window = flags, mss, window
     end.their_initial, end.received = batch.seq[row], wrap(batch.seq[row] + 1)
 
 
@@ -67,7 +67,7 @@ def fill_server(packets, batch, row, ends, number, target, neighbour, now):
     end.remote_port[0], end.local_port[0] = batch.source_port[row], batch.destination_port[row]
     initial = wrap(batch.hash[row] + (now >> 2))
     end.initial, end.acknowledged, end.next = initial, initial, wrap(initial + 1)
-    end.flags, end.tries, end.scale, end.serial = 0, 0, 0, 0
+    end.marks, end.tries, end.scale, end.serial = 0, 0, 0, 0
     learn_options(packets, batch, row, end, settings)
     end.began, end.asked = now & 0xFFFFFFFF, now & 0xFFFFFFFF
     end.neighbour, end.target = neighbour, target

@@ -81,7 +81,7 @@ def write_syn_options(packets, at, settings, answers, flags, stamp, echo):
 @kernel
 def shown_window(settings, end, control):
     """Returns our window as on the wire: never scaled in a SYN (RFC 7323, section 2.2)."""
-    scale = settings.scale if end.flags & SCALED and control & SYN == 0 else 0
+    scale = settings.scale if end.marks & SCALED and control & SYN == 0 else 0
     return min(settings.window >> scale, 0xFFFF)
 
 
@@ -94,8 +94,8 @@ def write_segment(packets, at, ends, row, now):
     stamp, echo = wrap(now // 1000), int64(end.stamp) if control & ACK else 0
     options, total = 0, 0
     if control & SYN:
-        options, total = write_syn_options(packets, at + TCP_LENGTH, settings, control & ACK, int64(end.flags), stamp, echo)
-    elif end.flags & STAMPED and control & RST == 0:
+        options, total = write_syn_options(packets, at + TCP_LENGTH, settings, control & ACK, int64(end.marks), stamp, echo)
+    elif end.marks & STAMPED and control & RST == 0:
         options, total = TIMESTAMPS_LENGTH, write_timestamps(packets, at + TCP_LENGTH, stamp, echo)
     if length > 0:
         position = wrap(orders.seq[row] - int64(end.initial) - 1)

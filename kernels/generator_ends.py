@@ -37,7 +37,7 @@ END = np.dtype([
     ("due", "u4"),                                              # tick of the next retransmission, or of the end of TIME_WAIT
     ("serial", "u4"),                                           # of the connection: the client's choice, in every payload
     ("neighbour", "u2"), ("target", "u2"),
-    ("state", "u1"), ("flags", "u1"),
+    ("state", "u1"), ("marks", "u1"),
     ("tries", "u1"), ("scale", "u1"),                           # retransmissions in turn; their scale + 16 * duplicates
 ])
 """Everything that a segment of a connection touches: one cache line of 64 bytes."""
@@ -186,7 +186,7 @@ def fail(ends, number, role, kind, now):
 def complete(ends, number, role, now):
     """Counts an open connection that has ended as it should, or as failed where its payload was not what it should be."""
     end = record_at(ends.hot, number)
-    flags = int64(end.flags)
+    flags = int64(end.marks)
     if flags & (MISMATCHED | CORRUPTED | CROSSED | INCOMPLETE):
         kind = MISMATCH if flags & MISMATCHED else CORRUPT if flags & CORRUPTED else CROSS if flags & CROSSED else TOO_SHORT
         fail(ends, number, role, kind, now)

@@ -63,7 +63,7 @@ def fill_client(ends, number, settings, now):
     initial = initial_of(end, number, now)
     end.initial, end.acknowledged, end.next = initial, initial, wrap(initial + 1)
     end.received, end.began, end.asked = 0, now & 0xFFFFFFFF, now & 0xFFFFFFFF
-    end.flags, end.tries, end.scale = 0, 0, 0
+    end.marks, end.tries, end.scale = 0, 0, 0
     end.serial = serial & 0xFFFFFFFF
     end.target = ends.client_targets[serial % ends.client_targets.shape[0]]
     end.neighbour = settings.neighbour

@@ -118,23 +118,23 @@ def take_payload(packets, batch, row, ends, number, end, role):
     """Takes payload and FIN that follow what has come so far; returns what they ask for."""
     length, fin = batch.payload_length[row], int64(batch.control[row] & FIN != 0)
     behind = distance(int64(end.received), batch.seq[row])
-    if behind >= 0 and end.flags & STAMPED and batch.stamps[row] != 0:
+    if behind >= 0 and end.marks & STAMPED and batch.stamps[row] != 0:
         end.stamp = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
     if length + fin == 0:
         return ACKNOWLEDGE if behind > 0 else NOTHING
-    if behind < 0 or behind >= length + fin or end.flags & FIN_RECEIVED:
+    if behind < 0 or behind >= length + fin or end.marks & FIN_RECEIVED:
         ends.counts[role, OUT_OF_ORDER] += int64(behind < 0)
         return ACKNOWLEDGE
     fresh = length - behind
     if fresh > 0:
         if record_at(ends.settings, 0).verify != 0:
             wrong = verify_payload(packets, batch.payload[row] + behind, ends.contents, end, role, heard(end), fresh)
-            end.flags = int64(end.flags) | wrong
+            end.marks = int64(end.marks) | wrong
         ends.counts[role, OCTETS_RECEIVED] += fresh
         end.received = wrap(int64(end.received) + fresh)
     if fin != 0:
         end.received = wrap(int64(end.received) + 1)
-        end.flags = int64(end.flags) | FIN_RECEIVED
+        end.marks = int64(end.marks) | FIN_RECEIVED
         if end.state == ESTABLISHED:
             enter(ends, number, CLOSE_WAIT)
     return ACKNOWLEDGE
@@ -151,12 +151,12 @@ def take_time(ends, end, now):
     if wanted > 0:
         answered = heard(end) >= wanted
     elif record_at(ends.settings, 0).closes_first == SERVER:
-        answered = end.flags & FIN_RECEIVED != 0
+        answered = end.marks & FIN_RECEIVED != 0
     else:
         said = distance(int64(end.acknowledged), int64(end.initial)) - 1
         answered = said >= ends.contents.total[CLIENT, end.target]
     if answered:
-        end.flags = int64(end.flags) | ANSWERED
+        end.marks = int64(end.marks) | ANSWERED
         count_value(ends.latency[1], (now - int64(end.asked)) & 0xFFFFFFFF)
 
 
@@ -168,7 +168,7 @@ def ends_well(ends, number, end, role, wheel, now):
     if end.state == LAST_ACK:
         complete(ends, number, role, now)
         return OVER
-    if end.state == FIN_WAIT and end.flags & FIN_RECEIVED:
+    if end.state == FIN_WAIT and end.marks & FIN_RECEIVED:
         complete(ends, number, role, now)
         enter(ends, number, TIME_WAIT)
         end.due = now // TICK_MICROSECONDS + record_at(ends.settings, 0).time_wait
@@ -195,7 +195,7 @@ def take_segment(packets, batch, row, ends, number, role, wheel, now):
         establish(ends, number, role)
     asked = take_acknowledgement(batch, row, ends, end, now)
     asked |= take_payload(packets, batch, row, ends, number, end, role)
-    if role == CLIENT and end.flags & ANSWERED == 0:
+    if role == CLIENT and end.marks & ANSWERED == 0:
         take_time(ends, end, now)
     return asked | ends_well(ends, number, end, role, wheel, now)
 

@@ -32,7 +32,7 @@ from .wheel import TICK_MICROSECONDS
 @kernel
 def heard(end):
     """Returns how many bytes of payload have come in."""
-    return distance(int64(end.received), int64(end.their_initial)) - 1 - int64(end.flags & FIN_RECEIVED != 0)
+    return distance(int64(end.received), int64(end.their_initial)) - 1 - int64(end.marks & FIN_RECEIVED != 0)
 
 
 @kernel
@@ -44,7 +44,7 @@ def expected(ends, end, role):
 @kernel
 def window_edge(ends, settings, end):
     """Returns how many bytes may be under way: what the peer has room for, and no more segments than configured."""
-    window = int64(end.window) << (int64(end.scale) & 15 if end.flags & SCALED else 0)
+    window = int64(end.window) << (int64(end.scale) & 15 if end.marks & SCALED else 0)
     return min(window, settings.flight * int64(end.mss))
 
 
@@ -79,7 +79,7 @@ def say(ends, number, end, role, mbuf):
 def wants_to_close(ends, end, role, said_all):
     """Says whether an end closes now: the first as soon as all is said and heard, the other when it is asked to."""
     settings = record_at(ends.settings, 0)
-    if end.flags & FIN_RECEIVED:
+    if end.marks & FIN_RECEIVED:
         return said_all or heard(end) < expected(ends, end, role)
     return said_all and settings.closes_first == role and heard(end) >= expected(ends, end, role)
 
@@ -97,11 +97,11 @@ def go_on(ends, number, mbuf, now):
     role = role_of(ends, number)
     said_all = say(ends, number, end, role, mbuf)
     if wants_to_close(ends, end, role, said_all) and has_room(ends):
-        if end.flags & FIN_RECEIVED and heard(end) < expected(ends, end, role):
-            end.flags |= INCOMPLETE
+        if end.marks & FIN_RECEIVED and heard(end) < expected(ends, end, role):
+            end.marks |= INCOMPLETE
         order(ends, number, FIN | ACK, int64(end.next), 0, mbuf if ends.orders.filled[0] == before else -1)
         end.next = wrap(int64(end.next) + 1)
-        enter(ends, number, LAST_ACK if end.flags & FIN_RECEIVED else FIN_WAIT)
+        enter(ends, number, LAST_ACK if end.marks & FIN_RECEIVED else FIN_WAIT)
     if idle and end.acknowledged != end.next:
         end.due = now // TICK_MICROSECONDS + record_at(ends.settings, 0).retransmit
     return ends.orders.filled[0] - before

@@ -26,13 +26,13 @@ def toml(value):
     return '"' + value.replace("\n", "\\n") + '"' if isinstance(value, str) else repr(value)
 
 
-def settings_for(role, traffic=None, faults=None, targets=TARGETS, **chosen):
+def settings_for(role, traffic=None, faults=None, hosts=TARGETS, **chosen):
     """Returns the Configuration of a generator that plays `role`, "clients" or "servers", on the network 10.0.0.0/24.
 
     `traffic` is for [generator], `chosen` for the role's own table, `faults` for the port.
     """
-    own = {"connect": f"{TARGETS['a']}:{PORT}", "source_ports": [5000, 5999], **chosen} if role == "clients" else chosen
-    rows = "".join(table("[targets]", {"id": name, "ip": ip, "port": PORT}) for name, ip in targets.items())
+    own = {"connect": f"{TARGETS['a']}:{PORT}", "source_ports": [5000, 5999], "targets": ["a"], **chosen} if role == "clients" else chosen
+    rows = "".join(table("[targets]", {"id": name, "ip": ip, "port": PORT}) for name, ip in hosts.items())
     text = "\n".join([
         table("engine", {"name": role, "mode": "generator", "connections": 512}),
         table("[ports]", {"name": "p", "device": "net_null0", "addresses": [f"10.0.0.{2 if role == 'clients' else 3}/24"]}),
@@ -93,7 +93,7 @@ class Pair(Joined):
     def __init__(self, traffic=None, faults=None, server_traffic=None, server_targets=TARGETS, server=None, **clients):
         self.settings = (settings_for("clients", traffic, faults, **clients),
                          settings_for("servers", traffic if server_traffic is None else server_traffic,
-                                      targets=server_targets, **(server or {})))
+                                      hosts=server_targets, **(server or {})))
         self.client, self.server = map(MemoryEngine, self.settings)
         super().__init__(((self.client, 0), (self.server, 0)))
 

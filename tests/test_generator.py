@@ -54,7 +54,7 @@ def test_a_server_can_speak_first():
 
 
 def test_what_is_said_names_the_target_and_the_connection():
-    pair = Pair(test_size=2, targets=["a"])
+    pair = Pair(test_size=2)
     pair.finish()
     said = [(sender, payload_of(packet)) for sender, packet in pair.segments() if payload_of(packet)]
     requests = [payload for sender, payload in said if sender is pair.client]
@@ -165,7 +165,7 @@ def test_a_port_where_nobody_listens_refuses():
 
 def test_a_request_that_reaches_another_target_is_a_mismatch_on_both_sides():
     """All clients connect to where target a is played; every second one asks for b."""
-    clients, servers = Pair(test_size=10).finish()
+    clients, servers = Pair(test_size=10, targets=["a", "b"]).finish()
     for role in (clients, servers):
         assert (role["completed"], role["failures"]) == (5, {"mismatch": 5})
     assert servers["targets"] == {"a": 5, "b": 0}
@@ -176,7 +176,7 @@ def test_a_request_that_reaches_another_target_is_a_mismatch_on_both_sides():
     (False, lambda payload: payload[:20] + bytes([payload[20] ^ 0x80]) + payload[21:], "corrupt"),
     (False, lambda payload: payload[:12] + bytes([payload[12] ^ 1]) + payload[13:], "crossed")])
 def test_changed_payload_is_found_though_its_checksum_is_right(of_client, change, kind):
-    pair = Pair(test_size=2, targets=["a"])
+    pair = Pair(test_size=2)
     pair.pass_on = lambda sender, frame: [edited(frame, change) if len(frame) > 70 and (sender is pair.client) == of_client
                                           else frame]
     clients, servers = pair.finish()
@@ -184,8 +184,7 @@ def test_changed_payload_is_found_though_its_checksum_is_right(of_client, change
 
 
 def test_an_answer_that_ends_too_early_is_incomplete():
-    pair = Pair({"response_packets": 3}, server_traffic={"response_packets": 2, "closes_first": "server"}, test_size=2,
-                targets=["a"])
+    pair = Pair({"response_packets": 3}, server_traffic={"response_packets": 2, "closes_first": "server"}, test_size=2)
     clients, servers = pair.finish()
     assert clients["failures"] == {"incomplete": 2} and servers["completed"] == 2
 
