@@ -67,7 +67,8 @@ def changed(text, old, new):
 def test_ready_configurations_are_valid_and_without_warnings(path):
     loaded = configuration.load(path)
     assert configuration.warnings(loaded) == []
-    assert loaded.bed is not None, "a ready configuration runs as it is"
+    rings = path.stem.startswith("generator") and all(port.driver == "ring" for port in loaded.ports)
+    assert loaded.bed is not None or rings, "a ready configuration runs as it is"
 
 
 def test_three_configurations_are_ready():
@@ -102,7 +103,7 @@ ONE_FAULT = [
      "timeouts.established = 0 must be a number of seconds from 0.05 to 2592000"),
     ('device = "net_af_packet0,iface=px0"', 'device = "eth0 "',
      'ports[0].device = "eth0 " must be DPDK devargs such as "net_af_packet0,iface=eth1", a PCI address such as '
-     '"0000:01:00.0", or "pcap:FILE"'),
+     '"0000:01:00.0", "pcap:FILE" or "ring:NAME"'),
     ('"10.1.0.1/24"', '"10.1.0.1"', 'ports[0].addresses[0] = "10.1.0.1" must be an IPv4 address with the prefix length '
      'of its network, such as "10.1.0.1/24"'),
     ('"10.1.0.1/24"', '"10.1.0.255/24"', 'ports[0].addresses[0] = "10.1.0.255/24" is the broadcast address of '
@@ -234,7 +235,7 @@ OF_FORWARDING = [
     ("delay = 0.025", "delay = 0.05\nqueue = 16384", "engine.mbufs must be at least 36928: the ports' rxd and txd and two "
      "bursts and 32768 that may wait in [ports.faults] (queue, for each direction)"),
     ("[ports.faults]\ndelay = 0.025", "faults = 0.1", "ports[0].faults = 0.1 must be a table [ports.faults]"),
-    ("forward", "bridge", 'engine.mode = "bridge" must be one of "proxy", "forward"'),
+    ("forward", "bridge", 'engine.mode = "bridge" must be one of "proxy", "forward", "generator"'),
     ('[[ports]]\nname = "right"\ndevice = "net_null1"', "", 'engine.mode = "forward" joins ports in pairs, the first with '
      "the second and so on; there must be an even number of [[ports]], not 1"),
     ('name = "right"', 'name = "right"\naddresses = ["10.1.0.1/24"]', 'ports[1].addresses = ["10.1.0.1/24"] is not used '
@@ -403,3 +404,62 @@ def test_a_configuration_is_not_changed_once_loaded():
     loaded = configuration.parse(GOOD, "x.toml")
     with pytest.raises(ValueError, match="frozen"):
         loaded.engine.burst = 1
+
+
+GENERATING = """[engine]
+mode = "generator"
+[[ports]]
+name = "p"
+device = "net_null0"
+addresses = ["10.1.0.2/24"]
+[[targets]]
+id = "a"
+ip = "10.1.0.11"
+port = 80
+[generator]
+[generator.clients]
+connect = "10.1.0.1:80"
+[generator.servers]
+"""
+OF_GENERATORS = [
+    ('connect = "10.1.0.1:80"', 'connect = "10.9.0.1:80"', 'generator.clients.connect = "10.9.0.1:80" cannot be reached; it must be '
+     "in a network of a port, or [[routes]] must lead there"),
+    ('connect = "10.1.0.1:80"', 'connect = "10.1.0.2:80"',
+     'generator.clients.connect = "10.1.0.2:80" is one of the clients\' own addresses'),
+    ('connect = "10.1.0.1:80"', 'connect = "10.1.0.1:80"\nsource_addresses = ["10.1.0.9-10.1.0.5"]',
+     'generator.clients.source_addresses[0] = "10.1.0.9-10.1.0.5" must be an IPv4 address or a range of them, such as '
+     '"10.1.0.2" or "10.1.0.10-10.1.0.19"'),
+    ('connect = "10.1.0.1:80"', 'connect = "10.1.0.1:80"\nsource_addresses = ["10.0.0.0-10.1.0.19"]',
+     'generator.clients.source_addresses = ["10.0.0.0-10.1.0.19"] are 65556 addresses; they must be at most 4096'),
+    ('connect = "10.1.0.1:80"', 'connect = "10.1.0.1:80"\nsource_addresses = ["10.1.0.5", "10.1.0.4-10.1.0.6"]',
+     'generator.clients.source_addresses = ["10.1.0.5", "10.1.0.4-10.1.0.6"] names an address twice'),
+    ('connect = "10.1.0.1:80"', 'connect = "10.1.0.1:80"\ntargets = ["b"]',
+     'generator.clients.targets[0] = "b" is not the id of one of [[targets]]; known here: a'),
+    ("[generator]", '[generator]\nrequest = "{port}"', 'generator.request = "{port}" must be at most 1000 ASCII characters, in which '
+     '{number} and {target} stand for a target, such as "{number}\\n"'),
+    ("[generator]", "[generator]\nrequest_bytes = 7", "generator.request_bytes = 7 has no room for its text and four bytes of serial "
+     "number; it must be at least 8, or 0 for the text alone"),
+    ("[generator]", "[generator]\nresponse_bytes = 0\nresponse_packets = 2", "generator.response_packets = 2 needs response_bytes, for "
+     "the text alone is one packet"),
+    ("[generator]", '[generator]\nproxy = "none.toml"', None),
+    ("[generator.clients]\nconnect = \"10.1.0.1:80\"\n[generator.servers]", "",
+     "generator = {} must have a table [generator.clients], or [generator.servers], or both"),
+    ('ip = "10.1.0.11"', 'ip = "10.1.0.255"', 'targets[0].ip = "10.1.0.255" is the broadcast address of 10.1.0.0/24; it must be a '
+     "host's"),
+    ('[[targets]]', '[kernels]\nparse = "offset"\n[[targets]]', 'kernels = {parse = "offset"} is not used with engine.mode = '
+     '"generator", which is both ends itself; it must go'),
+    ('mode = "generator"', 'mode = "proxy"', None),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "sentence"), OF_GENERATORS, ids=[str(sentence)[:50] for _, _, sentence in OF_GENERATORS])
+def test_a_fault_of_a_generator_is_refused_with_exactly_this_sentence(old, new, sentence):
+    found = faults_of(changed(GENERATING, old, new))
+    assert found == [f"x.toml: {sentence}"] or sentence is None and all("generator" in each or "services" in each for each in found)
+
+
+def test_a_generator_has_the_addresses_of_its_clients_and_servers():
+    loaded = configuration.parse(GENERATING, "x.toml")
+    assert [str(address) for address in loaded.answered_addresses(0)] == ["10.1.0.2", "10.1.0.11"]
+    many = configuration.parse(changed(GENERATING, "[generator.servers]", 'source_addresses = ["10.1.0.4-10.1.0.5"]'), "x.toml")
+    assert [str(address) for address in many.answered_addresses(0)] == ["10.1.0.2", "10.1.0.4", "10.1.0.5"]

@@ -256,7 +256,8 @@ class Configuration(_Section):
             return ()
         ranges = self.generator.clients.source_addresses
         named = [ipaddress.IPv4Address(number) for first, last in ranges for number in range(first, last + 1)]
-        return tuple(named) or (self.next_hop(self.generator.clients.connect.address).source,)
+        hop = self.next_hop(self.generator.clients.connect.address)
+        return tuple(named) or ((hop.source,) if hop else ())
 
     @property
     def payload_kernels(self):
