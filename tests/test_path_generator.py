@@ -215,7 +215,7 @@ def test_over_memif_the_proxy_is_another_process(tmp_path):
              for role in ("client", "server")]
     generator, proxy = two_files(tmp_path, sides)
     (tmp_path / "proxy").mkdir()
-    engine = EngineProcess(proxy.read_text(), tmp_path / "proxy")
+    engine = EngineProcess(proxy.read_text().replace("detailed_records = false", ""), tmp_path / "proxy")
     try:
         engine.start()
         engine.wait_until_ready()
