@@ -18,8 +18,9 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 from numba.core.typed_passes import NopythonTypeInference
 
+from generator_bed import settings_for
 from kernel_bed import KernelBed
-from pipeline import compose, kernels
+from pipeline import assemble, compose, kernels
 from pipeline.kernels import jit, select_balancing, select_content
 
 pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="plain Python has no typed IR")
@@ -121,14 +122,15 @@ def walk(function, arguments, faults, seen):
 
 @pytest.fixture(scope="module")
 def walked():
-    """The faults of the loop with every select and payload kernel, and the functions that were looked at."""
-    bed = KernelBed()
+    """The faults of the loop with every select and payload kernel and of the generator's, and the functions looked at."""
+    bed, clients = KernelBed(), settings_for("clients")
+    ends = assemble.make_state(clients, bed.network.device, bed.network.arena, bed.macs[:1], 0, 1e9)[0]
     selects = [name for name, _, _ in compose.SLOTS["select"]]
     with compose.compiling():
         run = compose.compose({}, selects, "memory", payloads=[name for name, _, _ in compose.SLOTS["payload"]])
         faults, seen = [], set()
-        arguments = tuple(typeof(value) for value in (bed.state, -1, -1))
-        walk(run, arguments, faults, seen)
+        for loop, state in ((run, bed.state), (compose.compose({}, [], "memory", "generator"), ends)):
+            walk(loop, tuple(typeof(value) for value in (state, -1, -1)), faults, seen)
     return faults, seen
 
 
