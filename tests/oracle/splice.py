@@ -86,7 +86,7 @@ def _pass(connection, segment, now):
     if segment.want and (connection.may_end or connection.gives_port_back()):
         segment.want = MAY
     _follow(connection, segment, tracked, near)
-    if segment.want or near:
+    if segment.want or near or segment.ttl <= 1:  # one that dies here was heard as well
         _heard_of(connection, now, tracked)
 
 
