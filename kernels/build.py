@@ -21,6 +21,8 @@ from .headers import (
     RST,
     TCP_LENGTH,
     TCP_OPTION_MSS,
+    TCP_OPTION_NOP,
+    TCP_OPTION_SACK,
 )
 from .jit import kernel
 from .native import record_at, swap16, swap32
@@ -32,6 +34,8 @@ from .rewrite import write_ethernet
 from .tcp_options import ALIGNED_TIMESTAMPS, PROXY_SCALE, TIMESTAMPS_LENGTH, stamp_clock
 from .wheel import TICK_MICROSECONDS
 
+BLOCK_LENGTH = 12
+"""One block of selective acknowledgement with the two NOPs that align it."""
 RESOLVE_RETRY = 2
 """Ticks until a SYN or SYN-ACK is tried again whose next hop was not resolved: 20 ms, about what ARP takes on a network."""
 
@@ -78,6 +82,15 @@ def write_timestamps(packets, connections, at, hot, cold, side, now):
 
 
 @kernel
+def write_block(packets, at, left, right):
+    """Writes NOP, NOP and one block of selective acknowledgement (RFC 2018, section 3); returns their length."""
+    record_at(packets.word32, at).value = swap32((TCP_OPTION_NOP << 24) | (TCP_OPTION_NOP << 16) | (TCP_OPTION_SACK << 8) | 10)
+    record_at(packets.word32, at + 4).value = swap32(left)
+    record_at(packets.word32, at + 8).value = swap32(right)
+    return BLOCK_LENGTH
+
+
+@kernel
 def write_options(packets, connections, at, hot, cold, side, row, now):
     """Writes the options of a segment of ours at byte offset `at`; returns their length."""
     segments = connections.segments
@@ -95,6 +108,8 @@ def write_options(packets, connections, at, hot, cold, side, row, now):
             record_at(packets.word32, at).value = ALIGNED_TIMESTAMPS
     if stamped:
         write_timestamps(packets, connections, at + 4, hot, cold, side, now)
+    if segments.left[row] != segments.right[row]:
+        length += write_block(packets, at + length, segments.left[row], segments.right[row])
     return length
 
 

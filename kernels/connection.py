@@ -127,6 +127,8 @@ class Segments(NamedTuple):
     mss: np.ndarray         # 0: no option
     held: np.ndarray        # offset of the payload in the held octets
     length: np.ndarray      # of the payload
+    left: np.ndarray        # first number that is acknowledged selectively, and the one behind the last (RFC 2018); equal without
+    right: np.ndarray
 
 
 class Parts(NamedTuple):
@@ -252,6 +254,7 @@ def emit(connections, connection, side, control, seq, ack, window, mss, held, le
     segments.mss[row] = mss
     segments.held[row] = held
     segments.length[row] = length
+    segments.left[row], segments.right[row] = 0, 0
     segments.filled[0] = row + 1
 
 
@@ -261,6 +264,7 @@ def copy_segment(segments, row, to):
     segments.connection[to], segments.side[to], segments.control[to] = segments.connection[row], segments.side[row], segments.control[row]
     segments.seq[to], segments.ack[to], segments.window[to] = segments.seq[row], segments.ack[row], segments.window[row]
     segments.mss[to], segments.held[to], segments.length[to] = segments.mss[row], segments.held[row], segments.length[row]
+    segments.left[to], segments.right[to] = segments.left[row], segments.right[row]
 
 
 @kernel

@@ -278,17 +278,21 @@ def target_is_there(batch, row, connections, connection, records, now, tick):
 
 
 @kernel
-def simple_target_is_there(batch, row, connections, connection, records, now, tick):
-    """Mode `simple`: the target's own SYN-ACK goes on to the client, with all that it says."""
+def simple_target_is_there(packets, batch, row, connections, connection, records, now, tick):
+    """Mode `simple`: the target's own SYN-ACK goes on to the client, with all that it says, and holds for segments of ours."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    cold.agreed &= offered(batch, row)
     cold.proxy_isn = batch.seq[row]
     cold.mss[TARGET] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
     hot.next[TARGET] = wrap(batch.seq[row] + 1)
     hot.acked[TARGET], hot.acked[CLIENT] = batch.ack[row], wrap(batch.seq[row] + 1)
     hot.next[CLIENT] = wrap(batch.ack[row] - int64(hot.shift[CLIENT]))
-    scaled = cold.agreed & PROMISED_SCALING and batch.scale[row] >= 0
-    hot.scales = int64(hot.scales) | (batch.scale[row] << 4) if scaled else 0
+    hot.scales = int64(hot.scales) | (batch.scale[row] << 4) if cold.agreed & PROMISED_SCALING else 0
     hot.options |= SPLICED
+    if cold.agreed & PROMISED_TIMESTAMPS:
+        cold.stamps[TARGET] = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
+        cold.mss[TARGET] = max(int64(cold.mss[TARGET]) - TIMESTAMPS_LENGTH, 0)
+        hot.options |= STAMPED
     hot.stamp = wrap(tick)
     enter(connections, connection, ESTABLISHED)
     step(records, connection, TARGET, TCP_ESTABLISHED, now)
@@ -300,7 +304,7 @@ def simple_target_is_there(batch, row, connections, connection, records, now, ti
 
 
 @kernel
-def simple_from_target(batch, row, connections, connection, records, now, tick):
+def simple_from_target(packets, batch, row, connections, connection, records, now, tick):
     """Mode `simple`: what the target answers to the client's SYN is passed on, a refusal too."""
     cold, counters = record_at(connections.cold, connection), connections.counters
     covered = wrap(batch.ack[row] - int64(cold.syn_isn) - 1)
@@ -313,7 +317,7 @@ def simple_from_target(batch, row, connections, connection, records, now, tick):
         batch.verdict[row] = FORWARD
         end(connections, connection, ACTIVE_RST, TARGET_REFUSED)
     elif batch.control[row] & SYN:
-        simple_target_is_there(batch, row, connections, connection, records, now, tick)
+        simple_target_is_there(packets, batch, row, connections, connection, records, now, tick)
     else:
         unexpected(batch, row, connections, TARGET)
 
@@ -349,7 +353,7 @@ def from_target(packets, batch, row, connections, connection, services, targets,
     if control & ACK == 0 or hot.state != CONNECTING or hot.options & BOUND == 0:
         unexpected(batch, row, connections, TARGET)
     elif cold.special & PLAIN:
-        simple_from_target(batch, row, connections, connection, records, now, tick)
+        simple_from_target(packets, batch, row, connections, connection, records, now, tick)
     elif batch.ack[row] != ours:
         not_our_syn(batch, row, connections, connection, targets, network)
     elif control & RST:

@@ -28,6 +28,7 @@ from .counters import (
     DROP_FLOW_TABLE_FULL,
     DROP_NEIGHBOURS_EXHAUSTED,
     DROP_NO_ROUTE,
+    DROP_UNEXPECTED_SEGMENT,
     OF_SERVICE_CONNECTIONS,
     OF_SERVICE_OPEN,
     RECEIVED_SYN,
@@ -166,6 +167,8 @@ def open_one(packets, batch, row, connections, services, network, records, now):
     number = find_service(services, batch.destination[row], batch.destination_port[row])
     if source_is_bad(network, batch.source[row]):
         return DROP_BAD_SOURCE
+    if services[number].binding == SIMPLE and batch.payload_length[row] > 0 and services[number].payload_kernel[CLIENT] >= 0:
+        return DROP_UNEXPECTED_SEGMENT  # nobody is shown what a SYN carries: its sender does without (RFC 7413, section 4.1.3)
     if connections.free_count[0] == 0:
         return DROP_CONNECTIONS_EXHAUSTED
     neighbour = client_neighbour(packets, batch, row, network, now // TICK_MICROSECONDS)

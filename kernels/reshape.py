@@ -8,7 +8,7 @@ from numpy import int64
 
 from .batch import ABSORB, DROP, FORWARD, KIND_TCP
 from .checksum import data_start, difference, fold, pseudo_header, sum_chain, update
-from .connection import CLIENT, FREE, PROMISED_SCALING, SCALED, SHAPED, SPECIAL, TARGET, emit, end
+from .connection import CLIENT, FREE, SHAPED, SPECIAL, TARGET, end
 from .copying import copy_payload
 from .counters import DROP_EDIT_LOG_FULL, NOTICE_SEGMENTS_RESHAPED
 from .edits import EDIT_BYTES, NONE, find_edit, forget_edits, to_receiver, to_sender
@@ -16,13 +16,11 @@ from .expire import reset_both
 from .headers import ACK, BUFFER, FIN, PSH, RST, SYN, TCP_LENGTH, TCP_OPTION_NOP, TCP_OPTION_SACK, URG
 from .jit import kernel
 from .native import record_at, swap16, swap32
+from .own_acknowledgement import LEAST_WINDOW, acknowledge
 from .records import EXHAUSTED, TCP_CLOSED, step
 from .sequence import distance, wrap
-from .shaping import NOT_BEGUN, STREAM_BYTES, acknowledged
-from .tcp_options import PROXY_SCALE, find_option
-
-LEAST_WINDOW = 536
-"""An open window is shown no narrower than this, however much has grown on its way: a closed one would be probed."""
+from .shaping import STREAM_BYTES, acknowledged
+from .tcp_options import find_option
 
 
 @kernel
@@ -195,18 +193,10 @@ def write_stream(packets, base, batch, row, connections, fresh, count):
 def acknowledge_deleted(connections, flow, seq):
     """Acknowledges toward the sender of a flow bytes from `seq` on of which nothing was left, as soon as the receiver has
     all that lies before them (SPLICE 5.2)."""
-    hot, cold = record_at(connections.hot, flow >> 1), record_at(connections.cold, flow >> 1)
-    shaped, side = connections.shaped, flow & 1
-    forget_edits(shaped.edits, flow, int64(hot.acked[1 - side]), False)
+    forget_edits(connections.shaped.edits, flow, int64(record_at(connections.hot, flow >> 1).acked[1 - (flow & 1)]), False)
     ack = acknowledged(connections, flow)
-    if distance(ack, seq) <= 0:
-        return
-    window = shaped.told_window[flow ^ 1] if shaped.told_ack[flow ^ 1] != NOT_BEGUN else LEAST_WINDOW
-    if hot.options & SCALED and (side == CLIENT or cold.special & PROMISED_SCALING == 0):
-        scale = PROXY_SCALE if side == CLIENT else int64(hot.scales) & 0x0F
-        window = max(window >> scale, int64(window > 0))
-    number = wrap(int64(hot.next[1 - side]) + int64(hot.shift[1 - side]))
-    emit(connections, flow >> 1, side, ACK, number, ack, min(window, 0xFFFF), 0, 0, 0)
+    if distance(ack, seq) > 0:
+        acknowledge(connections, flow, ack, 0, 0)
 
 
 @kernel

@@ -15,7 +15,7 @@ from .connection import CLIENT, FIN_SEEN, SHAPED, SPECIAL, TARGET
 from .copying import copy_payload
 from .counters import DROP_UNEXPECTED_SEGMENT, NOTICE_PAYLOAD_KERNEL_ERRORS, UNEXPECTED
 from .edits import EDIT_BYTES, Edits, add_edit, allocate_edits, forget_edits, to_sender
-from .headers import FIN, RST
+from .headers import FIN, RST, SYN
 from .jit import kernel
 from .native import record_at
 from .sequence import distance, wrap
@@ -27,6 +27,8 @@ SHOWN_AT_ONCE = 2048
 STREAM_BYTES = 60_000
 """Room for what a segment becomes; what is beyond is left to a retransmission."""
 NOT_BEGUN = -1
+REFUSED, NEXT, GAP = range(3)
+"""What a segment of a shaped side is: not to be passed, what comes next (or came before), beyond a gap."""
 WINDOW = 1 << 16
 """The widest window without scaling: what lies further from the receiver's last acknowledgement moves no number of ours.
 Anchored there, and not at `next`, so that corrupt segments cannot walk it away in steps."""
@@ -102,8 +104,8 @@ def widest(hot, side):
 
 
 @kernel
-def is_next(batch, row, connections, flow, tick):
-    """Says whether a payload kernel can be shown what a segment of a shaped side brings; else it waits, or is dropped.
+def place_of(batch, row, connections, flow, tick):
+    """Returns NEXT if a payload kernel can be shown what a segment of a shaped side brings; else it waits, or is dropped.
 
     Nothing that was not shown may pass: what lies beyond the window or behind a FIN is dropped.
     """
@@ -111,18 +113,18 @@ def is_next(batch, row, connections, flow, tick):
     following = int64(hot.next[side])
     stop = wrap(batch.seq[row] + batch.payload_length[row] + int64(batch.control[row] & FIN))
     if stop == batch.seq[row] or distance(stop, following) <= 0:
-        return True
+        return NEXT
     if hot.closing & (FIN_SEEN << side) or distance(stop, acknowledged(connections, flow)) > widest(hot, side):
         batch.verdict[row] = DROP
         connections.counters.drops[DROP_UNEXPECTED_SEGMENT] += 1
         connections.counters.events[side, UNEXPECTED] += 1
-        return False
+        return REFUSED
     if distance(batch.seq[row], following) > 0:
         wait(batch, row, connections, flow, tick)
-        return False
+        return GAP
     if shaped.position[flow] == NOT_BEGUN:
         shaped.position[flow], shaped.seen[flow] = 0, following
-    return True
+    return NEXT
 
 
 @kernel
@@ -132,6 +134,10 @@ def take_new(packets, base, batch, row, connections):
     if batch.verdict[row] != FORWARD or batch.kind[row] != KIND_TCP or batch.control[row] & RST:
         return 0
     if batch.payload_length[row] == 0 or not is_shaped(connections, flow):
+        return 0
+    if batch.control[row] & SYN:  # mode `simple` passes SYNs on; their payload is shown to nobody
+        batch.verdict[row] = DROP
+        connections.counters.drops[DROP_UNEXPECTED_SEGMENT] += 1
         return 0
     new = distance(wrap(batch.seq[row] + batch.payload_length[row]), shaped.seen[flow])
     if new <= 0:

@@ -19,7 +19,6 @@ from .connection import (
     PLAIN,
     RST_OF_TARGET,
     RST_SEEN,
-    SCALED,
     SPECIAL,
     TARGET,
     TARGET_FIRST,
@@ -51,9 +50,10 @@ from .edits import forget_edits
 from .farewell import closed
 from .handshake import unexpected
 from .headers import ACK, FIN, RST, SYN
-from .held_sender import held_end, keep_latest, keep_owned_shown, owned_is_shown, shown_to_client, take_acknowledgement
+from .held_sender import held_end, keep_latest, keep_owned_shown, owned_is_shown, take_acknowledgement
 from .jit import kernel
 from .native import record_at
+from .own_acknowledgement import scale_toward, tell_of_gap, told_to_sender
 from .records import (
     ACTIVE_RST,
     PASSIVE_RST,
@@ -68,8 +68,7 @@ from .records import (
     step,
 )
 from .sequence import before, distance, wrap
-from .shaping import WINDOW, acknowledged, is_next, is_shaped, sender_number, widest
-from .tcp_options import PROXY_SCALE
+from .shaping import GAP, NEXT, WINDOW, acknowledged, is_shaped, place_of, sender_number, widest
 from .waiting_room import come_again
 
 CHALLENGE_WINDOW = 536
@@ -122,9 +121,8 @@ def challenge(batch, row, connections, connection, side):
         connections.counters.drops[DROP_RESET_RATE_LIMIT] += 1
         return
     budget[0] -= 1
-    acked = int64(hot.acked[CLIENT]) if side == TARGET else shown_to_client(connections, connection)
-    ack = sender_number(connections, connection * 2 + side, acked)
-    scale = int64(hot.scales) & 0x0F if side == TARGET else PROXY_SCALE if hot.options & SCALED else 0
+    ack = told_to_sender(connections, connection * 2 + side)
+    scale = scale_toward(hot, record_at(connections.cold, connection), side)
     emit(connections, connection, side, ACK, int64(hot.acked[side]), ack, max(CHALLENGE_WINDOW >> scale, 1), 0, 0, 0)
     connections.counters.notices[NOTICE_CHALLENGE_ACKS] += 1
     batch.verdict[row] = ABSORB
@@ -271,8 +269,12 @@ def splice(packets, batch, row, connections, connection, side, records, now, tic
         connections.counters.drops[DROP_ACK_STORM] += 1
         return
     flow = connection * 2 + side
-    if is_shaped(connections, flow) and not is_next(batch, row, connections, flow, tick):
-        return
+    if is_shaped(connections, flow):
+        place = place_of(batch, row, connections, flow, tick)
+        if place == GAP:
+            tell_of_gap(batch, row, connections, flow)
+        if place != NEXT:
+            return
     finishes = int64(control & FIN)
     hot.stamp = tick & 0xFFFFFFFF
     hot.closing &= 0xFF ^ RST_SEEN

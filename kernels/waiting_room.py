@@ -9,7 +9,7 @@ import numpy as np
 from numpy import int64
 
 from .batch import DROP, WAIT
-from .connection import FREE, SPECIAL, WAITS
+from .connection import ESTABLISHED, FREE, SPECIAL, WAITS
 from .counters import (
     DROP_WAITED_TOO_LONG,
     DROP_WAITING_ALREADY,
@@ -22,8 +22,10 @@ from .native import record_at
 from .sequence import distance, wrap
 
 NONE = -1
-LONGEST_WAIT = 100
-"""Ticks after which a segment no longer waits: one second, by which its sender will have sent it again."""
+LONGEST_WAIT, LONGEST_IN_SPLICE = 100, 1000
+"""Ticks after which a segment no longer waits: one second, by which its sender will have sent it again; ten where the sender
+was told that it has come (`own_acknowledgement`): the gap may take two or three time-outs to be filled, and what is thrown
+away costs another, by which the sender finds out (RFC 2018, section 8)."""
 
 
 class WaitingRoom(NamedTuple):
@@ -73,6 +75,24 @@ def find_place(room, flow, seq, stop):
         count += 1
         place = room.following[place]
     return before, count
+
+
+@kernel
+def run_around(room, flow, number):
+    """Returns the first number of the run of waiting numbers with `number` in it, and the one behind its last; equal if
+    nothing waits there."""
+    left, right, place = number, number, int64(room.first[flow])
+    begun = False
+    while place != NONE:
+        if not begun or distance(room.seq[place], right) > 0:
+            if begun and distance(right, number) > 0:
+                break
+            left, right, begun = room.seq[place], room.stop[place], True
+        elif distance(room.stop[place], right) > 0:
+            right = room.stop[place]
+        place = room.following[place]
+    inside = begun and distance(number, left) >= 0 and distance(right, number) > 0
+    return (left, right) if inside else (number, number)
 
 
 @kernel
@@ -195,7 +215,8 @@ def send_oldest_away(connections, tick):
         flow = room.flow[place]
         if flow == NONE or tick - room.since[place] < LONGEST_WAIT:
             continue
-        if record_at(connections.hot, flow >> 1).state == FREE:
+        state = record_at(connections.hot, flow >> 1).state
+        if state == FREE or (state >= ESTABLISHED and tick - room.since[place] < LONGEST_IN_SPLICE):
             continue
         before = int64(room.first[flow])
         if before == place:

@@ -25,11 +25,12 @@ class Direction:
         self.made = twin(data)
         self.place = [len(twin(data[:at])) for at in range(len(data) + 1)]
         self.sent = self.highest = self.told = self.acknowledged = 0
-        self.came = set()
+        self.came, self.given = set(), set()
 
     def send(self, start, stop, in_order=True):
         """Sends bytes start .. stop - 1 of the stream and looks at all that comes of it."""
         self.highest = max(self.highest, stop)
+        self.given.update(range(start, stop))
         self.sender.send("PA", self.data[start:stop], seq=1 + start)
         self.sent = max(self.sent, stop) if in_order else self.sent
         self.look()
@@ -59,7 +60,16 @@ class Direction:
         edges = [signed(edge - self.sender.isn) - 1 for edge in dict(segment.options).get("SAck", ())]
         for left, right in zip(edges[::2], edges[1::2], strict=True):
             assert left < right <= self.highest
-            assert all(at in self.came for at in range(self.place[left], self.place[right])), "a block that has not come"
+            for at in range(left, right):
+                assert self.waits(at) or self.has_come(at), "a block that has not come"
+
+    def waits(self, at):
+        """Says whether a byte may wait in the proxy for what it follows."""
+        return at in self.given and any(before not in self.given for before in range(at))
+
+    def has_come(self, at):
+        """Says whether all that was made of a byte has come to the receiver."""
+        return all(made in self.came for made in range(self.place[at], self.place[at + 1]))
 
     def acknowledge(self):
         """The receiver acknowledges what it has without a gap, at times less; and selectively what lies behind a gap."""

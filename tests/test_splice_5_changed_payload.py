@@ -80,6 +80,8 @@ def test_rule_5_1_bytes_out_of_order_are_shown_in_order(proxy, side):
     for at in (6, 3, 9):
         sender.send("PA", b"n--", seq=mark + at)
     receiver.nothing()
+    for _ in range(3):
+        sender.expect("A", ack=mark)
     sender.send("PA", b"nx-", seq=mark)
     for _ in range(3):
         proxy.wait(0.05)

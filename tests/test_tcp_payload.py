@@ -1,7 +1,7 @@
 """Payload kernels segment by segment: what they are shown, and what becomes of numbers on both sides (SPLICE 5.1, 5.2)."""
 import pytest
 
-from tcp.payload_services import port_of, services
+from tcp.payload_services import PLACE, port_of, services
 from tcp.proxy import close, handshake
 
 SERVICES = services()
@@ -13,6 +13,11 @@ SWELL_UP, SWELL_DOWN = ("swell", None), (None, "swell")
 def settings(**chosen):
     """Marks a test to get a `proxy` whose services have payload kernels."""
     return pytest.mark.parametrize("proxy", [{"services": SERVICES, **chosen}], indirect=True, ids=[""])
+
+
+def settings_of(*further):
+    """Marks a test to get a `proxy` with these services beside the usual ones."""
+    return settings(services=(*SERVICES, *further))
 
 
 def bound(proxy, pair, isn=1000, target_isn=700_000, mss=1460, **fields):
@@ -92,12 +97,109 @@ def test_rule_5_1_both_directions_at_once(proxy):
 def test_rule_5_1_what_is_out_of_order_waits_and_changes_no_state(proxy):
     client, server = bound(proxy, SWELL_UP)
     client.send("FPA", b"a end", seq=4)
+    client.expect("A", seq=1, ack=1)
     proxy.silent()
     assert proxy.state_of(client) == "established" and proxy.count("segments_waited") == 1
     client.send("PA", b"aaa", seq=1)
     server.expect("PA", seq=1, data=b"bcdbcdbcd")
     server.expect("FPA", seq=10, data=b"bcd end")
     assert proxy.state_of(client) == "half_closed"
+
+
+@settings()
+def test_a_gap_is_told_to_the_sender_with_what_waits_behind_it(proxy):
+    client, server = bound(proxy, SWELL_UP, options=SACK)
+    server.send("PA", b"x", window=3000)
+    client.expect("PA", seq=1, data=b"x")
+    for seq, block in ((11, (11, 13)), (15, (15, 17)), (13, (11, 17)), (13, (11, 17)), (30, (30, 32))):
+        client.send("PA", b"ab", seq=seq)
+        told = client.expect("A", seq=2, ack=1, window=3000)
+        assert dict(told.options)["SAck"] == tuple(1000 + edge for edge in block)
+    proxy.wait(5)
+    client.send("PA", b"0123456789", seq=1)
+    server.expect("PA", seq=1, data=b"0123456789")
+    for seq in (11, 15, 19):
+        server.expect("PA", seq=seq, data=b"bcdb")
+    server.send("A", seq=1, ack=23)
+    client.expect("A", ack=17)
+    assert proxy.drops() == {"waiting_already": 1}
+    proxy.wait(6)
+    assert proxy.drops() == {"waiting_already": 1, "waited_too_long": 1}
+
+
+@settings()
+def test_a_gap_is_told_without_a_block_where_none_was_agreed(proxy):
+    client, server = bound(proxy, SWELL_UP)
+    for _ in range(3):
+        client.send("PA", b"ab", seq=11)
+        assert client.expect("A", seq=1, ack=1).options == []
+
+
+@settings()
+def test_a_gap_is_told_to_a_target_in_its_own_numbers_and_scale(proxy):
+    client, server = bound(proxy, SWELL_DOWN, options=[*SACK, ("WScale", 3)], isn=2**32 - 2)
+    server.send("PA", b"xa")
+    client.expect("PA", seq=1, data=b"xbcd")
+    client.send("A", window=100)
+    server.expect("A", ack=3, window=100)
+    server.send("FPA", b"end", seq=6)
+    told = server.expect("A", seq=1, ack=3, window=100)
+    assert dict(told.options)["SAck"] == (700_006, 700_010)
+
+
+@settings()
+def test_a_gap_is_told_with_the_number_that_follows_what_was_sent_so_far(proxy):
+    client, server = bound(proxy, ("everything", "everything"))
+    server.send("PA", b"aa")
+    client.expect("PA", seq=1, data=b"bcdbcd")
+    client.send("PA", b"1", seq=5)
+    client.expect("A", seq=7, ack=1)
+    server.port = 0  # both ends behind one port, so that one burst can have segments of both
+    proxy.burst(server.segment("PA", b"12a"), client.segment("PA", b"2", seq=7), client.segment("PA", b"3", seq=9))
+    client.expect("A", seq=7, ack=1)
+    client.expect("A", seq=7, ack=1)
+    client.expect("PA", seq=7, data=b"bcd")
+
+
+SHAPED_SIMPLE = {"name": '"shaped-simple"', "listen": '"10.1.0.1:7300"', "targets": '["a"]', "binding": '"simple"',
+                 "payload_to_target": f'"{PLACE}:swell"', "payload_to_client": f'"{PLACE}:swell"'}
+
+
+@settings_of(SHAPED_SIMPLE)
+def test_what_a_syn_carries_is_shown_to_nobody_and_does_not_pass(proxy):
+    client = proxy.client(7300)
+    client.send("S", b"aaa", seq=0)
+    proxy.silent()
+    assert proxy.drops() == {"unexpected_segment": 1} and proxy.states() == {}
+    client.send("S", seq=0)
+    server = proxy.accept("a")
+    client.send("S", b"aaa", seq=0)
+    server.send("SA", b"aaa", seq=0, ack=1)
+    proxy.silent()
+    server.send("SA", seq=0, ack=1)
+    client.expect("SA", seq=0, ack=1)
+    client.send("A", seq=1, ack=1)
+    server.expect("A", seq=1, ack=1)
+    client.send("PA", b"a", seq=1, ack=1)
+    server.expect("PA", seq=1, ack=1, data=b"bcd")
+
+
+@settings_of(SHAPED_SIMPLE)
+def test_in_mode_simple_a_gap_is_told_as_the_two_ends_have_agreed(proxy):
+    for agreed in (SACK, [("Timestamp", (9000, 100)), ("WScale", 5)]):
+        client = proxy.client(7300)
+        client.send("S", options=[*SACK, ("Timestamp", (100, 0)), ("WScale", 7)])
+        server = proxy.accept("a")
+        server.send("SA", options=agreed)
+        client.expect("SA", seq=0, ack=1)
+        stamps = [("Timestamp", (9001, 100))] if len(agreed) == 2 else []
+        server.send("PA", b"text", window=640, options=stamps)
+        client.expect("PA", seq=1, data=b"text")
+        client.send("PA", b"ab", seq=4, options=[("Timestamp", (101, 9001))] if stamps else [])
+        told = client.expect("A", seq=5, ack=1, window=640)
+        shown = dict(option for option in told.options if len(option) == 2)
+        assert shown.get("SAck") == (None if stamps else (1004, 1006))
+        assert shown.get("Timestamp") == ((9001, 100) if stamps else None)
 
 
 @settings()

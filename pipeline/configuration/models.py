@@ -48,8 +48,8 @@ class Engine(_Section):
     network_namespace: values.Name | None = None
     held_connections: int = whole(4096, 1, 1 << 20)
     held_bytes: int = whole(16384, 64, 65472, ", a multiple of 64")
-    waiting_segments: int = whole(1024, 0, 1 << 20)
-    waiting_per_connection: int = whole(64, 0, 4096)
+    waiting_segments: int = whole(4096, 0, 1 << 20)
+    waiting_per_connection: int = whole(256, 0, 4096)
     edits: int = whole(4096, 1, 1 << 20)
     reset_rate: int = whole(1000, 0, 10_000_000)
     ack_storm: int = whole(32, 2, 250, " (duplicate acknowledgements of a connection in turn, a second)")
