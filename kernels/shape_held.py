@@ -108,4 +108,4 @@ def nothing_held(connections, connection):
     held.free[held.free_count[0]] = int64(cold.held)
     held.free_count[0] += 1
     cold.held = NO_HELD
-    hot.options &= 0xFF ^ HOLDS
+    hot.options &= 0xFF ^ (HOLDS | OWNS)
