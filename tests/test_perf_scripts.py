@@ -9,7 +9,7 @@ import sys
 import pytest
 
 PERF = pathlib.Path(__file__).parents[1] / "perf"
-SCRIPTS = sorted(path.name for path in PERF.glob("*.py") if path.name != "measurement.py")
+SCRIPTS = sorted(path.name for path in PERF.glob("*.py") if "\n@measurement.script(" in path.read_text())
 
 
 def run(script, *arguments):

@@ -1,0 +1,71 @@
+"""perf/peers.py runs, says what it says and leaves nothing behind; how fast anything is, is never asserted."""
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from peers.requirements import needs_bed
+
+PERF = pathlib.Path(__file__).parents[1] / "perf"
+SHORT = ("--devices", "af_packet", "--runs", "1", "--seconds", "0.1")
+pytestmark = needs_bed
+
+
+def start(*arguments):
+    """The script's process."""
+    return subprocess.Popen([sys.executable, PERF / "peers.py", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True)
+
+
+def assert_nothing_is_left_of(process):
+    """No namespace of it, no entry of its bed, and no program of its."""
+    name = f"peers{process.pid}"
+    assert not [left for left in os.listdir("/run/netns") if left.startswith(name)]
+    assert not pathlib.Path(f"/run/proxy-pipeline/beds/{name}.json").exists()
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            line = path.read_bytes()
+            assert f"{PERF}/kernel_ends.py".encode() not in line and b"run\0/tmp/proxy-pipeline-bed-" not in line
+
+
+def test_peers_prints_one_json_document_and_cleans_up():
+    process = start("--json", "--peers", "engine,dnat", *SHORT)
+    out, errors = process.communicate(timeout=500)
+    assert process.returncode == 0, errors
+    result = json.loads(out)
+    there = [name for name in ("direct", "dnat", "engine af_packet") if name not in result["missing"]]
+    assert list(result["peers"]) == there and {"direct", "engine af_packet"} <= set(there)
+    for name, row in result["peers"].items():
+        assert row["failed"] == 0 and row["one_core"]["connections"]["median"] > 0, name
+        assert 0 < row["two_cores"]["alone_p50"]["median"] <= row["two_cores"]["alone_p99"]["median"]
+        assert row["two_cores"]["gigabits"]["median"] > 0
+        assert ("gigabits_offloaded" in row["two_cores"]) == (row["device"] is None)
+    assert result["peers"]["direct"]["one_core"]["microseconds"]["median"] == 0
+    assert "never what the engine can do" in result["says"]
+    assert_nothing_is_left_of(process)
+
+
+def test_peers_stopped_half_way_leaves_nothing():
+    process = start("--peers", "engine", *SHORT)
+    assert any("starting engine" in line for line in process.stderr)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert_nothing_is_left_of(process)
+
+
+def test_a_peer_that_is_not_installed_is_named_with_its_package(monkeypatch):
+    monkeypatch.syspath_prepend(str(PERF))
+    import peers_started
+
+    monkeypatch.setitem(peers_started.NEEDS, "haproxy", ("no-such-program", "haproxy"))
+    assert peers_started.missing("haproxy") == "Debian's package haproxy is not installed (apt-get install haproxy)"
+    assert peers_started.missing("engine") is None
+
+
+def test_peers_refuses_what_it_does_not_know():
+    process = start("--devices", "nothing")
+    out, errors = process.communicate(timeout=100)
+    assert process.returncode == 2 and "--devices" in errors and not out
