@@ -75,9 +75,12 @@ def fill_server(packets, batch, row, ends, number, target, neighbour, now):
 
 
 @kernel
-def reason_to_refuse(neighbour, draining):
-    """Returns the drop reason for which a SYN is passed over, or -1."""
-    if draining != 0:
+def reason_to_refuse(ends, neighbour, draining):
+    """Returns the drop reason for which a SYN is passed over, or -1.
+
+    Our own clients' connections may still need servers while they drain.
+    """
+    if draining != 0 and record_at(ends.settings, 0).clients == 0:
         return DROP_DRAINING
     if neighbour == NO_NEIGHBOUR:
         return DROP_NO_ROUTE
@@ -94,7 +97,7 @@ def accept(packets, batch, row, ends, network, wheel, draining, now):
     if listener < 0:
         return NO_LISTENER
     neighbour = client_neighbour(packets, batch, row, network, now // TICK_MICROSECONDS)
-    reason = reason_to_refuse(neighbour, draining)
+    reason = reason_to_refuse(ends, neighbour, draining)
     number = take_free(ends, SERVER) if reason < 0 else -1
     if number < 0:
         ends.counters.drops[DROP_CONNECTIONS_EXHAUSTED if reason < 0 else reason] += 1

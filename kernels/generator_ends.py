@@ -96,9 +96,9 @@ class Ends(NamedTuple):
 
     hot: np.ndarray          # END [clients + servers]
     buckets: np.ndarray      # flow_table.BUCKET, servers' keys alone
-    free: np.ndarray         # int64 [2, n] rings of free ends: the oldest is the next
-    taken: np.ndarray        # int64 [2] how many have been taken out of each ring, and how many put into it
-    given: np.ndarray        # int64 [2]
+    free: np.ndarray         # int64 [2, n] free ends: clients' a ring, the oldest is the next; servers' a stack
+    taken: np.ndarray        # int64 [2] how many have been taken out of the ring, and how many put into it; the stack has
+    given: np.ndarray        # int64 [2] as many as were put into it, less those that were taken out
     orders: Orders
     settings: np.ndarray     # SETTINGS [1]
     contents: Contents
@@ -161,15 +161,19 @@ def enter(ends, number, state):
 
 @kernel
 def take_free(ends, role):
-    """Returns the end that has been free for longest, now counted as open; -1 where none is free."""
-    taken, size = ends.taken[role], ends.free.shape[1]
-    if taken == ends.given[role]:
+    """Returns a free end, now counted as open: the client that has been free for longest, whose ports the network may still
+    remember, and the server that has been for the shortest, which the cache still has. -1 where none is free."""
+    taken, given, size = ends.taken[role], ends.given[role], ends.free.shape[1]
+    if taken == given:
         return -1
-    ends.taken[role] = taken + 1
     ends.counts[role, OPENED] += 1
     ends.counts[role, OPEN] += 1
     ends.counters.totals[TOTAL_OPENED] += 1
     ends.counters.totals[TOTAL_OPEN] += 1
+    if role == SERVER:
+        ends.given[role] = given - 1
+        return ends.free[role, (given - 1) & (size - 1)]
+    ends.taken[role] = taken + 1
     return ends.free[role, taken & (size - 1)]
 
 

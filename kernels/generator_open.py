@@ -5,6 +5,7 @@ from .counters import DROP_SOURCE_PORTS_EXHAUSTED
 from .generator_ends import (
     CLIENT,
     CREDIT,
+    END,
     FIRST,
     OPEN,
     SERIAL,
@@ -16,14 +17,15 @@ from .generator_ends import (
 )
 from .headers import SYN
 from .jit import kernel
-from .native import record_at
+from .native import address_of, prefetch, record_at
 from .neighbours import REACHABLE
 from .sequence import distance, wrap
-from .wheel import TICK_MICROSECONDS, schedule
+from .wheel import HEADS, NODE, TICK_MICROSECONDS, schedule
 
 OPENED_A_PASS = 32
 """Connections opened in one pass of the loop at most: SYNs go out as a burst, not as a flood."""
 SECOND = 1_000_000
+END_BYTES, NODE_BYTES = END.itemsize, NODE.itemsize
 APART = 0x9E3779B1
 """What the initial numbers of one client's end and the next differ by."""
 
@@ -71,12 +73,23 @@ def fill_client(ends, number, settings, now):
 
 
 @kernel
+def ask_for_clients(ends, wheel, count):
+    """Asks for the records and timers of the next clients, which nobody has touched for long."""
+    first_end, first_node, size = address_of(ends.hot), address_of(wheel.nodes), ends.free.shape[1]
+    for place in range(count):
+        number = ends.free[CLIENT, (ends.taken[CLIENT] + place) & (size - 1)]
+        prefetch(first_end + number * END_BYTES)
+        prefetch(first_node + (HEADS + number) * NODE_BYTES)
+
+
+@kernel
 def open_clients(ends, network, wheel, now):
     """Opens as many connections as it is time for, once the next hop toward the service is known."""
     settings = record_at(ends.settings, 0)
     if settings.clients == 0 or record_at(network.neighbours, settings.neighbour).state < REACHABLE:
         return
     wanted = may_open(ends, settings, now)
+    ask_for_clients(ends, wheel, wanted)
     for _ in range(wanted):
         number = take_free(ends, CLIENT)
         if number < 0:

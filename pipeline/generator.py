@@ -64,7 +64,7 @@ def stages(state, port, count, draining, now):
         answer_arp(packets, batch, count, state.network, ends.counters, now)
         answer_icmp(packets, batch, count, state.network, ends.counters)
         ask_for_ends(batch, count, ends)
-        receive_segments(packets, base, batch, count, ends, state.network, state.wheel, draining, now)
+        receive_segments(packets, batch, count, ends, state.network, state.wheel, draining, now)
     own_frames(state, now)
     if count > 0:
         dispose(batch, count, ends.parts, state.outbox, ends.counters)

@@ -125,7 +125,7 @@ def make_ends(configuration, neighbour):
     source_number[np.array(sources) - min(sources)] = np.arange(len(sources))
     size = 1 << max(clients, servers, 1).bit_length()
     free = np.zeros((2, size), np.int64)
-    free[0, :clients], free[1, :servers] = np.arange(clients), clients + np.arange(servers)
+    free[0, :clients], free[1, :servers] = np.arange(clients), clients + np.arange(servers)[::-1]
     counted = counters.allocate_counters(len(targets), 1, 1, len(generator_ends.STATES))
     counted.states[connection.FREE] = clients + servers
     number_of = {target.id: number for number, target in enumerate(targets)}
