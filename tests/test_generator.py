@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import random
 import subprocess
 import sys
 
@@ -261,6 +262,30 @@ def test_a_segment_of_no_connection_gets_a_reset_and_ping_is_answered():
     pair.carry()
     answer = checked(pair.frames[before][1])
     assert (answer[TCP].flags, answer[TCP].seq) == ("R", 99)
+
+
+def test_whatever_comes_every_connection_ends_and_nothing_is_lost():
+    """Every fifth segment has octets of its headers or payload changed, and checksums that are right all the same."""
+    pair, chance = Pair({"timestamps": True, "window_scale": 3, "request_packets": 4, "retransmit": 0.1, "tries": 4}, test_size=150,
+                        max_open=30), random.Random(7)
+
+    def mangle(sender, frame):
+        if frame[12:14] != b"\x08\x00" or chance.random() > 0.2:
+            return [frame]
+        octets = bytearray(frame)
+        for _ in range(chance.randint(1, 3)):
+            octets[chance.randrange(14, len(frame))] = chance.randrange(256)
+        packet = Ether(bytes(octets))
+        for layer in (IP, TCP):
+            if layer in packet:
+                packet[layer].chksum = None
+        return [bytes(octets), bytes(packet), frame][:chance.randint(1, 3)]
+
+    pair.pass_on = mangle
+    clients, servers = pair.finish(600)
+    for role in (clients, servers):
+        assert role["opened"] == role["completed"] + role["failed"]
+    assert clients["completed"] > 50 and len(clients["failures"]) > 1, clients
 
 
 STORY = """

@@ -181,7 +181,7 @@ def two_files(folder, devices=None):
     """
     paths = []
     for number, name in enumerate(("generator", "generator_proxy")):
-        text = (CONFIGS / f"{name}.toml").read_text().replace('idle = "spin"', 'idle = "backoff"')
+        text = (CONFIGS / f"{name}.toml").read_text()
         text = re.sub(r'^name = "(generator.*)"', rf'name = "\g<1>-{os.getpid()}"', text, flags=re.MULTILINE)
         text = text.replace("# test_size = 100000", "test_size = 3000").replace("max_open = 1000", "max_open = 200")
         if devices:
