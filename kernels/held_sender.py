@@ -39,8 +39,8 @@ HALVED_FROM = 536
 DUPLICATES = 3
 MOST_HELD = 1 << 18
 """Bytes that a slot has at most, where payload kernels have lengthened them."""
-LONG_AGO = 1 << 24
-"""Bytes after which no segment from before comes any more."""
+LONG_AGO = 1 << 30
+"""Bytes after which no segment from before comes any more: windows are narrower (RFC 7323, section 2.3)."""
 
 
 @kernel
@@ -236,10 +236,11 @@ def keep_owned_shown(batch, row, connections, connection):
 def keep_latest(packets, batch, row, connections, connection, side):
     """Keeps the client's window and both sides' latest TSval, for the segments in which held bytes are sent (again).
 
-    With an older TSval than the client's last one they would fail the target's test for wrapped numbers (RFC 7323, 5.3).
+    Not the window beside an acknowledgement of what was never sent (RFC 9293, section 3.10.7.4). With an older TSval than the client's last one they would fail the target's test for wrapped numbers (RFC 7323, 5.3).
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    if side == CLIENT:
+    sent = wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET]))
+    if side == CLIENT and distance(sent, batch.ack[row]) >= 0:
         unscaled = hot.options & SPECIAL != 0 and int64(cold.special) & PROMISED_SCALING != 0
         scale = int64(hot.scales) & 0x0F if unscaled else 0
         cold.window[CLIENT] = min(batch.window[row] << scale, 0xFFFF)

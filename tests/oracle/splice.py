@@ -46,7 +46,9 @@ def _reset(connection, segment, now):
         segment.want = MUST
     elif low - reach - OLD <= at <= high + reach + OLD:
         segment.want = MAY
-    if low == high == at and not connection.states >> TIME_WAIT & 1 and segment.ttl > 1:
+    # Behind a FIN that an end never sent the proxy follows no numbers: what is exact for that end is not for the proxy.
+    false = connection.ends[segment.side].false_fin
+    if low == high == at and not connection.states >> TIME_WAIT & 1 and segment.ttl > 1 and not false:
         connection.end()
     elif segment.want:
         if low <= at <= high or at == low:
@@ -129,8 +131,9 @@ def _follow(connection, segment, certain, possible):
         elif ack <= peer.top_may:
             me.told_may = max(me.told_may, ack)
     changed = False
-    if peer.fin_seen and peer.fin is not None and peer.fin_acked != YES and ack >= peer.fin + 1:
-        if certain and peer.fin_seen == YES:
+    acknowledged = peer.fin is not None and ack >= peer.fin + 1
+    if peer.fin_seen and peer.fin_acked != YES and (acknowledged or peer.false_fin):
+        if certain and peer.fin_seen == YES and not peer.false_fin:
             peer.fin_acked, changed = YES, True
         elif possible:
             peer.fin_acked, changed = max(peer.fin_acked, MAYBE), True
@@ -140,6 +143,7 @@ def _follow(connection, segment, certain, possible):
             me.top = me.top_may = last      # the end of the stream, whatever was seen beyond
         else:
             me.fin_seen, changed = MAYBE, True
+            me.false_fin = me.false_fin or me.fin != last - 1
     if side == TARGET and connection.all_held_acked != YES and segment.intact:
         _held_is_acknowledged(connection, ack, certain)
     if changed:
