@@ -84,8 +84,7 @@ class Turns:
         and gigabits a second without and with offloads (NaN where frames go through DPDK)."""
         with awake(peer.program):
             opened = self.ask(peer, "connections", TOGETHER)
-            alone = self.ask(peer, "requests", 1, self.seconds / 2)
-            busy = self.ask(peer, "requests", BUSY)
+            spans = [opened["p50"] / 1e3, opened["p99"] / 1e3, *self.asked_and_answered(peer)]
             rates = [self.gigabits(peer), float("nan")]
             if peer.in_kernel_stack:
                 self.bed.set_lane_offloads(peer.number, True)
@@ -93,8 +92,17 @@ class Turns:
                     rates[1] = self.gigabits(peer)
                 finally:
                     self.bed.set_lane_offloads(peer.number, False)
-        spans = [found[share] / 1e3 for found in (opened, alone, busy) for share in ("p50", "p99")]
         return opened["completed"] / opened["seconds"], *spans, *rates
+
+    def round_trips(self, peer):
+        """Returns the microseconds of a request (p50, p99), one at a time and BUSY at once."""
+        with awake(peer.program):
+            return self.asked_and_answered(peer)
+
+    def asked_and_answered(self, peer):
+        """The same of a peer that is awake."""
+        found = [self.ask(peer, "requests", at_once) for at_once in (1, BUSY)]
+        return [each[share] / 1e3 for each in found for share in ("p50", "p99")]
 
     def gigabits(self, peer):
         """Returns how many gigabits a second of payload reach the server."""
