@@ -1,4 +1,4 @@
-"""perf/peers.py runs, says what it says and leaves nothing behind; how fast anything is, is never asserted."""
+"""perf/peers.py, and perf/latency.py over real ports, run, say what they say and leave nothing behind; how fast anything is, is never asserted."""
 import contextlib
 import json
 import os
@@ -63,6 +63,13 @@ def test_a_peer_that_is_not_installed_is_named_with_its_package(monkeypatch):
     monkeypatch.setitem(peers_started.NEEDS, "haproxy", ("no-such-program", "haproxy"))
     assert peers_started.missing("haproxy") == "Debian's package haproxy is not installed (apt-get install haproxy)"
     assert peers_started.missing("engine") is None
+
+
+def test_latency_measures_round_trips_over_real_ports_too():
+    made = subprocess.run([sys.executable, PERF / "latency.py", "--runs", "1", "--seconds", "0.1", "--connections", "40",
+                           "--packets", "64", "--loads", "50"], capture_output=True, text=True, timeout=500, check=False)
+    assert made.returncode == 0, made.stderr
+    assert all(words in made.stdout for words in ("no peer", "plain wire", "engine af_packet", "the proxy adds"))
 
 
 def test_peers_refuses_what_it_does_not_know():

@@ -39,6 +39,18 @@ def test_stages_prints_a_table():
     assert "whole pass" in made.stdout and "transition" in made.stdout and "in a burst of 32 costs" in made.stdout
 
 
+def test_latency_at_every_load_has_percentiles_in_order():
+    made = run("latency.py", "--json", "--without-ports", "--connections", "40", "--packets", "256", "--runs", "1",
+               "--loads", "10,50")
+    assert made.returncode == 0, made.stderr
+    result = json.loads(made.stdout)
+    assert [row["load"] for row in result["memory"]["rows"]] == [10, 50] and result["ports"] == {"skipped": "left out"}
+    assert result["memory"]["packets_a_second"]["median"] > 0
+    for row in result["memory"]["rows"]:
+        values = [row[share]["median"] for share in ("p50", "p90", "p99", "p99.9", "max")]
+        assert values == sorted(values) and values[-1] > 0
+
+
 def test_stages_refuses_what_it_cannot_do():
     for arguments in (["--bursts", "0,32"], ["--bursts", "x"], ["--core", "4096"], ["--connections", "0"]):
         made = run("stages.py", *arguments)
