@@ -204,13 +204,14 @@ def show(console, result):
     memory, ports = result["memory"], result["ports"]
     console.print(measurement.table(
         f"Microseconds from rx to tx, {result['connections']:,} connections, 64 octets, memory ports", ("load", *SHARES),
-        [(f"{row['load']} %", *(measurement.spread(row[share], 1 if share == "max" else 2) for share in SHARES)) for row in memory["rows"]]))
+        [(f"{row['load']} %", *(measurement.spread(row[share], 2 if share == "p50" else 1) for share in SHARES))
+         for row in memory["rows"]]))
     console.print(f"A load of 100 % is what the engine managed of packets that were all there: "
                   f"{memory['packets_a_second']['median'] / 1e6:.1f} million a second. Arrivals are random, waiting for the engine "
                   f"counts. The core was given to others {memory['interrupted']:,} times, which is taken out.", highlight=False)
     if "rows" in ports:
         keys = list(next(iter(ports["rows"].values())))
-        rows = [(label(name), *(measurement.spread(row[key]) for key in keys)) for name, row in ports["rows"].items()]
+        rows = [(label(name), *(measurement.spread(row[key], 0 if "99" in key else 1) for key in keys)) for name, row in ports["rows"].items()]
         proxy, wire = (ports["rows"].get(f"{kind} {ports['device']}") for kind in ("engine", "wire"))
         if proxy and wire:
             rows += [None, ("the proxy adds", *(f"{proxy[key]['median'] - wire[key]['median']:+.1f}" for key in keys))]

@@ -1,4 +1,4 @@
-"""perf/peers.py, and perf/latency.py over real ports, run, say what they say and leave nothing behind; how fast anything is, is never asserted."""
+"""perf/peers.py and perf/latency.py run over real ports and leave nothing behind; how fast anything is, is never asserted."""
 import contextlib
 import json
 import os
