@@ -211,7 +211,8 @@ def show(console, result):
                   f"counts. The core was given to others {memory['interrupted']:,} times, which is taken out.", highlight=False)
     if "rows" in ports:
         keys = list(next(iter(ports["rows"].values())))
-        rows = [(label(name), *(measurement.spread(row[key], 0 if "99" in key else 1) for key in keys)) for name, row in ports["rows"].items()]
+        rows = [(label(name), *(measurement.spread(row[key], 0 if "99" in key else 1) for key in keys))
+                for name, row in ports["rows"].items()]
         proxy, wire = (ports["rows"].get(f"{kind} {ports['device']}") for kind in ("engine", "wire"))
         if proxy and wire:
             rows += [None, ("the proxy adds", *(f"{proxy[key]['median'] - wire[key]['median']:+.1f}" for key in keys))]
