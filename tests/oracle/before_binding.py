@@ -151,6 +151,8 @@ def _text(connection, segment, now):
         connection.have_may = max(connection.have_may, min(last, HELD))
         connection.loose |= bool(closes)
         _fill(connection)
+        if connection.state() == FIRST_DATA and not connection.leaving:
+            _may_decide(connection)
         return
     if last > connection.have:
         fits = last <= HELD
@@ -191,6 +193,16 @@ def _fin(connection, segment, last, now):
         expect_repeat(connection, "fin", now, 500_000)
     else:
         connection.fin_held = YES
+
+
+def _may_decide(connection):
+    """Notes what the service may answer where all that may be held is."""
+    answer = choose(connection.service, connection.data(CLIENT, 1, connection.have_may), connection.have_may >= HELD)
+    outcomes = set(answer) if isinstance(answer, tuple) else {answer}
+    if outcomes != {MORE}:
+        connection.may |= {"more", "refused", "syn"}
+        connection.states |= ONLY[CONNECTING] | 1
+        connection.tried = outcomes - {MORE, REFUSE}
 
 
 def decide(connection, now):

@@ -143,7 +143,7 @@ class Episode:
         dice = self.dice
         if connection.number in self.touched and self.touched[connection.number][1]:
             return
-        if dice.random() < 0.0008:
+        if dice.random() < 0.0008 and connection in self.live:  # else it was opened anew
             self.live.remove(connection)
             self.quiet.append(connection)
             return
