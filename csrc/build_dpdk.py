@@ -10,6 +10,8 @@ import subprocess
 import cffi
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+HEADERS = ("dpdk_shim.h", "yardsticks.h")
+"""What Python and kernels call: the shim, and what the scripts in perf/ set beside our own."""
 
 
 def load_headers():
@@ -38,19 +40,21 @@ def assertions(headers):
     return "\n".join(f'_Static_assert({fact}, "kernels/headers.py: {fact}");' for fact in facts)
 
 
-def declarations():
-    """Returns dpdk_shim.h for cffi, which knows no preprocessor."""
-    text = (ROOT / "csrc" / "dpdk_shim.h").read_text()
+def declarations(name):
+    """Returns a header of csrc/ for cffi, which knows no preprocessor."""
+    text = (ROOT / "csrc" / name).read_text()
     return "\n".join(line for line in text.splitlines() if not line.startswith("#"))
 
 
 builder = cffi.FFI()
-builder.cdef(declarations())
+for header in HEADERS:
+    builder.cdef(declarations(header))
 builder.set_source(
     "pipeline._dpdk",
-    "#include <stddef.h>\n#include <rte_mbuf.h>\n#include \"dpdk_shim.h\"\n" + assertions(load_headers()),
-    sources=["csrc/dpdk_shim.c"],
-    depends=["csrc/dpdk_shim.h", "kernels/headers.py"],
+    "#include <stddef.h>\n#include <rte_mbuf.h>\n" + "".join(f'#include "{header}"\n' for header in HEADERS)
+    + assertions(load_headers()),
+    sources=["csrc/dpdk_shim.c", "csrc/yardsticks.c"],
+    depends=[*(f"csrc/{header}" for header in HEADERS), "kernels/headers.py"],
     include_dirs=["csrc"],
     extra_compile_args=["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", *pkg_config("cflags")],
     extra_link_args=[*pkg_config("libs"), "-lrte_net_ring"],

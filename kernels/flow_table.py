@@ -1,52 +1,80 @@
 """The flow table: 5-tuple to connection and side, in buckets of one cache line.
 
-A bucket has eight 16-bit tags, eight entries (connection * 2 + side) and a count of the entries that found it full
-and went on to the next bucket. A miss ends at the first bucket with no such count, and a deletion takes the count back,
-so there are no tombstones. The keys are in the hot record of the connection, which the next stages need anyway.
+A bucket has ten 16-bit tags, ten entries (connection * 2 + side), and counts of the entries that found it full and went on:
+four counts, each for a quarter of the tags. A miss ends at the first bucket without a count for its tag, and a deletion takes
+the counts back, so there are no tombstones. Who goes on takes steps of 1 to 16 buckets, by the tag: entries that share a
+bucket do not crowd its neighbours together. The keys are in the hot record of the connection, which the next stages need
+anyway.
+
+The size is fixed when a worker is set up, by `connections` in [engine], as that of all else a connection needs: there is
+nothing to grow, so nothing that stalls. A hash belongs to the bucket that its upper bits, times the number of buckets, say,
+so that number need be no power of two.
 """
+import math
+
 import numpy as np
 from numpy import int64
 
 from .jit import kernel
-from .native import crc32c, record_at, trailing_zeros
+from .memory import allocate
+from .native import crc32c, lanes_with, record_at, trailing_zeros
 
-SLOTS = 8
+SLOTS = 10
+LOAD = 0.8
+"""Highest part of the slots that is filled, with all connections open on both sides: of 4 million random keys 6 % are outside
+their own bucket then, the farthest 12 steps away, and 12 % of misses have to go on. At 90 % it is 11 %, 35 and 27 %, and a
+look-up of 3 million keys takes a third longer (perf/flow_table.py); nothing is refused at either."""
+LONGEST = 64
+"""Buckets that a key is looked for in. Keys that were chosen to share a bucket are refused beyond it, and cost no more."""
+STEPS, CLASSES, MOST_PASSED = 16, 4, 255
+FACTORS = 2 * 3 * 5 * 7 * 11 * 13
+"""A number of buckets above STEPS has none of these factors in common with any step: every step comes by every bucket."""
+SEED = 0x9E3779B9
 EMPTY = 0
-BUCKET = np.dtype([("tag", "u2", (SLOTS,)), ("entry", "u4", (SLOTS,)), ("passed", "u2"), ("rest", "u1", (14,))])
+BUCKET = np.dtype([("tag", "u2", (SLOTS,)), ("entry", "u4", (SLOTS,)), ("passed", "u1", (CLASSES,))])
 """One cache line of 64 bytes; a tag of 0 marks an empty slot."""
 NOT_FOUND = -1
 
 
-def allocate_buckets(connections):
-    """Returns empty buckets for two keys a connection at no more than about 80 % load, a power of two."""
-    count = 1
-    while count * SLOTS * 0.8 < 2 * connections:
-        count *= 2
-    whole = np.zeros(count * BUCKET.itemsize + 64, np.uint8)
-    first = -whole.ctypes.data % 64
-    return whole[first:first + count * BUCKET.itemsize].view(BUCKET).view(np.recarray)
+def allocate_buckets(connections, load=LOAD, huge=True):
+    """Returns empty buckets (BUCKET[n]) for two keys a connection, at most `load` of the slots filled."""
+    count = max(math.ceil(2 * connections / (SLOTS * load)), 1)
+    while count > STEPS and math.gcd(count, FACTORS) > 1:
+        count += 1
+    return allocate(count, BUCKET, huge)
 
 
 @kernel
 def hash_key(remote, local, remote_port, local_port):
     """Returns the 32-bit hash of a key, as its packets from the remote end carry it."""
-    return crc32c(crc32c(0x9E3779B9, (remote << 31) ^ local), (remote_port << 16) | local_port)
+    return crc32c(crc32c(SEED, (remote << 31) ^ local), (remote_port << 16) | local_port)
+
+
+@kernel
+def home_of(buckets, hashed):
+    """Returns the number of the bucket that a hash belongs to."""
+    return (hashed * buckets.shape[0]) >> 32
 
 
 @kernel
 def tag_of(hashed):
-    """Returns the non-zero 16-bit tag of a hash: the bits that do not choose the bucket."""
-    tag = (hashed >> 16) & 0xFFFF
+    """Returns the non-zero 16-bit tag of a hash: the bits that matter least for the bucket."""
+    tag = hashed & 0xFFFF
     return tag if tag != EMPTY else 1
+
+
+@kernel
+def following(buckets, number, tag):
+    """Returns the number of the bucket to which an entry with this tag goes on from a full one."""
+    count = buckets.shape[0]
+    further = number + 1 + (tag & (STEPS - 1)) if count > STEPS else number + 1
+    return further if further < count else further - count
 
 
 @kernel
 def slots_with(bucket, tag):
     """Returns a bit for each slot of a bucket that has this tag. Without a branch: where a tag stands is not predictable."""
-    found = 0
-    for slot in range(SLOTS):
-        found |= int64(int64(bucket.tag[slot]) == tag) << slot
-    return found
+    return lanes_with(bucket, tag) & ((1 << SLOTS) - 1)
 
 
 @kernel
@@ -54,17 +82,17 @@ def same_key(hot, entry, remote, local, remote_port, local_port):
     """Says whether the connection and side of `entry` have this key."""
     record = record_at(hot, entry >> 1)
     side = entry & 1
-    return (int64(record.remote_address[side]) == remote and int64(record.local_address[side]) == local
-            and int64(record.remote_port[side]) == remote_port and int64(record.local_port[side]) == local_port)
+    differing = ((int64(record.remote_address[side]) ^ remote) | (int64(record.local_address[side]) ^ local)
+                 | (int64(record.remote_port[side]) ^ remote_port) | (int64(record.local_port[side]) ^ local_port))
+    return differing == 0
 
 
 @kernel
 def find(buckets, hot, hashed, remote, local, remote_port, local_port):
     """Returns the entry (connection * 2 + side) with this key, or NOT_FOUND."""
-    mask = buckets.shape[0] - 1
-    number = hashed & mask
+    number = home_of(buckets, hashed)
     tag = tag_of(hashed)
-    for _ in range(buckets.shape[0]):
+    for _ in range(LONGEST):
         bucket = record_at(buckets, number)
         found = slots_with(bucket, tag)
         while found != 0:
@@ -72,43 +100,57 @@ def find(buckets, hot, hashed, remote, local, remote_port, local_port):
             if same_key(hot, entry, remote, local, remote_port, local_port):
                 return entry
             found &= found - 1
-        if bucket.passed == 0:
+        if bucket.passed[tag & (CLASSES - 1)] == 0:
             break
-        number = (number + 1) & mask
+        number = following(buckets, number, tag)
     return NOT_FOUND
 
 
 @kernel
+def count_passed(buckets, number, tag, steps, change):
+    """Adds `change` to the counts of the `steps` buckets that an entry with this tag goes by from bucket `number` on."""
+    for _ in range(steps):
+        bucket = record_at(buckets, number)
+        bucket.passed[tag & (CLASSES - 1)] = int64(bucket.passed[tag & (CLASSES - 1)]) + change
+        number = following(buckets, number, tag)
+
+
+@kernel
 def insert(buckets, hashed, entry):
-    """Adds an entry whose key is not there yet; returns False, with nothing changed, where every bucket is full."""
-    mask = buckets.shape[0] - 1
-    home = hashed & mask
-    for step in range(buckets.shape[0]):
-        bucket = record_at(buckets, (home + step) & mask)
-        for slot in range(SLOTS):
-            if bucket.tag[slot] == EMPTY:
-                bucket.tag[slot] = tag_of(hashed)
-                bucket.entry[slot] = entry
-                for passed in range(step):
-                    record_at(buckets, (home + passed) & mask).passed += 1
-                return True
+    """Adds an entry whose key is not there yet; returns False, with nothing changed, where LONGEST buckets are full."""
+    home = number = home_of(buckets, hashed)
+    tag = tag_of(hashed)
+    for step in range(min(LONGEST, buckets.shape[0])):
+        bucket = record_at(buckets, number)
+        free = slots_with(bucket, EMPTY)
+        if free != 0:
+            slot = trailing_zeros(free)
+            bucket.tag[slot] = tag
+            bucket.entry[slot] = entry
+            count_passed(buckets, home, tag, step, 1)
+            return True
+        if bucket.passed[tag & (CLASSES - 1)] == MOST_PASSED:
+            return False
+        number = following(buckets, number, tag)
     return False
 
 
 @kernel
 def remove(buckets, hashed, entry):
     """Takes out an entry that was inserted under this hash; returns whether it was there."""
-    mask = buckets.shape[0] - 1
-    home = hashed & mask
+    home = number = home_of(buckets, hashed)
     tag = tag_of(hashed)
-    for step in range(buckets.shape[0]):
-        bucket = record_at(buckets, (home + step) & mask)
-        for slot in range(SLOTS):
-            if int64(bucket.tag[slot]) == tag and int64(bucket.entry[slot]) == entry:
+    for step in range(LONGEST):
+        bucket = record_at(buckets, number)
+        found = slots_with(bucket, tag)
+        while found != 0:
+            slot = trailing_zeros(found)
+            if int64(bucket.entry[slot]) == entry:
                 bucket.tag[slot] = EMPTY
-                for passed in range(step):
-                    record_at(buckets, (home + passed) & mask).passed -= 1
+                count_passed(buckets, home, tag, step, -1)
                 return True
-        if bucket.passed == 0:
+            found &= found - 1
+        if bucket.passed[tag & (CLASSES - 1)] == 0:
             return False
+        number = following(buckets, number, tag)
     return False

@@ -5,10 +5,10 @@ In passes, so that what is far away in memory has been asked for by the time it 
 from numpy import int64
 
 from .batch import NO_FLOW
-from .flow_table import BUCKET, find, hash_key, slots_with, tag_of
+from .flow_table import BUCKET, find, hash_key, home_of, slots_with, tag_of
 from .generator_ends import END
 from .jit import kernel
-from .native import address_of, prefetch, record_at, trailing_zeros
+from .native import address_of, prefetch_many, record_at, trailing_zeros
 
 BUCKET_BYTES, END_BYTES = BUCKET.itemsize, END.itemsize
 
@@ -31,18 +31,19 @@ def ask_for_ends(batch, count, ends):
     """Stores in `flow` the number of each client, and asks for its record, for a server's bucket otherwise, and then for the
     record that this names. Rows that are no TCP get harmless values."""
     settings = record_at(ends.settings, 0)
-    first_bucket, first_end, mask = address_of(ends.buckets), address_of(ends.hot), ends.buckets.shape[0] - 1
+    first_bucket, first_end = address_of(ends.buckets), address_of(ends.hot)
     for row in range(count):
         hashed = hash_key(batch.source[row], batch.destination[row], batch.source_port[row], batch.destination_port[row])
         number = client_number(batch, row, ends, settings)
         batch.hash[row], batch.flow[row] = hashed, number
-        prefetch(first_end + number * END_BYTES if number >= 0 else first_bucket + (hashed & mask) * BUCKET_BYTES)
+        bucket_line = first_bucket + home_of(ends.buckets, hashed) * BUCKET_BYTES
+        prefetch_many(first_end + number * END_BYTES if number >= 0 else bucket_line)
     for row in range(count):
         if batch.flow[row] == NO_FLOW:
-            bucket = record_at(ends.buckets, batch.hash[row] & mask)
+            bucket = record_at(ends.buckets, home_of(ends.buckets, batch.hash[row]))
             found = slots_with(bucket, tag_of(batch.hash[row]))
             if found != 0:
-                prefetch(first_end + (int64(bucket.entry[trailing_zeros(found)]) >> 1) * END_BYTES)
+                prefetch_many(first_end + (int64(bucket.entry[trailing_zeros(found)]) >> 1) * END_BYTES)
 
 
 @kernel

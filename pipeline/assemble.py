@@ -12,6 +12,7 @@ from pipeline.kernels import (
     counters,
     faults,
     flow_table,
+    memory,
     neighbours,
     outbox,
     records,
@@ -199,8 +200,7 @@ def make_connections(configuration):
                                          len(connection.STATES))
     counted.states[connection.FREE] = capacity
     return connection.Connections(
-        hot=np.zeros(capacity, connection.HOT).view(np.recarray),
-        cold=np.zeros(capacity, connection.COLD).view(np.recarray),
+        hot=memory.allocate(capacity, connection.HOT), cold=memory.allocate(capacity, connection.COLD),
         free=np.arange(capacity, dtype=np.int64)[::-1].copy(), free_count=_column([capacity]),
         buckets=flow_table.allocate_buckets(capacity),
         held=connection.allocate_held(engine.held_connections, engine.held_bytes, configuration.held_stride),

@@ -14,6 +14,7 @@ from pipeline.kernels import (
     generator_payload,
     headers,
     histogram,
+    memory,
     neighbours,
     outbox,
     waiting_room,
@@ -132,7 +133,7 @@ def make_ends(configuration, neighbour):
     listening = [(int(target.ip), target.port, number_of[target.id]) for target in configuration.played_targets]
     named = [number_of[identifier] for identifier in (traffic.clients.targets or number_of)] if traffic.clients else [0]
     return generator_ends.Ends(
-        hot=np.zeros(max(clients + servers, 1), generator_ends.END).view(np.recarray),
+        hot=memory.allocate(max(clients + servers, 1), generator_ends.END),
         buckets=flow_table.allocate_buckets(max(servers // 2, 1)), free=free, taken=_numbers(0, 0), given=_numbers(clients, servers),
         orders=generator_ends.allocate_orders(ORDERS), settings=settings, contents=make_contents(configuration),
         listening=np.array(listening, np.int64).reshape(-1, 3), sources=_numbers(*sources), source_number=source_number,

@@ -1,9 +1,8 @@
 """What a worker must never lose: connections, keys, held slots, source ports, timers, mbufs, counts."""
 import numpy as np
 
-from pipeline.kernels import connection, counters, records, wheel
+from pipeline.kernels import connection, counters, flow_table, records, wheel
 from pipeline.kernels.connection import CLIENT, FREE, HOLDS, LENT, NO_TARGET, TARGET
-from pipeline.kernels.flow_table import hash_key
 
 
 def open_connections(state):
@@ -58,15 +57,17 @@ def _flow_table(state):
         for side in (CLIENT, TARGET) if cold["target"][number] != NO_TARGET else (CLIENT,):
             key = (int(hot[field][number, side])
                    for field in ("remote_address", "local_address", "remote_port", "local_port"))
-            wanted[2 * int(number) + side] = hash_key(*key)
+            wanted[2 * int(number) + side] = flow_table.hash_key(*key)
     used = buckets["tag"] != 0
     assert sorted(buckets["entry"][used].tolist()) == sorted(wanted)
-    passed = np.zeros(len(buckets), np.int64)
+    passed = np.zeros((len(buckets), flow_table.CLASSES), np.int64)
     for place in np.flatnonzero(used.any(axis=1)):
         for entry in buckets["entry"][place][used[place]].tolist():
-            home = wanted[entry] & (len(buckets) - 1)
-            for step in range((place - home) % len(buckets)):
-                passed[(home + step) % len(buckets)] += 1
+            number, tag = wanted[entry] * len(buckets) >> 32, wanted[entry] & 0xFFFF or 1
+            step = 1 + tag % flow_table.STEPS if len(buckets) > flow_table.STEPS else 1
+            while number != place:
+                passed[number, tag % flow_table.CLASSES] += 1
+                number = (number + step) % len(buckets)
     assert buckets["passed"].tolist() == passed.tolist()
 
 
@@ -89,8 +90,7 @@ def _source_ports(state, at_start):
 
 
 def _timers(state):
-    nodes = state.wheel.nodes[wheel.HEADS:]
-    pending = nodes["next"] != np.arange(wheel.HEADS, wheel.HEADS + len(nodes))
+    pending = state.wheel.timers["place"] != wheel.NONE
     assert np.flatnonzero(pending).tolist() == open_connections(state).tolist()
 
 

@@ -1,0 +1,28 @@
+"""Memory for records that kernels go to at random: on cache lines, and on huge pages where the system gives them."""
+import contextlib
+import mmap
+
+import numpy as np
+
+LINE = 64
+"""An array of NumPy's own starts 16 bytes behind such a boundary: every record of 64 bytes would be in two cache lines."""
+HUGE_PAGE = 2 << 20
+
+
+def allocate(count, dtype, huge=True):
+    """Returns `count` zeroed records of a structured dtype (recarray) that start on a cache line.
+
+    What fills huge pages is asked for on such (madvise(2), MADV_HUGEPAGE): what the heap gives is on them only in part.
+    """
+    size = count * dtype.itemsize
+    if size < HUGE_PAGE:
+        whole = np.zeros(size + LINE, np.uint8)
+        first = -whole.ctypes.data % LINE
+    else:
+        pages = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if huge:
+            with contextlib.suppress(OSError):  # a kernel without: small pages serve too
+                pages.madvise(mmap.MADV_HUGEPAGE)
+        whole = np.frombuffer(pages, np.uint8)
+        first = -whole.ctypes.data % HUGE_PAGE
+    return whole[first:first + size].view(dtype).view(np.recarray)
