@@ -1,7 +1,10 @@
-"""A hierarchical timer wheel (Varghese and Lauck, 1987, scheme 7) of circular lists, one timer a connection.
+"""A hierarchical timer wheel (Varghese and Lauck, 1987, scheme 7), one timer a connection.
 
-Four levels of 256 slots reach 2**32 ticks, so that a time-out of days costs the same as one of milliseconds. Nodes
-0 .. 1023 are the heads of the slots, node 1024 + t is timer t: linking and unlinking know no special case.
+Four levels of 256 slots reach 2**32 ticks, so that a time-out of days costs the same as one of milliseconds. A slot is
+a stack of chunks of one cache line, 14 timers each, all full but the last: whoever empties a slot reads timers line by
+line and knows the next ones early enough to prefetch them, where a list would make it wait for each. A timer knows its
+place, so it is taken out by moving the slot's last timer there. Setting a pending timer to a later time changes its
+deadline alone (lazy): it is found to be early when its slot comes, and goes to the right one then.
 """
 from typing import NamedTuple
 
@@ -9,52 +12,96 @@ import numpy as np
 from numpy import int64
 
 from .jit import kernel
+from .memory import allocate
+from .native import address_of, prefetch, record_at
 
 TICK_MICROSECONDS = 10_000
 """One tick of the wheel."""
 LEVELS, BITS = 4, 8
 SLOTS = 1 << BITS
 HEADS = LEVELS * SLOTS
-NODE = np.dtype([("next", "u4"), ("previous", "u4"), ("deadline", "u4")])
+FARTHEST = (1 << 32) - SLOTS ** 3 - 1
+"""Ticks that a deadline can be away."""
+CHUNK_BITS = 4
+CHUNK = 1 << CHUNK_BITS
+"""Words of a chunk: where the chunk before it ends, its slot, and timers. A free one's first word is the next free one."""
+OWNER, FIRST = 1, 2
+TIMERS_A_CHUNK = CHUNK - FIRST
+NONE = 0
+"""Place of a timer that is not pending."""
+EMPTY = CHUNK - 1
+"""End of an empty slot: that of chunk 0, which is never used, as if it were full."""
+MOVES = 16
+"""Timers that one call may look at for each that `expired` takes: a slot full of timers that come early is no stall."""
+TIMER = np.dtype([("place", "u4"), ("deadline", "u4")])
+WORD = np.dtype([("value", "u4")])
 
 
 class Wheel(NamedTuple):
-    """A wheel; `now` is the tick whose slot was last expired."""
+    """A wheel. A place is a chunk's number * CHUNK + one of its words."""
 
-    nodes: np.ndarray   # NODE [HEADS + timers]
-    now: np.ndarray     # int64 [1]
+    timers: np.ndarray   # TIMER [timers] place in the chunks, tick
+    words: np.ndarray    # WORD [chunks * CHUNK]
+    ends: np.ndarray     # WORD [HEADS] place of each slot's last timer
+    free: np.ndarray     # int64 [1] the first free chunk
+    now: np.ndarray      # int64 [2] the tick whose slot is being, or was last, emptied; 1 where it is not empty yet
 
 
 def allocate_wheel(timers):
     """Returns a `Wheel` at tick 0 for timers 0 .. timers - 1, none of them pending."""
-    nodes = np.zeros(HEADS + timers, NODE).view(np.recarray)
-    nodes.next = nodes.previous = np.arange(HEADS + timers)
-    return Wheel(nodes, np.zeros(1, np.int64))
+    chunks = 2 + min(timers, timers // TIMERS_A_CHUNK + HEADS)
+    words, ends = allocate(chunks * CHUNK, WORD), allocate(HEADS, WORD)
+    words.value[::CHUNK] = np.arange(1, chunks + 1)
+    ends.value[:] = EMPTY
+    return Wheel(allocate(timers, TIMER), words, ends, np.ones(1, np.int64), np.zeros(2, np.int64))
 
 
 @kernel
-def unlink(nodes, node):
-    """Takes a node out of its list; a node in no list is linked to itself, and stays so."""
-    following, previous = int64(nodes[node].next), int64(nodes[node].previous)
-    nodes[previous].next = following
-    nodes[following].previous = previous
-    nodes[node].next = node
-    nodes[node].previous = node
+def link(wheel, head, timer):
+    """Puts a timer at the end of a slot; there are chunks enough for all timers in any slots."""
+    words, end = wheel.words, record_at(wheel.ends, head)
+    last = int64(end.value)
+    place = last + 1
+    if last & (CHUNK - 1) == CHUNK - 1:
+        chunk = wheel.free[0] << CHUNK_BITS
+        wheel.free[0] = int64(record_at(words, chunk).value)
+        record_at(words, chunk).value = last
+        record_at(words, chunk + OWNER).value = head
+        place = chunk + FIRST
+    record_at(words, place).value = timer
+    end.value = place
+    record_at(wheel.timers, timer).place = place
 
 
 @kernel
-def link(nodes, head, node):
-    """Puts a node at the end of the list of `head`."""
-    last = int64(nodes[head].previous)
-    nodes[last].next = node
-    nodes[node].previous = last
-    nodes[node].next = head
-    nodes[head].previous = node
+def shorten(wheel, last):
+    """Returns where a slot ends without its last timer, which was at the place `last`; gives back an empty chunk."""
+    if last & (CHUNK - 1) != FIRST:
+        return last - 1
+    begin = record_at(wheel.words, last - FIRST)
+    before = int64(begin.value)
+    begin.value = wheel.free[0]
+    wheel.free[0] = last >> CHUNK_BITS
+    return before
+
+
+@kernel
+def unlink(wheel, timer):
+    """Takes a pending timer out of its slot: the slot's last timer takes its place."""
+    words, record = wheel.words, record_at(wheel.timers, timer)
+    place = int64(record.place)
+    end = record_at(wheel.ends, int64(record_at(words, (place & -CHUNK) + OWNER).value))
+    last = int64(end.value)
+    moved = int64(record_at(words, last).value)
+    record_at(words, place).value = moved
+    record_at(wheel.timers, moved).place = place
+    record.place = NONE
+    end.value = shorten(wheel, last)
 
 
 @kernel
 def head_of(now, deadline):
-    """Returns the head of the slot for a deadline (tick) after `now`: the nearer, the finer its level."""
+    """Returns the slot for a deadline (tick) after `now`: the nearer, the finer its level."""
     away = deadline - now
     level = int64(away >= SLOTS) + int64(away >= SLOTS ** 2) + int64(away >= SLOTS ** 3)
     return level * SLOTS + ((deadline >> (level * BITS)) & (SLOTS - 1))
@@ -63,57 +110,90 @@ def head_of(now, deadline):
 @kernel
 def schedule(wheel, timer, deadline):
     """Sets a timer, pending or not, to expire at tick `deadline`, at the next tick where that has passed."""
-    now = wheel.now[0]
-    node = HEADS + timer
-    unlink(wheel.nodes, node)
-    deadline = min(max(deadline, now + 1), now + (1 << 32) - SLOTS ** 3 - 1)
-    wheel.nodes[node].deadline = deadline & 0xFFFFFFFF
-    link(wheel.nodes, head_of(now, deadline), node)
+    now, record = wheel.now[0], record_at(wheel.timers, timer)
+    deadline = min(max(deadline, now + 1), now + FARTHEST)
+    if record.place != NONE:
+        if deadline - now >= (int64(record.deadline) - now) & 0xFFFFFFFF:
+            record.deadline = deadline & 0xFFFFFFFF
+            return
+        unlink(wheel, timer)
+    record.deadline = deadline & 0xFFFFFFFF
+    link(wheel, head_of(now, deadline), timer)
 
 
 @kernel
 def cancel(wheel, timer):
     """Stops a timer; one that is not pending stays so."""
-    unlink(wheel.nodes, HEADS + timer)
+    if record_at(wheel.timers, timer).place != NONE:
+        unlink(wheel, timer)
 
 
 @kernel
-def cascade(wheel, level, now):
-    """Moves the timers of the slot of `level` whose time has come down to finer levels."""
-    nodes = wheel.nodes
-    head = level * SLOTS + ((now >> (level * BITS)) & (SLOTS - 1))
-    node = int64(nodes[head].next)
-    nodes[head].next = head
-    nodes[head].previous = head
-    while node != head:
-        following = int64(nodes[node].next)
-        away = (int64(nodes[node].deadline) - now) & 0xFFFFFFFF
-        link(nodes, head_of(now, now + away), node)
-        node = following
+def take(wheel, head, taken, count):
+    """Moves timers from the end of a slot to `taken` from row `count` on; returns how many rows are filled then.
+
+    The timers do not know it yet (`settle`), but what they know is on its way to the cache.
+    """
+    words, timers, end = wheel.words, address_of(wheel.timers), record_at(wheel.ends, head)
+    last = int64(end.value)
+    while last != EMPTY and count < taken.shape[0]:
+        begin = last & -CHUNK
+        before = int64(record_at(words, begin).value)
+        prefetch(address_of(words) + (before & -CHUNK) * 4)
+        stop = max(begin + FIRST - 1, last - (taken.shape[0] - count))
+        while last > stop:
+            timer = int64(record_at(words, last).value)
+            prefetch(timers + timer * 8)
+            taken[count] = timer
+            count += 1
+            last -= 1
+        if last == begin + FIRST - 1:
+            last = shorten(wheel, begin + FIRST)
+    end.value = last
+    return count
+
+
+@kernel
+def settle(wheel, now, taken, first, count):
+    """Deals with timers first .. count - 1 of `taken`: those that are due stay there, the others go to their slot.
+
+    Returns how many rows of `taken` are filled then.
+    """
+    for number in range(first, count):
+        timer = taken[number]
+        record = record_at(wheel.timers, timer)
+        away = (int64(record.deadline) - now) & 0xFFFFFFFF
+        if away == 0:
+            record.place = NONE
+            taken[first] = timer
+            first += 1
+        else:
+            link(wheel, head_of(now, now + away), timer)
+    return first
 
 
 @kernel
 def advance(wheel, tick, expired):
     """Moves the wheel on to `tick`, writes timers that expired to `expired` (int64) and returns how many.
 
-    Where `expired` is full the wheel stands still at that slot; calling again goes on from there.
+    Where `expired` is full, or MOVES times as many timers have been looked at, the wheel stands still (`now[1]`); calling
+    again goes on from there. Rows of `expired` behind those are scratch.
     """
-    nodes = wheel.nodes
-    count = 0
+    count, left = 0, MOVES * expired.shape[0]
     while True:
         now = wheel.now[0]
-        head = now & (SLOTS - 1)
-        node = int64(nodes[head].next)
-        while node != head and count < expired.shape[0]:
-            following = int64(nodes[node].next)
-            unlink(nodes, node)
-            expired[count] = node - HEADS
-            count += 1
-            node = following
-        if node != head or now >= tick:
+        for level in range(LEVELS if now & (SLOTS - 1) == 0 else 1):
+            if now & ((1 << (level * BITS)) - 1) != 0:
+                break
+            head = level * SLOTS + ((now >> (level * BITS)) & (SLOTS - 1))
+            while record_at(wheel.ends, head).value != EMPTY:
+                if count == expired.shape[0] or left <= 0:
+                    wheel.now[1] = 1
+                    return count
+                filled = take(wheel, head, expired, count)
+                left -= filled - count
+                count = settle(wheel, now, expired, count, filled)
+        wheel.now[1] = 0
+        if now >= tick:
             return count
-        now += 1
-        wheel.now[0] = now
-        for level in range(1, LEVELS):
-            if now & ((1 << (level * BITS)) - 1) == 0:
-                cascade(wheel, level, now)
+        wheel.now[0] = now + 1

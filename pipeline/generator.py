@@ -36,7 +36,7 @@ def timers(state, phase, stopped, now):
     if tick != ends.pace[TICK]:
         ends.pace[TICK] = tick
         neighbours_to_ask(state.network, state.requests, now)
-    if state.wheel.now[0] < tick:
+    if state.wheel.now[0] < tick or state.wheel.now[1] != 0:
         expire(ends, state.expired, advance(state.wheel, tick, state.expired), state.wheel, now)
     if phase == RUN:
         open_clients(ends, state.network, state.wheel, now)

@@ -182,7 +182,7 @@ def timers(state, phase, stopped, now):
     if phase == STOP:
         stop_all(state.connections, stopped, STOPPED_A_PASS, state.records, now)
         return True
-    if tick == state.connections.budget[3] and state.wheel.now[0] >= tick:
+    if tick == state.connections.budget[3] and state.wheel.now[0] >= tick and state.wheel.now[1] == 0:
         return state.connections.releases.filled[0] > 0
     if tick != state.connections.budget[3]:
         state.connections.budget[3] = tick

@@ -7,10 +7,23 @@ from hypothesis import strategies as st
 from kernel_bed import generated
 from numba.core import config
 
-from pipeline.kernels.wheel import HEADS, SLOTS, advance, allocate_wheel, cancel, schedule
+from pipeline.kernels.wheel import (
+    CHUNK,
+    EMPTY,
+    FARTHEST,
+    FIRST,
+    MOVES,
+    NONE,
+    OWNER,
+    SLOTS,
+    TIMERS_A_CHUNK,
+    advance,
+    allocate_wheel,
+    cancel,
+    schedule,
+)
 
-TIMERS = 12
-FARTHEST = 2**32 - SLOTS**3 - 1
+TIMERS = 40
 EDGES = [SLOTS - 1, SLOTS, SLOTS + 1, 2 * SLOTS, SLOTS**2 - 1, SLOTS**2, SLOTS**2 + SLOTS + 1, SLOTS**3 - 1, SLOTS**3]
 STARTS = st.one_of(
     st.just(0),
@@ -41,11 +54,25 @@ def wheel_at(tick, timers=TIMERS):
     return wheel
 
 
-def lists_are_sound(wheel):
-    """Every node's neighbours point back at it."""
-    following, previous = wheel.nodes.next.astype(int), wheel.nodes.previous.astype(int)
-    everything = np.arange(len(wheel.nodes))
-    return (previous[following] == everything).all() and (following[previous] == everything).all()
+def is_sound(wheel):
+    """Every pending timer lies in its place, every chunk but a slot's last is full, and no chunk is lost."""
+    words, lying, used = wheel.words.value.astype(int), {}, {0}
+    for slot, end in enumerate(wheel.ends.value.astype(int)):
+        while end != EMPTY:
+            chunk = end // CHUNK
+            assert chunk not in used and words[chunk * CHUNK + OWNER] == slot
+            used.add(chunk)
+            lying |= {int(words[place]): place for place in range(chunk * CHUNK + FIRST, end + 1)}
+            end = words[chunk * CHUNK]
+            assert end % CHUNK == CHUNK - 1
+    free = int(wheel.free[0])
+    while free < len(words) // CHUNK:
+        assert free not in used
+        used.add(free)
+        free = words[free * CHUNK]
+    places = wheel.timers.place.astype(int)
+    pending = {timer: place for timer, place in enumerate(places) if place != NONE}
+    return lying == pending and len(used) == len(words) // CHUNK
 
 
 def advance_all(wheel, tick, room):
@@ -81,7 +108,7 @@ def test_timers_expire_when_a_sorted_list_says(start, steps):
             assert number != 1 or all(due[timer] <= tick for timer, tick in found)
             for timer in due:
                 del pending[timer]
-        assert wheel.now[0] == now and lists_are_sound(wheel)
+        assert wheel.now[0] == now and is_sound(wheel)
 
 
 @generated
@@ -116,12 +143,12 @@ def test_the_wheel_stands_still_where_expired_is_full_and_goes_on_from_there(roo
         schedule(wheel, timer, 10)
     schedule(wheel, 5, 11)
     expired = np.zeros(room, np.int64)
-    assert advance(wheel, 100, expired) == room and wheel.now[0] == 10
+    assert advance(wheel, 100, expired) == room and wheel.now.tolist() == [10, 1]
+    left = {0, 1, 2, 3, 4} - set(expired.tolist())
     cancel(wheel, 4)
     schedule(wheel, 3, 5)
     rest = advance_all(wheel, 100, room)
-    left = [*range(room, 3), 3, 5] if room < 4 else [3, 5]
-    assert sorted(timer for timer, _ in rest) == sorted(left) and wheel.now[0] == 100
+    assert sorted(timer for timer, _ in rest) == sorted((left - {4}) | {3, 5}) and wheel.now.tolist() == [100, 0]
     assert advance(wheel, 100, expired) == 0
 
 
@@ -148,9 +175,51 @@ def test_a_deadline_in_the_past_expires_at_the_next_tick():
 
 def test_cancelling_what_is_not_pending_changes_nothing():
     wheel = wheel_at(0)
-    before = wheel.nodes.tobytes()
+    before = [column.tobytes() for column in wheel]
     cancel(wheel, 0)
-    assert wheel.nodes.tobytes() == before
+    assert [column.tobytes() for column in wheel] == before
+
+
+@pytest.mark.parametrize("timers", [1, TIMERS_A_CHUNK, TIMERS_A_CHUNK + 1, 1000])
+def test_there_are_chunks_for_all_timers_in_one_slot_and_for_each_in_another(timers):
+    wheel = wheel_at(0, timers)
+    for timer in range(timers):
+        schedule(wheel, timer, 200)
+    assert is_sound(wheel)
+    for timer in range(timers):
+        schedule(wheel, timer, timer // 5 + 1 if timer % 3 else 150)
+        if timer % 50 == 0:
+            assert is_sound(wheel)
+    for timer in range(0, timers, 2):
+        cancel(wheel, timer)
+    assert is_sound(wheel)
+    assert len(advance_all(wheel, 300, 7)) == timers // 2 and is_sound(wheel)
+
+
+def test_a_pending_timer_set_to_a_later_time_is_left_where_it_is_until_its_slot_comes():
+    wheel = wheel_at(0)
+    schedule(wheel, 0, 10)
+    assert wheel.ends[10].value != EMPTY
+    schedule(wheel, 0, 400)
+    assert wheel.ends[10].value != EMPTY and wheel.timers[0].deadline == 400
+    schedule(wheel, 0, 300)
+    assert wheel.ends[10].value == EMPTY and wheel.ends[SLOTS + 1].value != EMPTY
+    schedule(wheel, 0, 70_000)
+    assert advance_all(wheel, 69_999, 4) == [] and is_sound(wheel)
+    assert advance_all(wheel, 70_000, 4) == [(0, 70_000)]
+
+
+def test_a_slot_full_of_timers_that_come_early_is_dealt_with_in_parts():
+    wheel, expired = wheel_at(0, 1000), np.zeros(4, np.int64)
+    for timer in range(1000):
+        schedule(wheel, timer, 300)
+        schedule(wheel, timer, 5000)
+    calls = 0
+    while wheel.now[0] < 256 or wheel.now[1]:
+        assert advance(wheel, 256, expired) == 0
+        calls += 1
+    assert calls >= 1000 // (4 * MOVES) and is_sound(wheel)
+    assert sorted(timer for timer, _ in advance_all(wheel, 5000, 64)) == list(range(1000))
 
 
 @pytest.mark.skipif(config.DISABLE_JIT, reason="20 million ticks one by one take minutes as plain Python")
@@ -163,12 +232,12 @@ def test_the_coarsest_level_comes_down_through_all_the_others(start):
     for timer, away in enumerate(distances):
         assert advance_all(wheel, start + away - 1, 4) == []
         assert advance_all(wheel, start + away, 4) == [(timer, start + away)]
-    assert lists_are_sound(wheel)
+    assert is_sound(wheel)
 
 
 @pytest.mark.parametrize("away", [FARTHEST - 1, FARTHEST, FARTHEST + 1, 2**32, 2**33])
 def test_what_is_further_than_the_wheel_reaches_is_set_as_far_as_it_goes(away):
     wheel = wheel_at(12_345)
     schedule(wheel, 0, 12_345 + away)
-    assert wheel.nodes[HEADS].deadline == (12_345 + min(away, FARTHEST)) % 2**32
+    assert wheel.timers[0].deadline == (12_345 + min(away, FARTHEST)) % 2**32
     assert advance_all(wheel, 12_345 + 700, 4) == []
