@@ -11,7 +11,9 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 VENV := .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-INPUTS := pyproject.toml setup.py kernels/headers.py $(wildcard csrc/*.c csrc/*.h csrc/*.py)
+# The C twins are built for the records and numbers of these kernels.
+LAYOUTS := twin_layout batch connection counters flow_table headers neighbours parse shaping tcp_options
+INPUTS := pyproject.toml setup.py $(LAYOUTS:%=kernels/%.py) $(filter-out csrc/_%,$(wildcard csrc/*.c csrc/*.h csrc/*.py))
 
 # What must be there, and the Debian package that has it.
 TO_RUN := gcc=gcc make=make pkg-config=pkg-config ip=iproute2 ethtool=ethtool curl=curl nginx=nginx-light \
@@ -94,5 +96,5 @@ $(VENV)/installed-for-tests: $(VENV)/installed | $(VENV)/packages-for-tests
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info pipeline/_dpdk*.so csrc/_*.c .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info pipeline/_dpdk*.so pipeline/_twins*.so csrc/_*.c .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,9 +23,11 @@ from pipeline.errors import ConfigurationError
 from pipeline.kernels import jit
 
 SLOTS = {
-    "parse": [("offset", "pipeline.kernels.parse:parse", "Finds all headers by offset; malformed packets are counted.")],
+    "parse": [("offset", "pipeline.kernels.parse:parse", "Finds all headers by offset; malformed packets are counted."),
+              ("c", "pipeline.kernels.twins:parse", "The same in C, a yardstick.")],
     "lookup": [("bucketed", "pipeline.kernels.lookup:bucketed",
-                "Buckets of one cache line with 16-bit tags, looked up in prefetched passes.")],
+                "Buckets of one cache line with 16-bit tags, looked up in prefetched passes."),
+               ("c", "pipeline.kernels.twins:lookup", "The same in C, a yardstick.")],
     "select": [
         ("round_robin", "pipeline.kernels.select_balancing:round_robin", "Each target in turn."),
         ("http_path", "pipeline.kernels.select_content:http_path", "Longest rule that begins the HTTP/1 path."),
@@ -38,7 +40,8 @@ SLOTS = {
         ("mask_digits", "pipeline.kernels.payload_text:mask_digits", "Every decimal digit becomes a star."),
     ],
     "transition": [("splice", "pipeline.kernels.transition:transition", "Handshakes, splice and closes, in order.")],
-    "rewrite": [("incremental", "pipeline.kernels.rewrite:rewrite", "Header translation, checksums by RFC 1624.")],
+    "rewrite": [("incremental", "pipeline.kernels.rewrite:rewrite", "Header translation, checksums by RFC 1624."),
+                ("c", "pipeline.kernels.twins:rewrite", "The same in C, a yardstick; rare cases by the kernel above.")],
 }
 """Every slot of the loop with our kernels for it: (short name, "module:function", what it does); the first is the
 default, but for `select` and `payload`, which each service names."""

@@ -124,11 +124,13 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
             "pipeline/configs/demonstration.toml"} <= names
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"pipeline", "proxy_pipeline"}
     assert any(name.startswith("pipeline/_dpdk") and name.endswith(".so") for name in names) == HAS_DPDK
+    assert any(name.startswith("pipeline/_twins") and name.endswith(".so") for name in names)
 
 
 def test_an_installed_wheel_runs_from_an_empty_folder(installed, tmp_path):
     where, toml, shim = say(installed, tmp_path)
     assert pathlib.Path(where).is_relative_to(installed.parent.parent) and toml == configurations()
+    checked(installed, "-c", "import pipeline.kernels.twins", cwd=tmp_path)
     if HAS_DPDK:
         path, frames = shim.split()
         assert pathlib.Path(path).is_relative_to(installed.parent.parent) and frames == "32"
@@ -164,8 +166,8 @@ def test_a_checkout_that_was_never_installed_runs_from_its_root(tmp_path):
     assert shim == "DPDK is not installed: apt-get install libdpdk-dev, then make install"
 
 
-def test_without_dpdk_the_install_works_and_says_what_is_missing(tmp_path):
-    hidden = {**os.environ, "PKG_CONFIG_LIBDIR": str(tmp_path), "PKG_CONFIG_PATH": str(tmp_path)}
+def test_without_dpdk_and_compiler_the_install_works_and_says_what_is_missing(tmp_path):
+    hidden = {**os.environ, "PKG_CONFIG_LIBDIR": str(tmp_path), "PKG_CONFIG_PATH": str(tmp_path), "CC": str(tmp_path / "cc")}
     done = wheel_of(copy_of_checkout(tmp_path / "source"), tmp_path / "built", env=hidden)
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = (tmp_path / "built").glob("*.whl")
@@ -173,6 +175,8 @@ def test_without_dpdk_the_install_works_and_says_what_is_missing(tmp_path):
     python = environment_in(tmp_path / "venv")
     install(python, built)
     assert say(python, tmp_path)[2] == "DPDK is not installed: apt-get install libdpdk-dev, then make install"
+    done = run(python, "-c", "import pipeline.kernels.twins", cwd=tmp_path)
+    assert done.stderr.splitlines()[-1].endswith("the C twins are not built: make install, with gcc and python3-dev")
 
 
 @needs_dpdk
