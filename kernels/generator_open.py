@@ -20,12 +20,12 @@ from .jit import kernel
 from .native import address_of, prefetch, record_at
 from .neighbours import REACHABLE
 from .sequence import distance, wrap
-from .wheel import HEADS, NODE, TICK_MICROSECONDS, schedule
+from .wheel import TICK_MICROSECONDS, ask_for_timer, schedule
 
 OPENED_A_PASS = 32
 """Connections opened in one pass of the loop at most: SYNs go out as a burst, not as a flood."""
 SECOND = 1_000_000
-END_BYTES, NODE_BYTES = END.itemsize, NODE.itemsize
+END_BYTES = END.itemsize
 APART = 0x9E3779B1
 """What the initial numbers of one client's end and the next differ by."""
 
@@ -75,11 +75,11 @@ def fill_client(ends, number, settings, now):
 @kernel
 def ask_for_clients(ends, wheel, count):
     """Asks for the records and timers of the next clients, which nobody has touched for long."""
-    first_end, first_node, size = address_of(ends.hot), address_of(wheel.nodes), ends.free.shape[1]
+    first_end, size = address_of(ends.hot), ends.free.shape[1]
     for place in range(count):
         number = ends.free[CLIENT, (ends.taken[CLIENT] + place) & (size - 1)]
         prefetch(first_end + number * END_BYTES)
-        prefetch(first_node + (HEADS + number) * NODE_BYTES)
+        ask_for_timer(wheel, number)
 
 
 @kernel

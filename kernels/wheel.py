@@ -34,6 +34,7 @@ EMPTY = CHUNK - 1
 MOVES = 16
 """Timers that one call may look at for each that `expired` takes: a slot full of timers that come early is no stall."""
 TIMER = np.dtype([("place", "u4"), ("deadline", "u4")])
+TIMER_BYTES = TIMER.itemsize
 WORD = np.dtype([("value", "u4")])
 
 
@@ -108,6 +109,12 @@ def head_of(now, deadline):
 
 
 @kernel
+def ask_for_timer(wheel, timer):
+    """Asks for a timer that is soon to be set."""
+    prefetch(address_of(wheel.timers) + timer * TIMER_BYTES)
+
+
+@kernel
 def schedule(wheel, timer, deadline):
     """Sets a timer, pending or not, to expire at tick `deadline`, at the next tick where that has passed."""
     now, record = wheel.now[0], record_at(wheel.timers, timer)
@@ -134,7 +141,7 @@ def take(wheel, head, taken, count):
 
     The timers do not know it yet (`settle`), but what they know is on its way to the cache.
     """
-    words, timers, end = wheel.words, address_of(wheel.timers), record_at(wheel.ends, head)
+    words, end = wheel.words, record_at(wheel.ends, head)
     last = int64(end.value)
     while last != EMPTY and count < taken.shape[0]:
         begin = last & -CHUNK
@@ -143,7 +150,7 @@ def take(wheel, head, taken, count):
         stop = max(begin + FIRST - 1, last - (taken.shape[0] - count))
         while last > stop:
             timer = int64(record_at(words, last).value)
-            prefetch(timers + timer * 8)
+            ask_for_timer(wheel, timer)
             taken[count] = timer
             count += 1
             last -= 1
