@@ -17,8 +17,8 @@ from .generator_ends import (
     STAMPED,
     SYN_RECEIVED,
     enter,
+    give_back,
     order,
-    release,
     take_free,
 )
 from .headers import ACK, FIN, RST, SYN
@@ -26,7 +26,7 @@ from .jit import kernel
 from .native import record_at, swap32
 from .open import LEAST_MSS, client_neighbour
 from .sequence import wrap
-from .wheel import TICK_MICROSECONDS, schedule
+from .wheel import TICK_MICROSECONDS
 
 NO_LISTENER, NOT_ACCEPTED = -1, -2
 TIMESTAMPS_TAKE = 12
@@ -88,8 +88,8 @@ def reason_to_refuse(ends, neighbour, draining):
 
 
 @kernel
-def accept(packets, batch, row, ends, network, wheel, draining, now):
-    """Returns the number of the new server's end; NO_LISTENER where a row is no SYN to one, NOT_ACCEPTED where it is
+def accept(packets, batch, row, ends, network, draining, now):
+    """Returns the number of the new server's end, whose timer is to be set; NO_LISTENER where a row is no SYN to one, NOT_ACCEPTED where it is
     passed over, counted."""
     if batch.control[row] & (SYN | ACK | RST | FIN) != SYN:
         return NO_LISTENER
@@ -107,8 +107,7 @@ def accept(packets, batch, row, ends, network, wheel, draining, now):
     if not insert(ends.buckets, batch.hash[row], 2 * number):
         ends.counters.drops[DROP_FLOW_TABLE_FULL] += 1
         ends.counts[SERVER, OPEN] -= 1
-        release(ends, number, SERVER)
+        give_back(ends, number, SERVER)
         return NOT_ACCEPTED
-    schedule(wheel, number, int64(record_at(ends.hot, number).due))
     order(ends, number, SYN | ACK, int64(record_at(ends.hot, number).initial), 0, batch.mbuf[row])
     return number

@@ -202,15 +202,21 @@ def complete(ends, number, role, now):
 
 
 @kernel
-def release(ends, number, role):
-    """Gives back an end and, if it is a server's, its key; its timer may still run out, which means nothing then."""
-    end = record_at(ends.hot, number)
-    if role == SERVER:
-        remove(ends.buckets, hash_key(int64(end.remote_address[0]), int64(end.local_address[0]), int64(end.remote_port[0]),
-                                      int64(end.local_port[0])), 2 * number)
+def give_back(ends, number, role):
+    """Makes an end free; its timer may still run out, which means nothing then."""
     enter(ends, number, FREE)
     given = ends.given[role]
     ends.free[role, given & (ends.free.shape[1] - 1)] = number
     ends.given[role] = given + 1
     ends.counters.totals[TOTAL_OPEN] -= 1
     ends.counters.totals[TOTAL_CLOSED] += 1
+
+
+@kernel
+def release(ends, number, role):
+    """Makes an end free, and its key unknown if it is a server's."""
+    end = record_at(ends.hot, number)
+    if role == SERVER:
+        remove(ends.buckets, hash_key(int64(end.remote_address[0]), int64(end.local_address[0]), int64(end.remote_port[0]),
+                                      int64(end.local_port[0])), 2 * number)
+    give_back(ends, number, role)

@@ -41,7 +41,7 @@ from .generator_ends import (
 )
 from .generator_lookup import server_number
 from .generator_payload import verify_payload
-from .generator_send import establish, expected, go_on, heard, send_again
+from .generator_send import establish, expected, go_on, heard
 from .headers import ACK, FIN, PROTOCOL_TCP, RST, SYN
 from .histogram import count_value
 from .jit import kernel
@@ -52,9 +52,12 @@ from .sequence import distance, wrap
 from .verify import OFFLOAD_BAD, OFFLOAD_GOOD
 from .wheel import TICK_MICROSECONDS, schedule
 
-NOTHING, ACKNOWLEDGE, AT_ONCE, AGAIN, OVER = 0, 1, 2, 4, 8
-"""What a segment asks for: an acknowledgement, on its own if nothing else carries it; one ahead of anything else; all that
-is not acknowledged again; nothing ever, for the connection has ended."""
+NOTHING, ACKNOWLEDGE, AT_ONCE, DENY, RETIME, OVER = 0, 1, 2, 4, 8, 16
+"""What a segment asks for: an acknowledgement, on its own if nothing else carries it; one ahead of anything else; a RST, for
+it belongs to an older connection; a timer that runs out at `due`; nothing ever, for the connection has ended.
+
+The segment loop is kept small, so that it stays in the cache of instructions: whatever is rare has one place in it, and what
+has to be sent again is left to the timer."""
 
 
 @kernel
@@ -62,8 +65,7 @@ def take_syn_ack(packets, batch, row, ends, number, end, now):
     """A client's SYN is answered, or its peer has an old connection, which gets a RST (RFC 9293, section 3.5.2)."""
     control = batch.control[row]
     if control & ACK and batch.ack[row] != int64(end.next):
-        order(ends, number, RST, batch.ack[row], 0, -1)
-        return NOTHING
+        return DENY
     if control & (SYN | ACK) != SYN | ACK:
         return NOTHING
     learn_options(packets, batch, row, end, record_at(ends.settings, 0))
@@ -91,6 +93,13 @@ def take_reset(batch, row, ends, number, end, role, now):
 
 
 @kernel
+def again(end, now):
+    """Has the timer send again what is not acknowledged, at its next tick."""
+    end.due = now // TICK_MICROSECONDS
+    return RETIME
+
+
+@kernel
 def take_acknowledgement(batch, row, ends, end, now):
     """Takes acknowledgement and window; returns what they ask for. One of what was never sent is passed over: answered,
     it could make two ends that differ acknowledge each other for ever (SPLICE 4.3)."""
@@ -110,7 +119,8 @@ def take_acknowledgement(batch, row, ends, end, now):
         if same and outstanding > 0 and batch.payload_length[row] == 0 and batch.control[row] & FIN == 0:
             duplicates = (int64(end.scale) >> 4) + 1
             end.scale = (int64(end.scale) & 15) | (min(duplicates, 15) << 4)
-            return AGAIN if duplicates == 3 else NOTHING
+            if duplicates == 3:
+                return again(end, now)
     return NOTHING
 
 
@@ -162,23 +172,20 @@ def take_time(ends, end, now):
 
 
 @kernel
-def ends_well(ends, number, end, role, wheel, now):
+def ends_well(ends, number, end, role, now):
     """Counts a connection as complete once both FINs are acknowledged; returns OVER unless TIME_WAIT follows."""
-    if end.acknowledged != end.next:
+    if end.acknowledged != end.next or end.state != LAST_ACK and (end.state != FIN_WAIT or end.marks & FIN_RECEIVED == 0):
         return NOTHING
+    complete(ends, number, role, now)
     if end.state == LAST_ACK:
-        complete(ends, number, role, now)
         return OVER
-    if end.state == FIN_WAIT and end.marks & FIN_RECEIVED:
-        complete(ends, number, role, now)
-        enter(ends, number, TIME_WAIT)
-        end.due = now // TICK_MICROSECONDS + record_at(ends.settings, 0).time_wait
-        schedule(wheel, number, int64(end.due))
-    return NOTHING
+    enter(ends, number, TIME_WAIT)
+    end.due = now // TICK_MICROSECONDS + record_at(ends.settings, 0).time_wait
+    return RETIME
 
 
 @kernel
-def take_segment(packets, batch, row, ends, number, role, wheel, now):
+def take_segment(packets, batch, row, ends, number, role, now):
     """Takes a segment of an end's connection; returns what it asks for."""
     end, control = record_at(ends.hot, number), batch.control[row]
     if control & RST:
@@ -186,33 +193,35 @@ def take_segment(packets, batch, row, ends, number, role, wheel, now):
     if end.state == SYN_SENT:
         return take_syn_ack(packets, batch, row, ends, number, end, now)
     if control & SYN:
-        return AGAIN if end.state == SYN_RECEIVED and control & ACK == 0 else ACKNOWLEDGE
+        return again(end, now) if end.state == SYN_RECEIVED and control & ACK == 0 else ACKNOWLEDGE
     if control & ACK == 0:
         return NOTHING
     if end.state == SYN_RECEIVED:
         if batch.ack[row] != int64(end.next):
-            order(ends, number, RST, batch.ack[row], 0, -1)
-            return NOTHING
+            return DENY
         establish(ends, number, role)
     asked = take_acknowledgement(batch, row, ends, end, now)
     asked |= take_payload(packets, batch, row, ends, number, end, role)
     if role == CLIENT and end.marks & ANSWERED == 0:
         take_time(ends, end, now)
-    return asked | ends_well(ends, number, end, role, wheel, now)
+    return asked | ends_well(ends, number, end, role, now)
 
 
 @kernel
-def answer(ends, number, asked, mbuf, now):
-    """Orders what a segment asks for, and what may be sent now that it has come; returns whether `mbuf` is used for it."""
-    orders = ends.orders
-    if asked & AGAIN:
-        send_again(ends, number)
-    before = orders.filled[0]
-    if asked & AT_ONCE:
-        order(ends, number, ACK, int64(record_at(ends.hot, number).next), 0, mbuf)
-    sent = go_on(ends, number, mbuf if orders.filled[0] == before else -1, now)
+def answer(ends, number, asked, denied, mbuf, now):
+    """Orders what a segment asks for, and what may be sent now that it has come; returns whether `mbuf` is used for it.
+
+    `denied`: the number of a RST that it asks for.
+    """
+    orders, end = ends.orders, record_at(ends.hot, number)
+    before, first = orders.filled[0], mbuf
+    if asked & (AT_ONCE | DENY):
+        denies = asked & DENY != 0
+        order(ends, number, RST if denies else ACK, denied if denies else int64(end.next), 0, mbuf)
+        first = -1
+    sent = go_on(ends, number, first, now)
     if sent == 0 and asked & ACKNOWLEDGE:
-        order(ends, number, ACK, int64(record_at(ends.hot, number).next), 0, mbuf)
+        order(ends, number, ACK, int64(end.next), 0, mbuf)
     return orders.filled[0] > before
 
 
@@ -234,21 +243,19 @@ def turn_away(packets, batch, row, ends, network):
 
 @kernel
 def number_for(batch, row, ends):
-    """Returns the number of the end that a segment is for, -1 where there is none.
-
-    A server in TIME_WAIT makes way for a SYN beyond what it has heard (RFC 9293, section 3.6.1).
-    """
+    """Returns the number of the end that a segment is for, -1 where there is none."""
     number = batch.flow[row]
     if number == NO_FLOW:
-        number = server_number(batch, row, ends)
-        if number >= 0 and batch.control[row] & (SYN | ACK | RST | FIN) == SYN:
-            end = record_at(ends.hot, number)
-            if end.state == TIME_WAIT and distance(batch.seq[row], int64(end.received)) > 0:
-                release(ends, number, SERVER)
-                return -1
-    elif record_at(ends.hot, number).state == FREE:
-        return -1
-    return number
+        return server_number(batch, row, ends)
+    return number if record_at(ends.hot, number).state != FREE else -1
+
+
+@kernel
+def opens_anew(batch, row, ends, number, role):
+    """Says whether a segment is a SYN beyond what a server in TIME_WAIT has heard: it makes way (RFC 9293, section 3.6.1)."""
+    end = record_at(ends.hot, number)
+    return (role == SERVER and end.state == TIME_WAIT and batch.control[row] & (SYN | ACK | RST | FIN) == SYN
+            and distance(batch.seq[row], int64(end.received)) > 0)
 
 
 @kernel
@@ -275,17 +282,20 @@ def receive_segments(packets, batch, count, ends, network, wheel, draining, now)
             ends.counters.drops[DROP_TCP_CHECKSUM if whole else DROP_MBUF_CHAIN] += 1
             continue
         batch.verdict[row] = ABSORB
-        number = number_for(batch, row, ends)
-        if number < 0:
-            number = accept(packets, batch, row, ends, network, wheel, draining, now)
+        number, asked, anew = number_for(batch, row, ends), NOTHING, False
+        if number >= 0:
+            role = role_of(ends, number)
+            anew = opens_anew(batch, row, ends, number, role)
+            asked = OVER if anew else take_segment(packets, batch, row, ends, number, role, now)
+            if asked & OVER:
+                release(ends, number, role)
+            elif answer(ends, number, asked, batch.ack[row], batch.mbuf[row], now):
+                batch.verdict[row] = WAIT
+        if number < 0 or anew:
+            number = accept(packets, batch, row, ends, network, draining, now)
             if number == NO_LISTENER:
                 turn_away(packets, batch, row, ends, network)
             elif number >= 0:
-                batch.verdict[row] = WAIT
-            continue
-        role = role_of(ends, number)
-        asked = take_segment(packets, batch, row, ends, number, role, wheel, now)
-        if asked & OVER:
-            release(ends, number, role)
-        elif answer(ends, number, asked, batch.mbuf[row], now):
-            batch.verdict[row] = WAIT
+                batch.verdict[row], asked = WAIT, RETIME
+        if asked & RETIME:
+            schedule(wheel, number, int64(record_at(ends.hot, number).due))
