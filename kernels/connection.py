@@ -167,7 +167,7 @@ class Connections(NamedTuple):
     cold: np.ndarray        # COLD [capacity]
     free: np.ndarray        # int64 [capacity] stack of free connections
     free_count: np.ndarray  # int64 [1]
-    buckets: np.ndarray     # flow_table.BUCKET [power of two]
+    buckets: np.ndarray     # flow_table.BUCKET [n]
     held: Held
     segments: Segments
     parts: Parts
