@@ -183,15 +183,19 @@ class TcpEnds:
             self.sent[side, which] += lengths
         return self.frames(side, which, wrap(seq - back), ack, control, payload, lengths)
 
+    def connections_of(self, side, got):
+        """Returns the connection (int64[n]) that each frame for a side belongs to, -1 for none."""
+        # A server's connection is found by the server's address and the proxy's port, which differs for each of them.
+        keys = (got.destination << 16) | (got.source_port if side else got.destination_port)
+        return self._find(self._by_server if side else self._by_client, keys)
+
     def accept(self, side, got):
         """Takes in what came for `side`; returns how many segments are new and how many copies of old ones.
 
         Raises ValueError where octets are wrong or a new segment comes twice.
         """
         rows = np.flatnonzero(got.tcp_right & (got.payload_length > 0))
-        # A server's connection is found by the server's address and the proxy's port, which differs for each of them.
-        keys = (got.destination << 16) | (got.source_port if side else got.destination_port)
-        which = self._find(self._by_server if side else self._by_client, keys[rows])
+        which = self.connections_of(side, got)[rows]
         rows, which = rows[which >= 0], which[which >= 0]
         first = (self.proxy_first if side == 0 else self.client_first)[which] + 1
         have, lengths = self.received[1 - side, which], got.payload_length[rows]

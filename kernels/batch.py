@@ -4,12 +4,15 @@ from typing import NamedTuple
 import numpy as np
 
 NO_FLOW = -1
+BURST = 256
+"""Most packets of a burst."""
 KIND_NONE, KIND_TCP, KIND_ARP, KIND_ICMP = 0, 1, 2, 3
 
-PENDING, FORWARD, ABSORB, REFUSE, ANSWER, DROP, REPORT, WAIT = range(8)
+PENDING, FORWARD, ABSORB, REFUSE, ANSWER, DROP, REPORT, WAIT, SENT = range(9)
 """Verdicts: PENDING nobody has decided; FORWARD translate and send on; ABSORB done with, not an
 error; REFUSE answer with a RST; ANSWER the mbuf has become the reply; DROP counted under its reason;
-REPORT counted, and its sender is to hear of it by ICMP; WAIT the mbuf lies in the waiting room."""
+REPORT counted, and its sender is to hear of it by ICMP; WAIT the mbuf lies in the waiting room;
+SENT it lies in the outbox."""
 
 
 class Batch(NamedTuple):

@@ -50,7 +50,7 @@ from pipeline.worker import read_ticks
 
 WIDTH = 120
 """Columns of a table that goes to no terminal."""
-CHAIN = 2_000_000
+CHAIN, TRIES = 20_000, 99
 CYCLES_OF_A_LINK = 4
 """A multiplication (3 cycles) and an addition (1) that need the one before: so it is on every x86-64 since 2012."""
 
@@ -73,9 +73,9 @@ def tsc_hertz():
 def core_hertz():
     """Returns the frequency (Hz) that the core runs at just now, measured by a chain of instructions of known latency.
 
-    The best of several tries: others on the machine can only make it look slower.
+    The best of many short tries: others on the machine can only make it look slower.
     """
-    return CYCLES_OF_A_LINK * CHAIN * tsc_hertz() / min(int(chain(CHAIN, 12345)[0]) for _ in range(9))
+    return CYCLES_OF_A_LINK * CHAIN * tsc_hertz() / min(int(chain(CHAIN, 12345)[0]) for _ in range(TRIES))
 
 
 def _words_of(*command):

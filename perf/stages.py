@@ -9,38 +9,26 @@ ports: no device and no operating system has a part in it. Each kernel that pipe
 it goes over all prepared bursts before the next one does, between two readings of the time-stamp counter. The whole
 pass is timed in the loop as it is, with its clock, its timers and the poll of the other, empty port.
 """
-import ast
 import functools
-import json
 
 import click
 import measurement
 import numpy as np
+from measured_engine import MeasuredEngine, configuration_for, stage_calls
 
-from pipeline import compose, configuration
 from pipeline.io.frame_rows import fill_mbufs, write_rows
-from pipeline.io.tcp_ends import TcpEnds
-from pipeline.kernels import memory_device
 from pipeline.kernels.batch import Batch
-from pipeline.memory_engine import MemoryEngine
+from pipeline.kernels.headers import ACK
 
-BURSTS = (1, 2, 4, 8, 16, 32, 64)
+BURSTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PAYLOAD = 6
 """Octets of payload in a frame of 60: with the check sequence of the wire, 64."""
-A_TARGET = 32768
-"""Connections that one target gets at most: fewer than there are source ports toward it."""
-SERVICE = 0x0A000001, 80
-FIRST_CLIENT = 0x0A010000
-FIRST, LAST = "receive", "dispose, send"
-"""What a pass does before `stages`, and the last kernel with what comes behind it: they share the outbox of a burst."""
+HALF_A_WINDOW = 32768
+FIRST = "receive"
+"""What a pass does before `stages`."""
+POSTING = ("express", "dispose")
+"""Kernels that post packets: what they have posted is sent at once, since the outbox has room for a burst's."""
 DRIVER = """
-
-@loop
-def whole(state, passes):
-    start = ticks()
-    run(state, passes, -1)
-    return ticks() - start
-
 
 @kernel
 def nth(columns, number):
@@ -48,100 +36,71 @@ def nth(columns, number):
 
 
 @loop
-def alone(state, columns, taken, port, count, draining, now):
+def alone(state, columns, taken, rest, port, count, draining, now):
 {assignments}
     bursts = columns.mbuf.shape[0]
 {loops}
 """
-"""`whole` makes passes of the loop as it is and returns the ticks that they took. `alone` receives a burst into each
-row of `columns` and has each kernel go over all of them; `taken` (int64, one a kernel) gets the ticks."""
+"""`alone` receives a burst into each row of `columns` and has each kernel go over all of them; `taken` (int64, one a
+kernel) gets the ticks; `rest` (int64, one a burst) keeps what `express` has left of each."""
 A_LOOP = """
     start = ticks()
     for number in range(bursts):
-        batch = nth(columns, number)
-        {call}
+        batch, left = nth(columns, number), rest[number]
+        if {condition}:
+            {call}
+        rest[number] = left
     taken[{place}] = ticks() - start
 """
 
 
-def configuration_for(connections):
-    """Returns a Configuration with targets enough for that many connections."""
-    targets = [f"t{number}" for number in range(-(-connections // A_TARGET))]
-    rows = "".join(f'[[targets]]\nid = "{name}"\nip = "10.200.{number // 200}.{2 + number % 200}"\nport = 8080\n'
-                   for number, name in enumerate(targets))
-    text = f"""
-    [engine]
-    idle = "spin"
-    connections = {max(connections, 1024)}
-    detailed_records = false
-    [[ports]]
-    name = "clients"
-    device = "net_null0"
-    addresses = ["10.0.0.1/9"]
-    [[ports]]
-    name = "servers"
-    device = "net_null1"
-    addresses = ["10.200.0.1/16"]
-    [timeouts]
-    established = 86400
-    """ + rows + f"""
-    [[services]]
-    name = "service"
-    listen = "10.0.0.1:80"
-    targets = {json.dumps(targets)}
-    """
-    return configuration.parse(text, "perf/stages.py")
-
-
-def with_drivers(selects):
-    """Returns the source of the composed loop with `whole` and `alone` behind it, and the names of its kernels."""
-    text = compose.source({}, selects, "memory")
-    (stages,) = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == "stages"]
-    assignments = [ast.unparse(node) for node in stages.body if isinstance(node, ast.Assign)]
-    calls = [node.value for node in ast.walk(stages) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
-    calls.sort(key=lambda call: call.lineno)
-    names = [FIRST, *(call.func.id for call in calls[:-1]), LAST]
-    if calls[-1].func.id != "dispose":
-        raise click.ClickException(f"pipeline/loop.py ends `stages` with {calls[-1].func.id}, dispose is expected")
-    lines = ["receive(state.device, port, 0, batch.mbuf, count)", *map(ast.unparse, calls)]
-    lines[-1] += "; send(state, now, draining)"
-    driver = DRIVER.format(
+def driver():
+    """Returns the source of `alone`, and the names of the kernels that it times."""
+    assignments, calls = stage_calls()
+    calls.insert(0, (FIRST, "receive(state.device, port, 0, batch.mbuf, count)", None))
+    missing = {*POSTING} - {name for name, _, _ in calls}
+    if missing:
+        raise click.ClickException(f"`stages` in pipeline/loop.py calls no {', '.join(missing)}, which is expected to post packets")
+    calls = [(f"{name}, send", f"{line}; send(state, now, draining)", condition) if name in POSTING else (name, line, condition)
+             for name, line, condition in calls]
+    text = DRIVER.format(
         columns=", ".join(f"columns.{field}[number]" for field in Batch._fields),
         assignments="\n".join(f"    {line}" for line in assignments),
-        loops="".join(A_LOOP.format(call=line, place=place) for place, line in enumerate(lines)))
-    imports = "from pipeline.kernels.batch import Batch\nfrom pipeline.kernels.native import ticks\n"
-    return f"{text}\n{imports}{driver}", names
+        loops="".join(A_LOOP.format(call=line, condition=condition or "True", place=place)
+                      for place, (_, line, condition) in enumerate(calls)))
+    return text, [name for name, _, _ in calls]
 
 
-class Bench:
+class Bench(MeasuredEngine):
     """An engine with established connections, and `packets` frames of theirs that go through it again and again."""
 
     def __init__(self, connections, packets, say):
-        self.random = np.random.default_rng(1)
-        settings = configuration_for(connections)
-        with compose.compiling():
-            text, self.names = with_drivers(["round_robin"])
-            self.module = measurement.module_of(text, "stages")
-        say("compiling the loop, unless it is cached")
-        self.hertz = measurement.tsc_hertz()
-        ring = 1 << max(packets, 2048).bit_length()
-        self.engine = MemoryEngine(settings, mbufs=2 * packets + 8192, ring_size=ring)
-        self.state = self.engine.state
+        text, self.names = driver()
+        super().__init__(configuration_for(connections), connections, packets + 4096, 1 << max(packets, 2048).bit_length(),
+                         say, text)
         say(f"opening {connections} connections")
-        numbers = np.arange(connections)
-        self.ends = TcpEnds(self.engine, (FIRST_CLIENT + numbers // 64, 1024 + numbers % 64), SERVICE, self.random)
         self.ends.open()
-        self.mbufs = write_rows(self.engine.pool, *self.frames(packets))
-        self.scratch = np.empty(2 * ring, np.int64)
+        self.mbufs = write_rows(self.pool, *self.frames(packets))
         self.empty(0)
 
     def frames(self, packets):
         """Returns rows and lengths of new segments of all connections, as many of each, in random order."""
-        order = [self.random.permutation(len(self.ends.address)) for _ in range(-(-packets // len(self.ends.address)))]
+        ends = self.ends
+        order = [self.random.permutation(len(ends.address)) for _ in range(-(-packets // len(ends.address)))]
         which, made = np.concatenate(order)[:packets], []
-        for start in range(0, packets, len(self.ends.address)):
-            made.append(self.ends.segments(0, which[start:start + len(self.ends.address)], PAYLOAD))
+        for start in range(0, packets, len(ends.address)):
+            made.append(ends.segments(0, which[start:start + len(ends.address)], PAYLOAD))
         return np.concatenate([rows for rows, _ in made]), np.concatenate([lengths for _, lengths in made])
+
+    def acknowledge(self):
+        """Has the servers acknowledge all that was sent, before it is more than a window."""
+        ends, count = self.ends, len(self.ends.address)
+        ends.received[0] = ends.sent[0]
+        for start in range(0, count, 1024):
+            which = np.arange(start, min(start + 1024, count))
+            self.engine.feed(1, write_rows(self.pool, *ends.frames(1, which, *ends.numbers(1, which), ACK)))
+            self.engine.step()
+            ends.take(0)
 
     def refill(self, burst):
         """Puts new segments into the mbufs and as many whole bursts of these as there are into the ring of port 0.
@@ -149,6 +108,8 @@ class Bench:
         Returns how many bursts that is. The mbufs lie in no order: a pool's are soon shuffled.
         """
         bursts = len(self.mbufs) // burst
+        if (self.ends.sent[0] - self.ends.received[0]).max() > HALF_A_WINDOW:
+            self.acknowledge()
         self.mbufs = self.random.permutation(self.mbufs)
         fill_mbufs(self.engine.arena, self.mbufs, *self.frames(len(self.mbufs)))
         self.state.burst[0] = burst
@@ -157,28 +118,25 @@ class Bench:
 
     def empty(self, expected):
         """Takes the mbufs back from the ring of the last port; all are there, beside what the engine says itself."""
-        sent = self.engine.pool.device.sent
-        count = memory_device.dequeue(sent, len(self.engine.ports) - 1, self.scratch, 0, self.scratch.size)
-        ours = np.isin(self.scratch[:count], self.mbufs)
+        sent = self.sent(len(self.engine.ports) - 1)
+        ours = np.isin(sent, self.mbufs)
         if int(ours.sum()) != expected:
             raise click.ClickException(f"{expected} packets went in and {int(ours.sum())} came out")
-        self.engine.pool.release(self.scratch[:count][~ours])
+        self.pool.release(sent[~ours])
 
     def alone(self, burst):
         """Returns how many TSC ticks a packet each kernel of `names` takes by itself."""
         bursts = self.refill(burst)
         columns = Batch(*(np.zeros((bursts, burst), np.int64) for _ in Batch._fields))
-        taken = np.zeros(len(self.names), np.int64)
-        self.module.alone(self.state, columns, taken, 0, burst, 0, self.engine.now)
+        taken, rest = np.zeros(len(self.names), np.int64), np.zeros(bursts, np.int64)
+        self.module.alone(self.state, columns, taken, rest, 0, burst, 0, self.engine.now)
         self.empty(bursts * burst)
         return taken / (bursts * burst)
 
     def whole(self, burst):
         """Returns how many TSC ticks a packet the whole loop takes, pass after pass of one burst each."""
         bursts = self.refill(burst)
-        self.state.clock[:] = measurement.read_clock(), self.engine.now, round((1 << 32) * 1e6 / self.hertz)
-        taken = self.module.whole(self.state, bursts)
-        self.engine.now += int(taken * 1e6 / self.hertz) + 1
+        taken = self.timed(bursts)
         self.empty(bursts * burst)
         return taken / (bursts * burst)
 
@@ -229,7 +187,7 @@ def draw(axes, result):
               help="Established connections that the packets belong to.")
 @click.option("--packets", default=1024, show_default=True, type=click.IntRange(64, 1 << 16), help="Packets a run.")
 @click.option("--bursts", default=",".join(map(str, BURSTS)), show_default=True, help="Sizes of bursts.",
-              callback=measurement.numbers(1, 64, "sizes"))
+              callback=measurement.numbers(1, 256, "sizes"))
 def main(**options):
     """Measures and prints."""
     return measure(**options)

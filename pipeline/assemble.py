@@ -29,7 +29,7 @@ NEIGHBOURS = 16384
 OFFER = connection.PROMISED_SACK | connection.PROMISED_TIMESTAMPS | connection.PROMISED_SCALING | connection.PROMISED_ECN
 """What targets are believed to support until one has declined it."""
 OUTBOX = 2 * ORDERS
-"""Packets that one burst can make for a port."""
+"""Packets that one burst of 64 can make for a port."""
 BINDINGS = {"delayed": services.DELAYED, "immediate": services.IMMEDIATE, "simple": services.SIMPLE}
 EMPTY_PASSES = 2000
 """Passes without a packet before a worker that backs off sleeps for the first time: some 50 microseconds of spinning."""
@@ -38,6 +38,11 @@ EMPTY_PASSES = 2000
 def split_mac(mac):
     """Returns a MAC address (int) as its upper 16 and lower 32 bits."""
     return mac >> 32, mac & 0xFFFFFFFF
+
+
+def bursts(configuration):
+    """Returns how many times 64 packets a burst may have, rounded up (int)."""
+    return -(-configuration.engine.burst // 64)
 
 
 def _column(values):
@@ -199,17 +204,18 @@ def make_connections(configuration):
     counted = counters.allocate_counters(len(configuration.targets), len(configuration.services), len(records.CAUSES),
                                          len(connection.STATES))
     counted.states[connection.FREE] = capacity
+    orders = ORDERS * bursts(configuration)
     return connection.Connections(
         hot=memory.allocate(capacity, connection.HOT), cold=memory.allocate(capacity, connection.COLD),
         free=np.arange(capacity, dtype=np.int64)[::-1].copy(), free_count=_column([capacity]),
         buckets=flow_table.allocate_buckets(capacity),
         held=connection.allocate_held(engine.held_connections, engine.held_bytes, configuration.held_stride),
-        segments=connection.allocate_segments(ORDERS), parts=connection.allocate_parts(ORDERS // 2),
-        choices=connection.allocate_choices(ORDERS), deliveries=connection.allocate_listed(ORDERS),
+        segments=connection.allocate_segments(orders), parts=connection.allocate_parts(orders // 2),
+        choices=connection.allocate_choices(orders), deliveries=connection.allocate_listed(orders),
         shaped=make_shaped(configuration),
         waiting=waiting_room.allocate_waiting_room(engine.waiting_places, engine.waiting_per_connection, capacity,
                                                    len(configuration.ports)),
-        touched=connection.allocate_listed(ORDERS), releases=connection.allocate_listed(ORDERS),
+        touched=connection.allocate_listed(orders), releases=connection.allocate_listed(orders),
         timeouts=_column([0] + [ticks[name] for name in connection.STATES[1:]]),
         budget=_column([engine.reset_rate, engine.reset_rate, 0, -1, engine.ack_storm]),
         secret=_column(secrets.randbits(32) for _ in range(2)),
@@ -229,7 +235,7 @@ def make_faults(configuration):
     """Returns the `Faults` of a configuration's ports."""
     chosen = [(port.faults, direction) for port in configuration.ports for direction in ("receive", "transmit")]
     return faults.allocate_faults([line_settings(*line) for line in chosen],
-                                  [0 if table is None else table.seed for table, _ in chosen], OUTBOX)
+                                  [0 if table is None else table.seed for table, _ in chosen], OUTBOX * bursts(configuration))
 
 
 def make_state(configuration, device, arena, macs, ticks_now, hertz):
@@ -250,11 +256,11 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz):
         control=np.zeros(8, np.int64), clock=_column([ticks_now, 0, round((1 << 32) * 1_000_000 / hertz)]),
         idle=_column([engine.idle_sleep_us if engine.idle == "backoff" else 0, EMPTY_PASSES]),
         device=device, base=_column([arena.base]),
-        packets=arena.native, batch=batch.allocate_batch(64), connections=connections, selection=selection,
+        packets=arena.native, batch=batch.allocate_batch(batch.BURST), connections=connections, selection=selection,
         targets=targets, sources=sources, network=network, wheel=wheel.allocate_wheel(engine.connections),
         records=records.allocate_records(engine.detailed_records, engine.connections, engine.records),
-        outbox=outbox.allocate_outbox(len(macs), OUTBOX), requests=connection.allocate_listed(ORDERS // 4),
-        expired=np.zeros(TIMERS_A_PASS, np.int64), fresh=np.zeros(OUTBOX, np.int64),
+        outbox=outbox.allocate_outbox(len(macs), OUTBOX * bursts(configuration)), requests=connection.allocate_listed(ORDERS // 4),
+        expired=np.zeros(TIMERS_A_PASS, np.int64), fresh=np.zeros(OUTBOX * bursts(configuration), np.int64),
         reserve=_column([sum(port.txd for port in configuration.ports), -1, 0]), burst=_column([engine.burst]),
         faults=make_faults(configuration))
     return state, kernels

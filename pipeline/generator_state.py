@@ -163,7 +163,7 @@ def make_generator_state(configuration, device, arena, macs, ticks_now, hertz):
     return GeneratorState(
         control=np.zeros(8, np.int64), clock=_numbers(ticks_now, 0, round((1 << 32) * 1_000_000 / hertz)),
         idle=_numbers(engine.idle_sleep_us if engine.idle == "backoff" else 0, assemble.EMPTY_PASSES),
-        device=device, base=_numbers(arena.base), packets=arena.native, batch=batch.allocate_batch(64), connections=ends,
+        device=device, base=_numbers(arena.base), packets=arena.native, batch=batch.allocate_batch(batch.BURST), connections=ends,
         network=network, wheel=wheel.allocate_wheel(len(ends.hot)), outbox=outbox.allocate_outbox(len(macs), assemble.OUTBOX),
         requests=connection.allocate_listed(ORDERS // 4), expired=np.zeros(TIMERS_A_PASS, np.int64),
         fresh=np.zeros(assemble.OUTBOX, np.int64), burst=_numbers(engine.burst), faults=assemble.make_faults(configuration))

@@ -11,10 +11,11 @@ class MemoryEngine:
     """One worker for a Configuration, its devices replaced by memory ports; `state` is what its loop works on.
 
     `mbufs` and `ring_size` (a power of two) are those of the MemoryNetwork. `now` is the time in microseconds that
-    the loop is given; it stands still unless `step` moves it.
+    the loop is given; it stands still unless `step` moves it. `run` is a loop composed for this configuration, where the
+    caller has one.
     """
 
-    def __init__(self, configuration, mbufs=16384, ring_size=4096):
+    def __init__(self, configuration, mbufs=16384, ring_size=4096, run=None):
         self.configuration = configuration
         self.network = MemoryNetwork(len(configuration.ports), mbufs, ring_size)
         self.ports, self.pool, self.arena = self.network.ports, self.network.pool, self.network.arena
@@ -23,8 +24,8 @@ class MemoryEngine:
         self.state, selects = assemble.make_state(configuration, self.network.device, self.network.arena,
                                                   self.macs, 0, 1e9)
         with compose.compiling():
-            self.run = compose.compose(configuration.kernels, selects, "memory", configuration.engine.mode,
-                                       configuration.payload_kernels)
+            self.run = run or compose.compose(configuration.kernels, selects, "memory", configuration.engine.mode,
+                                              configuration.payload_kernels)
             self.run(self.state, 0, 0)
 
     def feed(self, number, mbufs):

@@ -14,7 +14,7 @@ RUN, DRAIN, STOP = 0, 1, 2
 """What `control` asks of a worker: serve; open nothing new and end with the last connection; end at once."""
 
 ORDERS = 1024
-"""Rows of the lists that one pass of the loop fills: more than 64 packets and 64 timers can ask for."""
+"""Rows of the lists that one pass of the loop fills: more than 64 packets and 64 timers can ask for; as often for more packets."""
 TIMERS_A_PASS = 64
 """Timers dealt with in one pass; the wheel stands still meanwhile, so that a burst is never kept waiting long."""
 

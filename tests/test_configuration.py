@@ -88,9 +88,9 @@ def test_what_is_left_out_has_a_default():
 ONE_FAULT = [
     # What a value is by itself.
     ('name = "test"', "brust = 3", 'engine.brust = 3 is not a known key; did you mean "burst"?'),
-    ('name = "test"', "burst = 65", "engine.burst = 65 must be a whole number from 1 to 64"),
-    ('name = "test"', "burst = 8.0", "engine.burst = 8.0 must be a whole number from 1 to 64"),
-    ('name = "test"', "burst = true", "engine.burst = true must be a whole number from 1 to 64"),
+    ('name = "test"', "burst = 257", "engine.burst = 257 must be a whole number from 1 to 256"),
+    ('name = "test"', "burst = 8.0", "engine.burst = 8.0 must be a whole number from 1 to 256"),
+    ('name = "test"', "burst = true", "engine.burst = true must be a whole number from 1 to 256"),
     ('name = "test"', "drain_timeout = nan", "engine.drain_timeout = nan must be a number of seconds from 0 to 3600"),
     ('name = "test"', 'detailed_records = "yes"', 'engine.detailed_records = "yes" must be true or false'),
     ('name = "test"', 'idle = "sleep"', 'engine.idle = "sleep" must be one of "backoff", "spin"'),

@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -23,7 +24,8 @@ def test_stages_prints_one_json_document():
     result = json.loads(made.stdout)
     assert (result["connections"], result["packets"], result["runs"], result["bursts"]) == (40, 128, 2, [1, 3, 32])
     assert result["unit"] == "TSC ticks a packet"
-    kernels = ["receive", "parse", "lookup", "verify", "open_connections", "transition", "rewrite", "dispose, send"]
+    kernels = ["receive", "parse", "lookup", "express, send", "verify", "open_connections", "transition", "rewrite",
+               "dispose, send"]
     assert [name for name in result["stages"] if name in kernels] == kernels
     for row in [*result["stages"].values(), result["pass"]]:
         assert list(row) == ["1", "3", "32"]
@@ -49,6 +51,38 @@ def test_latency_at_every_load_has_percentiles_in_order():
     for row in result["memory"]["rows"]:
         values = [row[share]["median"] for share in ("p50", "p90", "p99", "p99.9", "max")]
         assert values == sorted(values) and values[-1] > 0
+
+
+def test_cps_takes_connections_through_their_whole_life():
+    made = run("cps.py", "--json", "--open", "40,100", "--together", "32", "--runs", "2")
+    assert made.returncode == 0, made.stderr
+    result = json.loads(made.stdout)
+    assert [row["open"] for row in result["rows"]] == [40, 100] and len(result["steps"]) == 9
+    for row in result["rows"]:
+        for records in (row["records_off"], row["records_on"]):
+            assert list(records["steps"]) == result["steps"]
+            assert all(cell["median"] > 0 for cell in records["steps"].values())
+            whole = sum(cell["median"] for cell in records["steps"].values())
+            assert records["ticks"]["median"] == pytest.approx(whole, rel=0.5)
+            tsc_hertz = result["machine"]["tsc_hertz"]
+            assert records["connections_a_second"] == pytest.approx(tsc_hertz / records["ticks"]["median"], rel=0.01)
+
+
+def test_forward_measures_every_size_and_number():
+    made = run("forward.py", "--json", "--connections", "50,200", "--octets", "64,1500", "--runs", "1", "--without-net-ring",
+               "--without-testpmd")
+    assert made.returncode == 0, made.stderr
+    result = json.loads(made.stdout)
+    assert [(row["connections"], row["octets"]) for row in result["rows"]] == [(50, 64), (50, 1500), (200, 64), (200, 1500)]
+    assert all(row["memory"]["ticks"]["median"] > 0 and "net_ring" not in row for row in result["rows"])
+    assert result["mbufs"] >= 16384 and result["verified"] > 0
+
+
+@pytest.mark.skipif(shutil.which("dpdk-testpmd") is None, reason="testpmd is not installed (Debian: apt-get install dpdk-dev)")
+def test_forward_is_compared_with_testpmd_on_the_same_kind_of_port():
+    made = run("forward.py", "--connections", "50", "--octets", "64", "--runs", "1")
+    assert made.returncode == 0, made.stderr
+    assert all(words in made.stdout for words in ("net_ring", "macswap", "5tswap", "of macswap"))
 
 
 def test_stages_refuses_what_it_cannot_do():
@@ -78,8 +112,9 @@ def test_a_plot_goes_to_a_file(tmp_path):
 
 def test_without_matplotlib_a_plot_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise ImportError('not here')\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     made = subprocess.run([sys.executable, PERF / "stages.py", "--plot", tmp_path / "x.svg"], capture_output=True, text=True,
-                          timeout=300, check=False, env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"})
+                          timeout=600, check=False, env=environment)
     assert made.returncode == 1 and not made.stdout
     assert re.fullmatch(r"Error: --plot needs matplotlib: .*\n", made.stderr)
 

@@ -10,7 +10,7 @@ from pipeline.configuration.traffic import Traffic
 from pipeline.configuration.values import REFUSE, PortRange, choice, rate, seconds, switch, whole
 from pipeline.stats_socket import default_path
 
-SLOTS = ("parse", "lookup", "transition", "rewrite")
+SLOTS = ("parse", "lookup", "express", "transition", "rewrite")
 """Slots that `[kernels]` can fill; the select kernel is chosen by each service."""
 PAYLOAD_SELECTS = ("http_path", "http_host", "number_modulo")
 """Our select kernels that need the client's first payload, and so delayed binding."""
@@ -37,7 +37,7 @@ class Engine(_Section):
     main_core: values.Core = Field(default_factory=lambda: available_cores()[0])
     mbufs: int = whole(16384, 512, 1 << 22)
     connections: int = whole(65536, 1, 1 << 24)
-    burst: int = whole(32, 1, 64)
+    burst: int = whole(32, 1, 256)
     idle: Literal["backoff", "spin"] = choice("backoff", "backoff", "spin")
     idle_sleep_us: int = whole(500, 1, 10_000)
     drain_timeout: float = seconds(5.0, 0, 3600)
