@@ -31,7 +31,7 @@ def digest(hot, window):
     """Returns 8 bits that change, but for once in 256 times, with a side's window and with what both have sent and acknowledged."""
     total = (int64(hot.next[CLIENT]) + 3 * int64(hot.next[TARGET]) + 5 * int64(hot.acked[CLIENT]) + 7 * int64(hot.acked[TARGET])
              + 11 * window)
-    return ((total * SPREAD) >> 24) & 0xFF
+    return (((total & 0x7FFFFFFF) * SPREAD) >> 24) & 0xFF
 
 
 @kernel

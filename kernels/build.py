@@ -25,7 +25,7 @@ from .headers import (
     TCP_OPTION_SACK,
 )
 from .jit import kernel
-from .native import record_at, swap16, swap32
+from .native import copy_octets, record_at, swap16, swap32
 from .neighbours import REACHABLE
 from .outbox import discard, post, set_length
 from .sequence import wrap
@@ -117,12 +117,14 @@ def write_options(packets, connections, at, hot, cold, side, row, now):
 def write_tcp_header(packets, connections, at, hot, cold, row, now):
     """Writes the TCP header of a segment with its options; returns its length."""
     segments = connections.segments
-    side, tcp = segments.side[row], record_at(packets.tcp, at)
+    side, words = segments.side[row], packets.word32
     options = write_options(packets, connections, at + TCP_LENGTH, hot, cold, side, row, now)
-    tcp.source_port, tcp.destination_port = swap16(int64(hot.local_port[side])), swap16(int64(hot.remote_port[side]))
-    tcp.seq, tcp.ack = swap32(segments.seq[row]), swap32(segments.ack[row])
-    tcp.data_offset, tcp.control = (TCP_LENGTH + options) << 2, segments.control[row]
-    tcp.window, tcp.urgent = swap16(segments.window[row]), 0
+    # In whole words, as the checksum reads them: a load that spans several stores waits until they are all in the cache.
+    record_at(words, at).value = swap16(int64(hot.local_port[side])) | swap16(int64(hot.remote_port[side])) << 16
+    record_at(words, at + 4).value = swap32(segments.seq[row])
+    record_at(words, at + 8).value = swap32(segments.ack[row])
+    record_at(words, at + 12).value = (TCP_LENGTH + options) << 2 | segments.control[row] << 8 | swap16(segments.window[row]) << 16
+    record_at(words, at + 16).value = 0
     return TCP_LENGTH + options
 
 
@@ -139,8 +141,7 @@ def build_one(packets, base, mbuf, connections, row, neighbour, network, now):
     write_ipv4_header(packets, at, IPV4_LENGTH + header + length, int64(hot.local_address[side]),
                       int64(hot.remote_address[side]))
     start, held = at + IPV4_LENGTH + header, segments.held[row]
-    for number in range(length):
-        packets.octets[start + number] = connections.held.octets[held + number]
+    copy_octets(packets.octets, start, connections.held.octets, held, length)
     finish_tcp(packets, at, header + length)
     set_length(packets, mbuf, ETHERNET_LENGTH + IPV4_LENGTH + header + length)
 

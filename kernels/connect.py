@@ -51,17 +51,18 @@ from .counters import (
 )
 from .farewell import closed
 from .edits import NONE
-from .flow_table import find, hash_key, insert, remove
+from .flow_table import find, hash_key, home_of, insert, remove
 from .headers import ACK, CWR, ECE, RST, SYN
 from .jit import kernel
-from .native import record_at
+from .lookup import BUCKET_BYTES
+from .native import address_of, prefetch, record_at
 from .open import SYN_RETRY
 from .records import ACTIVE_RST, EXHAUSTED, REFUSED, TARGET_REFUSED, TARGET_UNREACHABLE, TCP_CLOSED, TCP_SYN_SENT, TIMEOUT, step
 from .release import forget_key
 from .sequence import wrap
 from .services import NEED_MORE
 from .shaping import is_shaped
-from .source_ports import begin_above, give_back_source, give_source, take_source
+from .source_ports import LAST_BYTES, begin_above, give_back_source, give_source, next_source, take_source
 from .tcp_options import PROXY_SCALE, TIMESTAMPS_LENGTH
 from .wheel import TICK_MICROSECONDS
 
@@ -181,6 +182,15 @@ def take_over(connections, hashed, remote, local, remote_port, local_port):
 
 
 @kernel
+def ask_for_next(connections, sources, pool, remote, remote_port):
+    """Asks for what the next connection to a target will need: what was last sent from its source port, and its bucket."""
+    entry = next_source(sources, pool)
+    hashed = hash_key(remote, sources.address[pool, entry >> 16], remote_port, entry & 0xFFFF)
+    prefetch(address_of(sources.last) + (pool * sources.last.shape[1] + entry) * LAST_BYTES)
+    prefetch(address_of(connections.buckets) + home_of(connections.buckets, hashed) * BUCKET_BYTES)
+
+
+@kernel
 def bind(connections, connection, target, targets, sources, tick):
     """Gives a connection its target, a source port and the key of the target's packets; returns -1 or what ran out."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
@@ -190,6 +200,7 @@ def bind(connections, connection, target, targets, sources, tick):
     if entry < 0:
         return DROP_SOURCE_PORTS_EXHAUSTED
     remote, remote_port = int64(row.address), int64(row.port)
+    ask_for_next(connections, sources, pool, remote, remote_port)
     local, local_port = sources.address[pool, entry >> 16], entry & 0xFFFF
     hashed = hash_key(remote, local, remote_port, local_port)
     take_over(connections, hashed, remote, local, remote_port, local_port)

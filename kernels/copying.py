@@ -3,7 +3,7 @@ from numpy import int64
 
 from .checksum import data_start
 from .jit import kernel
-from .native import record_at
+from .native import copy_octets, record_at
 
 
 @kernel
@@ -21,7 +21,6 @@ def copy_payload(packets, base, mbuf, start, skip, length, destination, at):
             stop = offset - beyond + int64(record_at(packets.mbuf, mbuf).data_length)
             continue
         part = min(length - done, stop - offset)
-        for number in range(part):
-            destination[at + done + number] = packets.octets[offset + number]
+        copy_octets(destination, at + done, packets.octets, offset, part)
         done += part
         offset += part

@@ -40,7 +40,8 @@ from .flow_table import hash_key
 from .headers import ACK, RST
 from .held_sender import send_again, shown_to_client
 from .jit import kernel
-from .native import record_at
+from .lookup import HOT_BYTES
+from .native import address_of, prefetch, record_at
 from .neighbours import PROBING, REACHABLE
 from .open import SYN_RETRY, send_syn_ack
 from .records import (
@@ -53,11 +54,21 @@ from .records import (
 )
 from .sequence import distance, wrap
 from .shaping import acknowledged, sender_number
+from .verify import COLD_BYTES
 from .wheel import TICK_MICROSECONDS, schedule
 
 MOST_TRIES = 8
 """After this many retransmissions of a handshake only its state's time-out is left; held payload that has been sent as
 often in vain (over some 150 s) ends its connection."""
+AHEAD = 4
+"""Timers whose connections are asked for before it is their turn."""
+
+
+@kernel
+def ask_for(connections, connection):
+    """Asks for the two cache lines of a connection that has not been looked at for as long as its timer ran."""
+    prefetch(address_of(connections.hot) + connection * HOT_BYTES)
+    prefetch(address_of(connections.cold) + connection * COLD_BYTES)
 
 
 @kernel
@@ -179,6 +190,7 @@ def expire(connections, expired, count, services, targets, network, records, now
     tick = now // TICK_MICROSECONDS
     connections.counters.totals[TOTAL_EXPIRED] += count
     for number in range(count):
+        ask_for(connections, expired[min(number + AHEAD, count - 1)])
         connection = expired[number]
         hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
         if hot.state == FREE:

@@ -55,6 +55,20 @@ ICMP = np.dtype([
 ])
 """ICMP echo, 8 bytes (RFC 792). In errors, `sequence` is the next hop's MTU (RFC 1191, section 4)."""
 
+PLAIN = np.dtype({
+    "names": ["destination_high", "destination_low", "source_high", "source_low", "ethertype", "first_word", "version_length",
+              "total_length", "second_word", "fragment", "third_word", "ttl", "protocol", "checksum", "source", "destination",
+              "ports", "source_port", "destination_port", "seq", "ack", "data_offset", "control", "window", "tcp_checksum",
+              "option", "stamp", "echo"],
+    "formats": [">u2", ">u4", ">u2", ">u4", ">u2", ">u4", "u1", ">u2", ">u4", ">u2", ">u4", "u1", "u1", ">u2", ">u4", ">u4",
+                ">u4", ">u2", ">u2", ">u4", ">u4", "u1", "u1", ">u2", ">u2", ">u4", ">u4", ">u4"],
+    "offsets": [0, 2, 6, 8, 12, 14, 14, 16, 18, 20, 22, 22, 23, 24, 26, 30, 34, 34, 36, 38, 42, 46, 47, 48, 50, 54, 58, 62],
+    "itemsize": 66,
+})
+"""Ethernet, IPv4 and TCP as they nearly always are, without tag and IPv4 options: all in one record, so at constant distances
+from one address. `first_word` to `third_word` are the IPv4 header before its addresses, `ports` is both; `option`, `stamp`
+and `echo` are TCP options, timestamps mostly."""
+
 MBUF = np.dtype({
     "names": ["buffer_address", "data_off", "refcnt", "segments", "port", "offload", "packet_type",
               "packet_length", "data_length", "buffer_length", "pool", "next", "tx_offload"],
@@ -108,6 +122,7 @@ class Packets(NamedTuple):
     icmp: np.ndarray
     word16: np.ndarray
     word32: np.ndarray
+    plain: np.ndarray
 
 
 WORD16 = np.dtype([("value", ">u2")])
@@ -128,5 +143,5 @@ def overlay(octets, dtype):
 def overlays(octets, native):
     """Returns the `Packets` of an arena; `native` gives the machine's byte order, else the network's."""
     order = "<" if native else ">"
-    wire = [ETHERNET, VLAN, ARP, IPV4, TCP, ICMP, WORD16, WORD32]
+    wire = [ETHERNET, VLAN, ARP, IPV4, TCP, ICMP, WORD16, WORD32, PLAIN]
     return Packets(octets, overlay(octets, MBUF), *(overlay(octets, kind.newbyteorder(order)) for kind in wire))

@@ -218,6 +218,32 @@ else:
         return types.int64(record, types.int64), emit
 
 
+if config.DISABLE_JIT or config.BOUNDSCHECK:
+    @kernel
+    def copy_octets(destination, at, source, start, length):
+        """Copies `length` bytes between two arrays (uint8, 1-D) that do not overlap there."""
+        for number in range(length):
+            destination[at + number] = source[start + number]
+else:
+    @intrinsic
+    def copy_octets(context, destination, at, source, start, length):
+        """Copies `length` bytes between two arrays (uint8, 1-D) that do not overlap there: by memcpy.
+
+        Byte by byte, each index asked whether it counts from the end, and what was read next in words waited for the stores.
+        """
+        def emit(context, builder, signature, arguments):
+            """Calls LLVM's intrinsic."""
+            places = []
+            for array, place, kind in ((0, 1, destination), (2, 3, source)):
+                data = context.make_array(kind)(context, builder, arguments[array]).data
+                places.append(builder.gep(builder.bitcast(data, I8.as_pointer()), [arguments[place]]))
+            kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I8.as_pointer(), I64, ir.IntType(1)])
+            function = get_or_insert_function(builder.module, kind, "llvm.memcpy.p0.p0.i64")
+            builder.call(function, [*places, arguments[4], ir.Constant(ir.IntType(1), 0)])
+            return context.get_dummy_value()
+        return types.void(destination, types.int64, source, types.int64, types.int64), emit
+
+
 if config.DISABLE_JIT:
     def whole_number(value):
         """Returns `value`, which has to be a whole number."""

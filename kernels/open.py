@@ -41,7 +41,8 @@ from .flow_table import find, insert
 from .headers import ACK, ECE, FIN, RST, SYN
 from .initial_number import initial_number
 from .jit import kernel
-from .native import record_at, swap16, swap32
+from .lookup import HOT_BYTES
+from .native import address_of, prefetch, record_at, swap16, swap32
 from .neighbours import INCOMPLETE, add_neighbour, hear, owns, route_to
 from .records import REFUSED, TCP_SYN_RECEIVED, begin, step
 from .sequence import distance, wrap
@@ -49,6 +50,7 @@ from .shaping import begin_shaping
 from .services import SIMPLE, find_service
 from .source_ports import NUMBERS_APART
 from .tcp_options import offered
+from .verify import COLD_BYTES
 from .wheel import TICK_MICROSECONDS
 
 SYN_RETRY = 100
@@ -151,6 +153,14 @@ def fill(packets, batch, row, connections, connection, service, offer, mss, bind
 
 
 @kernel
+def ask_for_next(connections):
+    """Asks for the cache lines of the connection that is opened after the next one."""
+    connection = connections.free[max(connections.free_count[0] - 2, 0)]
+    prefetch(address_of(connections.hot) + connection * HOT_BYTES)
+    prefetch(address_of(connections.cold) + connection * COLD_BYTES)
+
+
+@kernel
 def send_syn_ack(connections, connection):
     """Orders the SYN-ACK toward the client: an MSS for every target, a window of what we can hold (SPLICE 1.3, 2.6)."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
@@ -176,6 +186,7 @@ def open_one(packets, batch, row, connections, services, network, records, now):
         return DROP_NO_ROUTE
     if neighbour < 0:
         return DROP_NEIGHBOURS_EXHAUSTED
+    ask_for_next(connections)
     connection = connections.free[connections.free_count[0] - 1]
     binding = int64(services[number].binding)
     offer = EVERYTHING if binding == SIMPLE else int64(services[number].offer)

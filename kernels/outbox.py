@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .batch import ANSWER, FORWARD, WAIT
+from .batch import ANSWER, FORWARD, SENT, WAIT
 from .counters import DROP_TRANSMIT_FULL, TOTAL_TRANSMITTED
 from .jit import kernel
 from .native import record_at
@@ -53,7 +53,7 @@ def post(outbox, port, mbuf, counters):
 
 @kernel
 def dispose(batch, count, parts, outbox, counters):
-    """Posts every FORWARD and ANSWER row, and discards the mbufs of all others but those that wait.
+    """Posts every FORWARD and ANSWER row, and discards the mbufs of all others but those that wait or lie there already.
 
     `parts` leave in the place of their row.
     """
@@ -61,7 +61,7 @@ def dispose(batch, count, parts, outbox, counters):
     for row in range(count):
         if batch.verdict[row] == FORWARD or batch.verdict[row] == ANSWER:
             post(outbox, batch.out_port[row], batch.mbuf[row], counters)
-        elif batch.verdict[row] != WAIT:
+        elif batch.verdict[row] != WAIT and batch.verdict[row] != SENT:
             discard(outbox, batch.mbuf[row])
             while part < stop and parts.row[part] == row:
                 post(outbox, batch.out_port[row], parts.mbuf[part], counters)

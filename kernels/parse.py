@@ -47,7 +47,7 @@ from .headers import (
 )
 from .jit import kernel
 from .native import prefetch, record_at, swap16, swap32
-from .tcp_options import HIGHEST_SCALE, find_option, find_timestamps
+from .tcp_options import ALIGNED_TIMESTAMPS, HIGHEST_SCALE, TIMESTAMPS_LENGTH, find_option, find_timestamps
 
 OK = -1
 AHEAD = 8
@@ -55,6 +55,8 @@ AHEAD = 8
 EXPECTED_FRAME = MBUF.itemsize + HEADROOM
 """Where the frame of an mbuf starts that a device has just filled, from the mbuf's own start."""
 MOST_SEGMENTS = 64
+TRANSPORT = ETHERNET_LENGTH + IPV4_LENGTH
+"""Where the TCP header of a plain frame begins."""
 
 
 @kernel
@@ -223,6 +225,56 @@ def parse_row(packets, base, batch, row, mac_high, mac_low, notices):
 
 
 @kernel
+def plain_length(packets, base, mbuf, frame):
+    """Returns how many bytes a frame has that fills one whole mbuf; 0 where it is cut, chained, or not in its buffer."""
+    head = record_at(packets.mbuf, mbuf)
+    length = int64(head.data_length)
+    whole = (head.segments == 1 and int64(head.packet_length) == length and frame >= 0
+             and int64(head.data_off) + length <= int64(head.buffer_length) and frame + length <= packets.octets.shape[0])
+    return length if whole else 0
+
+
+@kernel
+def is_plain(plain, length, mac_high, mac_low):
+    """Says whether a frame of `length` bytes is intact, for a MAC address of ours (halves as they stand in it), without tag
+    and IPv4 options, and brings a TCP segment that opens nothing and has no options or timestamps alone."""
+    total, header = swap16(int64(plain.total_length)), (int64(plain.data_offset) >> 4) * 4
+    differs = (int64(plain.ethertype) ^ swap16(ETHERTYPE_IPV4) | int64(plain.destination_high) ^ mac_high
+               | int64(plain.destination_low) ^ mac_low | int64(plain.version_length) ^ 0x45
+               | int64(plain.protocol) ^ PROTOCOL_TCP | int64(plain.fragment) & swap16(0x3FFF) | int64(plain.control) & SYN)
+    if differs != 0 or total > length - ETHERNET_LENGTH or header > total - IPV4_LENGTH:
+        return False
+    if header != TCP_LENGTH and (header != TCP_LENGTH + TIMESTAMPS_LENGTH or int64(plain.option) != ALIGNED_TIMESTAMPS):
+        return False
+    return fold(int64(plain.first_word) + int64(plain.second_word) + int64(plain.third_word) + int64(plain.source)
+                + int64(plain.destination)) == 0xFFFF
+
+
+@kernel
+def parse_plain(packets, base, batch, row, mac_high, mac_low):
+    """Does what `parse_row` does for a plain frame, in half the time; says whether it was one, else nothing is done."""
+    frame = data_start(packets, base, batch.mbuf[row])
+    length = plain_length(packets, base, batch.mbuf[row], frame)
+    if length < TRANSPORT + TCP_LENGTH:
+        return False
+    plain = record_at(packets.plain, frame)
+    if not is_plain(plain, length, mac_high, mac_low):
+        return False
+    header = (int64(plain.data_offset) >> 4) * 4
+    batch.kind[row] = KIND_TCP
+    batch.frame[row], batch.network[row] = frame, frame + ETHERNET_LENGTH
+    batch.transport[row], batch.payload[row] = frame + TRANSPORT, frame + TRANSPORT + header
+    batch.payload_length[row] = swap16(int64(plain.total_length)) - IPV4_LENGTH - header
+    batch.source[row], batch.destination[row] = swap32(int64(plain.source)), swap32(int64(plain.destination))
+    batch.source_port[row], batch.destination_port[row] = swap16(int64(plain.source_port)), swap16(int64(plain.destination_port))
+    batch.seq[row], batch.ack[row] = swap32(int64(plain.seq)), swap32(int64(plain.ack))
+    batch.control[row], batch.window[row] = int64(plain.control), swap16(int64(plain.window))
+    batch.mss[row] = 0
+    batch.stamps[row] = frame + TRANSPORT + TCP_LENGTH + 4 if header != TCP_LENGTH else 0
+    return True
+
+
+@kernel
 def ask_for_headers(base, batch, first, stop):
     """Asks for the cache lines of the mbufs of rows first .. stop - 1, and of the places where their headers should be.
 
@@ -248,6 +300,8 @@ def parse(packets, base, batch, count, port, network, counters):
         batch.out_port[row] = port
         batch.flow[row] = NO_FLOW
         batch.verdict[row] = PENDING
+        if parse_plain(packets, base, batch, row, swap16(mac_high), swap32(mac_low)):
+            continue
         reason = parse_row(packets, base, batch, row, mac_high, mac_low, counters.notices)
         if reason != OK:
             batch.kind[row] = KIND_NONE

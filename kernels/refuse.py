@@ -35,20 +35,19 @@ def swap_macs(packets, frame):
 @kernel
 def write_ipv4_header(packets, at, total_length, source, destination):
     """Writes a fresh IPv4 header of 20 bytes for TCP: do not fragment, TTL 64, addresses in host order."""
-    ip = record_at(packets.ipv4, at)
-    ip.version_length, ip.service = 0x45, 0
-    ip.total_length = swap16(total_length)
-    ip.identification, ip.fragment = 0, swap16(0x4000)
-    ip.ttl, ip.protocol, ip.checksum = 64, PROTOCOL_TCP, 0
-    ip.source, ip.destination = swap32(source), swap32(destination)
-    ip.checksum = 0xFFFF - fold(sum_octets(packets, at, IPV4_LENGTH))
+    words, first, second, third = packets.word32, 0x45 | swap16(total_length) << 16, swap16(0x4000) << 16, 64 | PROTOCOL_TCP << 8
+    source, destination = swap32(source), swap32(destination)
+    record_at(words, at).value = first
+    record_at(words, at + 4).value = second
+    record_at(words, at + 8).value = third | (0xFFFF - fold(first + second + third + source + destination)) << 16
+    record_at(words, at + 12).value = source
+    record_at(words, at + 16).value = destination
 
 
 @kernel
 def finish_tcp(packets, network, length):
-    """Fills in the checksum of a TCP segment of `length` bytes behind a 20-byte IPv4 header."""
+    """Fills in the checksum, which is 0, of a TCP segment of `length` bytes behind a 20-byte IPv4 header."""
     tcp = network + IPV4_LENGTH
-    record_at(packets.tcp, tcp).checksum = 0
     total = sum_octets(packets, tcp, length) + pseudo_header(packets, network, length)
     record_at(packets.tcp, tcp).checksum = 0xFFFF - fold(total)
 
@@ -67,7 +66,7 @@ def reset_in_place(packets, batch, row):
         tcp.seq, tcp.ack, tcp.control = swap32(batch.ack[row]), 0, RST
     else:
         tcp.seq, tcp.ack, tcp.control = 0, swap32(wrap(batch.seq[row] + occupied)), RST | ACK
-    tcp.data_offset, tcp.window, tcp.urgent = 5 << 4, 0, 0
+    tcp.data_offset, tcp.window, tcp.checksum, tcp.urgent = 5 << 4, 0, 0, 0
     finish_tcp(packets, network, TCP_LENGTH)
     mbuf = record_at(packets.mbuf, batch.mbuf[row])
     mbuf.data_length = network - frame + IPV4_LENGTH + TCP_LENGTH

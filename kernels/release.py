@@ -3,14 +3,29 @@ from numpy import int64
 
 from .connection import BOUND, CLIENT, HOLDS, NO_HELD, SHAPED, SPECIAL, TARGET, WAITS
 from .counters import OF_SERVICE_OPEN, OF_TARGET_OPEN, OF_TARGET_TIMEOUTS, TOTAL_CLOSED, TOTAL_OPEN
-from .flow_table import hash_key, remove
+from .flow_table import hash_key, home_of, remove
 from .jit import kernel
-from .native import record_at
+from .lookup import BUCKET_BYTES
+from .native import address_of, prefetch, record_at
 from .records import TIMEOUT, finish
 from .source_ports import give_back_source
 from .shaping import end_shaping
 from .waiting_room import send_away
 from .wheel import TICK_MICROSECONDS, cancel
+
+AHEAD = 3
+"""Ended connections whose keys are asked for before it is their turn."""
+
+
+@kernel
+def ask_for_keys(connections, connection):
+    """Asks for the buckets in which both keys of a connection lie, since it is given back shortly."""
+    hot = record_at(connections.hot, connection)
+    first = address_of(connections.buckets)
+    for side in range(2):
+        hashed = hash_key(int64(hot.remote_address[side]), int64(hot.local_address[side]),
+                          int64(hot.remote_port[side]), int64(hot.local_port[side]))
+        prefetch(first + home_of(connections.buckets, hashed) * BUCKET_BYTES)
 
 
 @kernel
@@ -43,6 +58,7 @@ def release(connections, targets, sources, wheel, records, now):
     """Goes through `releases` and empties it: records are finished, counters kept, everything is given back."""
     releases, counters = connections.releases, connections.counters
     for number in range(releases.filled[0]):
+        ask_for_keys(connections, releases.connection[min(number + AHEAD, releases.filled[0] - 1)])
         connection, causes = releases.connection[number], releases.detail[number]
         hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
         if hot.options & SPECIAL and cold.special & (SHAPED * 3):

@@ -32,6 +32,7 @@ STAMPS_APART = 40_000
 
 LAST = np.dtype([("seq", "u4"), ("stamp", "u4"), ("tick", "u4"), ("stamped", "u1"), ("used", "u1")])
 """Of each port: the number behind the last one sent, the highest TSval, when, whether with timestamps, whether ever."""
+LAST_BYTES = LAST.itemsize
 
 
 class SourcePorts(NamedTuple):
@@ -54,6 +55,12 @@ def take_source(sources, pool):
     sources.head[pool] = head + 1 if head + 1 < sources.ring.shape[1] else 0
     sources.free[pool] -= 1
     return entry
+
+
+@kernel
+def next_source(sources, pool):
+    """Returns the entry of a pool that will be taken next; any where none is free."""
+    return int64(sources.ring[pool, sources.head[pool]])
 
 
 @kernel

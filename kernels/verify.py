@@ -7,14 +7,15 @@ from numpy import int64
 
 from .batch import DROP, KIND_TCP, PENDING
 from .checksum import fold, pseudo_header, sum_chain
-from .connection import ESTABLISHED, HOLDS, RESHAPED, SPECIAL
+from .connection import COLD, ESTABLISHED, HOLDS, RESHAPED, SPECIAL
 from .counters import DROP_TCP_CHECKSUM
 from .headers import FIN, RST, SYN
 from .jit import kernel
-from .native import record_at
+from .native import address_of, prefetch, record_at
 
 OFFLOAD_BAD, OFFLOAD_GOOD = 1 << 3, 1 << 8
 """RTE_MBUF_F_RX_L4_CKSUM_BAD and _GOOD; both or neither mean that the NIC does not know."""
+COLD_BYTES = COLD.itemsize
 
 
 @kernel
@@ -34,8 +35,9 @@ def verify(packets, base, batch, count, connections):
     """Drops segments with a wrong checksum where more hangs on them than their payload.
 
     Those that carry SYN, FIN or RST; that come before a target is bound; that can acknowledge held bytes or a FIN; whose
-    payload will be cut or changed, so that it gets a checksum of ours.
+    payload will be cut or changed, so that it gets a checksum of ours. Of all others the cold record is needed shortly.
     """
+    first = address_of(connections.cold)
     for row in range(count):
         if batch.kind[row] != KIND_TCP or batch.verdict[row] != PENDING:
             continue
@@ -46,6 +48,7 @@ def verify(packets, base, batch, count, connections):
             plain = record_at(connections.cold, flow >> 1).special & RESHAPED == 0
         if plain and batch.control[row] & (SYN | FIN | RST) == 0:
             continue
+        prefetch(first + max(flow >> 1, 0) * COLD_BYTES)
         if not tcp_checksum_is_right(packets, base, batch, row):
             batch.verdict[row] = DROP
             connections.counters.drops[DROP_TCP_CHECKSUM] += 1

@@ -39,6 +39,10 @@ SLOTS = {
         ("unchanged", "pipeline.kernels.payload_text:unchanged", "Shows every byte to a kernel that changes none."),
         ("mask_digits", "pipeline.kernels.payload_text:mask_digits", "Every decimal digit becomes a star."),
     ],
+    "express": [
+        ("usual", "pipeline.kernels.express:usual", "Usual segments of established connections, all in one pass."),
+        ("none", "pipeline.kernels.express:none", "Every packet goes through all stages: so where these are the user's."),
+    ],
     "transition": [("splice", "pipeline.kernels.transition:transition", "Handshakes, splice and closes, in order.")],
     "rewrite": [("incremental", "pipeline.kernels.rewrite:rewrite", "Header translation, checksums by RFC 1624."),
                 ("c", "pipeline.kernels.twins:rewrite", "The same in C, a yardstick; rare cases by the kernel above.")],
@@ -51,6 +55,7 @@ SIGNATURES = {
     "lookup": ("batch", "count", "buckets", "hot"),
     "select": ("payload", "service", "selection"),
     "payload": ("payload", "length", "position", "tailroom", "user"),
+    "express": ("packets", "batch", "count", "connections", "network", "outbox", "now"),
     "transition": ("packets", "base", "batch", "count", "connections", "services", "targets", "network", "records",
                    "now"),
     "rewrite": ("packets", "base", "batch", "count", "connections", "network", "now"),
@@ -148,6 +153,15 @@ def _generator():
     return text.partition(STAGES_BEGIN)[2].partition(STAGES_END)[0]
 
 
+def express_for(kernels):
+    """Returns the short name of the kernel for the slot `express` where the configuration names none.
+
+    Where transition or rewrite is another one than ours, none: they are to see every packet.
+    """
+    ours = all(place_of(slot, kernels.get(slot, SLOTS[slot][0][0])) == SLOTS[slot][0][1] for slot in ("transition", "rewrite"))
+    return "usual" if ours else "none"
+
+
 def source(kernels, selects, device, mode="proxy", payloads=()):
     """Returns the source (str) of a loop.
 
@@ -162,7 +176,8 @@ def source(kernels, selects, device, mode="proxy", payloads=()):
         before, _, stages = tail.partition(STAGES_BEGIN)
         return head + ports + (WIRE if mode == "forward" else _generator()) + before + stages.partition(STAGES_END)[2]
     lines = ["from pipeline.compose import kernel_at\n", "from pipeline.kernels.native import whole_number\n", ports]
-    for slot in ("lookup", "parse", "rewrite", "transition"):
+    kernels = {"express": express_for(kernels), **kernels}
+    for slot in ("express", "lookup", "parse", "rewrite", "transition"):
         lines.append(_import_lines(slot, place_of(slot, kernels.get(slot, SLOTS[slot][0][0])), slot))
     for slot, names in (("select", selects), ("payload", payloads)):
         for number, name in enumerate(names):

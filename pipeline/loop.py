@@ -43,6 +43,7 @@ from pipeline.kernels.wheel import TICK_MICROSECONDS, advance
 from pipeline.state import DRAIN, STOP
 
 # composed from here
+from pipeline.kernels.express import usual as express
 from pipeline.kernels.lookup import bucketed as lookup
 from pipeline.kernels.memory_device import allocate, available, pause, receive, release as free, transmit
 from pipeline.kernels.parse import parse
@@ -220,20 +221,24 @@ def own_frames(state, now):
 def stages(state, port, count, draining, now):
     """One burst of `count` packets (none, for what timers have ordered) through every stage.
 
-    Frames of our own are posted before those that pass: held payload goes out ahead of what follows it.
+    The usual segments of established connections are sent on by `express`; what is `left` of the burst goes through all
+    others. Frames of our own are posted before those that pass: held payload goes out ahead of what follows it.
     """
     packets, base, batch, connections = state.packets, state.base[0], state.batch, state.connections
     services, network, counters = state.selection.services, state.network, state.connections.counters
+    left = 0
     if count > 0:
         parse(packets, base, batch, count, port, network, counters)
+        lookup(batch, count, connections.buckets, connections.hot)
+        left = express(packets, batch, count, connections, network, state.outbox, now)
+    if left > 0:
         answer_arp(packets, batch, count, network, counters, now)
         answer_icmp(packets, batch, count, network, counters)
         pass_icmp_errors(packets, batch, count, connections, network, now)
-        lookup(batch, count, connections.buckets, connections.hot)
         verify(packets, base, batch, count, connections)
         retire(batch, count, connections)
     release(connections, state.targets, state.sources, state.wheel, state.records, now)
-    if count > 0:
+    if left > 0:
         open_connections(packets, batch, count, connections, services, network, state.records,
                          refusal(state, draining), now)
         transition(packets, base, batch, count, connections, services, state.targets, network, state.records, now)
@@ -241,7 +246,7 @@ def stages(state, port, count, draining, now):
         shape(state, count, now)
     choose(state)
     connect(batch, connections, state.selection, state.targets, state.sources, network, state.records, now)
-    if count > 0:
+    if left > 0:
         rewrite(packets, base, batch, count, connections, network, now)
         report(packets, batch, count, connections, network)
         refuse(packets, batch, count, connections, services, state.targets, network, now)
@@ -249,7 +254,7 @@ def stages(state, port, count, draining, now):
     deliver(connections)
     set_timers(connections, state.wheel, now)
     own_frames(state, now)
-    if count > 0:
+    if left > 0:
         dispose(batch, count, connections.parts, state.outbox, counters)
 # stages to here
 

@@ -31,6 +31,7 @@ NOT_IN_THE_LOOP = {
     "before": "completes the arithmetic of sequence numbers; the loop asks for distances",
     "_portable_crc32c": "stands in for the CRC instruction where the processor lacks it",
     "next_hop": "called while a worker is set up",
+    "none": "fills the slot `express` where nothing is to be taken out",
     "reset": "called `reset` by memory_device as well as by splice",
 }
 

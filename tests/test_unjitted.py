@@ -19,6 +19,7 @@ OF_KERNELS = (
     "wheel",
     "parse",
     "rewrite",
+    "express",
     "initial_number",
     "select_kernels",
     "arp",
