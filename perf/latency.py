@@ -37,6 +37,8 @@ from pipeline.memory_engine import MemoryEngine
 SHARES = ("p50", "p90", "p99", "p99.9", "max")
 INTERRUPTED = 100e-6
 """Seconds above which a pass of the loop was interrupted: a whole burst takes 5 µs."""
+CALLS = 1000
+"""Empty passes by which the driver's own cost is found."""
 PAYLOAD = 6
 """Octets of payload in a frame of 60: with the check sequence of the wire, 64."""
 FRACTION = 20
@@ -80,10 +82,21 @@ def paced(state, device, mbufs, due, order, scratch, latency, scale, fraction, e
         if passed > due[total - 1] + 10_000_000_000:
             break
     return ticks() - start, out, strange, away
+
+
+@loop
+def calls(state, passes):
+    start = ticks()
+    run(state, passes, -1)
+    middle = ticks()
+    for _ in range(passes):
+        run(state, 1, -1)
+    return (ticks() - middle) - (middle - start)
 """
 """`order` (int64) has a packet's number by the place of its mbuf, -1 for an mbuf that is not ours: a frame of the engine's
 own, of which `strange` were found and left at the start of `scratch`. It gives up when packets are missing for seconds.
-A pass of more than `longest` ticks was interrupted (`away` times): it is taken out, as if the clock had stood still."""
+A pass of more than `longest` ticks was interrupted (`away` times): it is taken out, as if the clock had stood still.
+`calls` returns the ticks by which empty passes take longer if each is a call of its own, as the driver has to make it."""
 CONFIGURATION = """
 [engine]
 idle = "spin"
@@ -179,12 +192,14 @@ def over_memory(runs, say, connections, packets, loads):
     """Returns `rows` (list of dict: load, and microseconds by SHARES) and the packets a second at a load of 100 %."""
     bench = Bench(connections, packets, say)
     bench.run(FULL)
+    called = [bench.module.calls(bench.engine.state, CALLS) * 1e6 / measurement.tsc_hertz() / CALLS for _ in range(runs)]
     cases = {FULL: functools.partial(bench.run, FULL)}
     cases |= {load: functools.partial(bench.run, load / 100) for load in loads}
     taken = measurement.in_turns(cases, runs, say)
     rows = [{"load": load, **{share: measurement.quartiles(taken[load][:, place]) for place, share in enumerate(SHARES)}}
             for load in loads]
-    return {"packets_a_second": measurement.quartiles(taken[FULL][:, 0]), "interrupted": bench.interrupted, "rows": rows}
+    return {"packets_a_second": measurement.quartiles(taken[FULL][:, 0]), "interrupted": bench.interrupted,
+            "driver": measurement.quartiles(called), "rows": rows}
 
 
 def over_ports(runs, say, device, seconds, cores):
@@ -208,7 +223,8 @@ def show(console, result):
          for row in memory["rows"]]))
     console.print(f"A load of 100 % is what the engine managed of packets that were all there: "
                   f"{memory['packets_a_second']['median'] / 1e6:.1f} million a second. Arrivals are random, waiting for the engine "
-                  f"counts. The core was given to others {memory['interrupted']:,} times, which is taken out.", highlight=False)
+                  f"counts. The core was given to others {memory['interrupted']:,} times, which is taken out. "
+                  f"The driver's own call, once a pass, is {memory['driver']['median']:.2f} µs of it.", highlight=False)
     if "rows" in ports:
         keys = list(next(iter(ports["rows"].values())))
         rows = [(label(name), *(measurement.spread(row[key], 0 if "99" in key else 1) for key in keys))
