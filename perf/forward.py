@@ -99,6 +99,7 @@ class RingPorts:
         """Returns Ports: the state of a bench's engine, its device replaced by ours."""
         arena = self.pool.arena
         state = bench.state._replace(device=self.device, packets=arena.native, base=np.array([arena.base], np.int64))
+        self.module.whole(state, 0)
         return Ports("net_ring", self.module, state, arena, self.mbufs, self.wires)
 
 
