@@ -29,6 +29,7 @@ STEPS = ("SYN", "ACK", "payload", "SYN-ACK", "ACK of payload", "FIN", "FIN-ACK",
 """What comes in, in order; SYN-ACK, ACK of payload and FIN-ACK from the server."""
 MSS = bytes([2, 4, 5, 0xB4])
 FIRST_PAYLOAD = 32
+PATIENCE = 1000
 TIME_WAIT = 0.05
 """Seconds; the connections that wait it out come on top of those that are open."""
 
@@ -110,8 +111,12 @@ class Rotation(MeasuredEngine):
         self.heard(1, len(which))
         self.engine.now += round(TIME_WAIT * 1e6) + 20_000
         taken[3] = self.timed(-(-len(which) // TIMERS_A_PASS) + 1)
-        while int(self.state.counters.totals[TOTAL_OPEN]) > before - len(which):
+        for _ in range(PATIENCE):
+            if int(self.state.counters.totals[TOTAL_OPEN]) <= before - len(which):
+                break
             taken[3] += self.timed(4)
+        else:
+            raise click.ClickException(f"connections do not end {TIME_WAIT + 0.02:g} s after their last ACK")
         self.is_open[which] = False
         return taken
 
