@@ -24,7 +24,6 @@ from .connection import (
     PLAIN,
     PROMISED_ECN,
     PROMISED_TIMESTAMPS,
-    SCALED,
     SPLICED,
     STAMPED,
     TARGET,
@@ -63,7 +62,7 @@ from .sequence import wrap
 from .services import NEED_MORE
 from .shaping import is_shaped
 from .source_ports import LAST_BYTES, begin_above, give_back_source, give_source, next_source, take_source
-from .tcp_options import PROXY_SCALE, TIMESTAMPS_LENGTH
+from .tcp_options import TIMESTAMPS_LENGTH, proxy_window
 from .wheel import TICK_MICROSECONDS
 
 TRIES_WITH_ECN = 1
@@ -168,7 +167,8 @@ def send_syn(connections, connection, targets, network):
         room = 0
     window = min(int64(cold.window[CLIENT]) << (int64(hot.scales) & 0x0F), 0xFFFF)
     ecn = ECE | CWR if cold.agreed & PROMISED_ECN and cold.tries < TRIES_WITH_ECN else 0
-    emit(connections, connection, TARGET, SYN | ecn, seq, 0, window, min(int64(cold.mss[CLIENT]), network.mss[0]) - room, 0, 0)
+    mss = max(min(int64(cold.mss[CLIENT]), network.mss[0]) - room, 1)
+    emit(connections, connection, TARGET, SYN | ecn, seq, 0, window, mss, 0, 0)
     connections.counters.events[TARGET, SENT_SYN] += 1
 
 
@@ -275,8 +275,8 @@ def ask_for_more(connections, connection):
         return
     hot.options |= OWNS
     room = held.limit[0] - held.length[int64(cold.held)]
-    window = max(room >> PROXY_SCALE, 1) if hot.options & SCALED else room
-    emit(connections, connection, CLIENT, ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]), window, 0, 0, 0)
+    emit(connections, connection, CLIENT, ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]), proxy_window(hot, room),
+         0, 0, 0)
 
 
 @kernel

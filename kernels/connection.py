@@ -6,6 +6,7 @@ side, so that every rule is written once and serves both directions.
 from typing import NamedTuple
 
 import numpy as np
+from numpy import int64
 
 from .counters import DROP_SEGMENTS_FULL, Counters
 from .jit import kernel
@@ -288,6 +289,15 @@ def enter(connections, connection, state):
     connections.counters.states[state] += 1
     hot.state = state
     note(connections.touched, connection, 0)
+
+
+@kernel
+def move_on(connections, connection, side, number):
+    """Moves `next` of a side on to a number, and counts where it passes 2**32, for the records."""
+    hot = record_at(connections.hot, connection)
+    if number < int64(hot.next[side]):
+        record_at(connections.cold, connection).wraps[side] += 1
+    hot.next[side] = number
 
 
 @kernel

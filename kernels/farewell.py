@@ -8,6 +8,7 @@ from .jit import kernel
 from .native import record_at
 from .records import ACTIVE_CLOSE, PASSIVE_CLOSE, TCP_CLOSE_WAIT, TCP_LAST_ACK, step
 from .sequence import wrap
+from .tcp_options import proxy_window
 
 FIN_RETRY = 30
 """Ticks until our FIN is sent again: 300 ms, doubled each time."""
@@ -18,7 +19,7 @@ def answer_fin(connections, connection):
     """Closes toward a client that closed before it was bound: its FIN is acknowledged, and ours sent."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     emit(connections, connection, CLIENT, FIN | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]),
-         connections.held.limit[0], 0, 0, 0)
+         proxy_window(hot, connections.held.limit[0]), 0, 0, 0)
 
 
 @kernel

@@ -28,6 +28,7 @@ from .connection import (
     emit,
     end,
     enter,
+    move_on,
 )
 from .counters import (
     DROP_UNEXPECTED_SEGMENT,
@@ -69,7 +70,7 @@ from .sequence import distance, wrap
 from .shape_held import nothing_held
 from .services import IMMEDIATE
 from .split import LEAST_PART
-from .tcp_options import TIMESTAMPS_LENGTH, offered, stamp_clock
+from .tcp_options import TIMESTAMPS_LENGTH, offered, proxy_window, stamp_clock
 from .waiting_room import come_again
 
 LONGEST_OPENING = 0xFFFF
@@ -88,10 +89,18 @@ def unexpected(batch, row, connections, side):
 
 @kernel
 def reset_from_client(batch, row, connections, connection):
-    """A RST before binding ends the connection if it has just the number that comes next; the target gets one too."""
+    """A RST before binding ends the connection if it has just the number that comes next; the target gets one too.
+
+    That is what we hold up to, or what we have said. Any other in the window is challenged: here the proxy is the end
+    point, and knows its own number (RFC 5961, section 3.2).
+    """
     hot = record_at(connections.hot, connection)
-    if batch.seq[row] != int64(hot.next[CLIENT]):
-        unexpected(batch, row, connections, CLIENT)
+    shown = shown_before_binding(connections, connection)
+    if batch.seq[row] != int64(hot.next[CLIENT]) and batch.seq[row] != shown:
+        if 0 <= distance(batch.seq[row], shown) <= connections.held.limit[0]:
+            challenge_client(batch, row, connections, connection)
+        else:
+            unexpected(batch, row, connections, CLIENT)
         return
     connections.counters.events[CLIENT, RECEIVED_RST] += 1
     if hot.state == CONNECTING:
@@ -104,14 +113,20 @@ def reset_from_client(batch, row, connections, connection):
 
 @kernel
 def syn_again(batch, row, connections, connection, network):
-    """The client's SYN once more: our SYN-ACK was lost, so it goes out again."""
+    """The client's SYN once more: our SYN-ACK was lost, so it goes out again.
+
+    Any other is challenged: a client that knows nothing of this connection resets it, and opens anew (RFC 5961, section 4.2).
+    """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    waits = SYN_RECEIVED if cold.special & PLAIN == 0 else CONNECTING
-    if hot.state != waits or batch.seq[row] != int64(cold.client_isn):
-        unexpected(batch, row, connections, CLIENT)
-        return
+    again = batch.seq[row] == int64(cold.client_isn)
     if cold.special & PLAIN:
-        batch.verdict[row] = FORWARD
+        if again and hot.state == CONNECTING:
+            batch.verdict[row] = FORWARD
+        else:
+            unexpected(batch, row, connections, CLIENT)
+        return
+    if hot.state != SYN_RECEIVED or not again:
+        challenge_client(batch, row, connections, connection)
         return
     if batch.control[row] & (ECE | CWR) != ECE | CWR:  # the client has given ECN up (RFC 3168, section 6.1.1.1)
         cold.agreed &= 0xFF ^ PROMISED_ECN
@@ -133,8 +148,11 @@ def client_is_there(connections, connection, services, records, now, tick):
 
 
 @kernel
-def answer_wrong_acknowledgement(batch, row, connections, connection):
-    """An acknowledgement of what we have not sent, once the client is there, is answered by ours (RFC 5961, section 5.2)."""
+def challenge_client(batch, row, connections, connection):
+    """Answers a segment of the client's that cannot be right with our numbers, within the budget (RFC 5961, section 7).
+
+    A RST or SYN in the window, or the acknowledgement of what we have not sent (sections 3.2, 4.2 and 5.2).
+    """
     if connections.budget[0] <= 0:
         unexpected(batch, row, connections, CLIENT)
         return
@@ -151,16 +169,27 @@ def is_keep_alive(batch, row, hot):
 
 
 @kernel
-def acknowledge(batch, row, connections, connection):
-    """Sends the client our numbers as they stand before binding, without acknowledging what is only held (SPLICE 1.2).
+def shown_before_binding(connections, connection):
+    """Returns what the client has been told that we have of it, without what is only held (SPLICE 1.2).
 
-    Nor its FIN: only the target's acknowledgement tells that that has arrived.
+    Nor its FIN, unless it is ours to answer: only the target's acknowledgement tells that that has arrived.
     """
-    hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
-    ack = wrap(int64(hot.next[CLIENT]) - int64(hot.closing & (FIN_SEEN << CLIENT) != 0))
+    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     if hot.options & HOLDS and hot.options & OWNS == 0:
-        ack = wrap(int64(cold.client_isn) + 1)
-    emit(connections, connection, CLIENT, ACK, wrap(int64(cold.proxy_isn) + 1), ack, min(held.limit[0], 0xFFFF), 0, 0, 0)
+        return wrap(int64(cold.client_isn) + 1)
+    held_fin = hot.closing & (FIN_SEEN << CLIENT) != 0 and hot.state != FIN_WAIT
+    return wrap(int64(hot.next[CLIENT]) - int64(held_fin))
+
+
+@kernel
+def acknowledge(batch, row, connections, connection):
+    """Sends the client our numbers as they stand before binding, with the window that is left for it."""
+    hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
+    ack = shown_before_binding(connections, connection)
+    seq, room = wrap(int64(cold.proxy_isn) + 1 + int64(hot.state == FIN_WAIT)), held.limit[0]
+    if hot.options & HOLDS and hot.options & OWNS:
+        room -= held.length[int64(cold.held)]
+    emit(connections, connection, CLIENT, ACK, seq, ack, proxy_window(hot, room), 0, 0, 0)
     batch.verdict[row] = ABSORB
 
 
@@ -187,7 +216,7 @@ def from_client(packets, base, batch, row, connections, connection, services, ne
         if hot.state == SYN_RECEIVED:
             batch.verdict[row] = REFUSE
         else:
-            answer_wrong_acknowledgement(batch, row, connections, connection)
+            challenge_client(batch, row, connections, connection)
         return
     if hot.state != SYN_RECEIVED and not gone and is_keep_alive(batch, row, hot):
         acknowledge(batch, row, connections, connection)
@@ -286,7 +315,7 @@ def simple_target_is_there(packets, batch, row, connections, connection, records
     cold.mss[TARGET] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
     hot.next[TARGET] = wrap(batch.seq[row] + 1)
     hot.acked[TARGET], hot.acked[CLIENT] = batch.ack[row], wrap(batch.seq[row] + 1)
-    hot.next[CLIENT] = wrap(batch.ack[row] - int64(hot.shift[CLIENT]))
+    move_on(connections, connection, CLIENT, wrap(batch.ack[row] - int64(hot.shift[CLIENT])))
     hot.scales = int64(hot.scales) | (batch.scale[row] << 4) if cold.agreed & PROMISED_SCALING else 0
     hot.options |= SPLICED
     if cold.agreed & PROMISED_TIMESTAMPS:
@@ -304,12 +333,12 @@ def simple_target_is_there(packets, batch, row, connections, connection, records
 
 
 @kernel
-def simple_from_target(packets, batch, row, connections, connection, records, now, tick):
+def simple_from_target(packets, batch, row, connections, connection, targets, network, records, now, tick):
     """Mode `simple`: what the target answers to the client's SYN is passed on, a refusal too."""
     cold, counters = record_at(connections.cold, connection), connections.counters
     covered = wrap(batch.ack[row] - int64(cold.syn_isn) - 1)
-    if batch.control[row] & ACK == 0 or covered > LONGEST_OPENING:
-        unexpected(batch, row, connections, TARGET)
+    if covered > LONGEST_OPENING:
+        not_our_syn(batch, row, connections, connection, targets, network)
     elif batch.control[row] & RST:
         counters.events[TARGET, RECEIVED_RST] += 1
         counters.events[CLIENT, SENT_RST] += 1
@@ -326,7 +355,7 @@ def simple_from_target(packets, batch, row, connections, connection, records, no
 def not_our_syn(batch, row, connections, connection, targets, network):
     """The target answers our SYN out of an older connection: that gets a RST, and after a bare ACK the SYN goes again.
 
-    RFC 9293, section 3.10.7.3; SPLICE 3.2.
+    In mode `simple` the client's own time-out sends it again. RFC 9293, section 3.10.7.3; SPLICE 3.2.
     """
     cold, budget = record_at(connections.cold, connection), connections.budget
     control = batch.control[row]
@@ -337,7 +366,7 @@ def not_our_syn(batch, row, connections, connection, targets, network):
     emit(connections, connection, TARGET, RST, batch.ack[row], 0, 0, 0, 0, 0)
     connections.counters.events[TARGET, SENT_RST] += 1
     connections.counters.notices[NOTICE_OLD_CONNECTIONS_RESET] += 1
-    if control & SYN == 0 and cold.tries < MOST_SYNS_AT_ONCE:
+    if control & SYN == 0 and cold.special & PLAIN == 0 and cold.tries < MOST_SYNS_AT_ONCE:
         send_syn(connections, connection, targets, network)
         cold.tries += 1
         connections.counters.notices[NOTICE_SYN_RETRANSMITTED] += 1
@@ -353,7 +382,7 @@ def from_target(packets, batch, row, connections, connection, services, targets,
     if control & ACK == 0 or hot.state != CONNECTING or hot.options & BOUND == 0:
         unexpected(batch, row, connections, TARGET)
     elif cold.special & PLAIN:
-        simple_from_target(packets, batch, row, connections, connection, records, now, tick)
+        simple_from_target(packets, batch, row, connections, connection, targets, network, records, now, tick)
     elif batch.ack[row] != ours:
         not_our_syn(batch, row, connections, connection, targets, network)
     elif control & RST:

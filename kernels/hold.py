@@ -12,6 +12,7 @@ from .connection import (
     OWNS,
     SPECIAL,
     ask,
+    move_on,
 )
 from .copying import copy_payload
 from .counters import (
@@ -107,7 +108,7 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
         return reason
     if hot.state == FIRST_DATA and hot.options & BOUND == 0 and have == 0 and batch.payload_length[row] == 0:
         hot.closing |= FIN_SEEN << CLIENT
-        hot.next[CLIENT] = wrap(first + 1)
+        move_on(connections, connection, CLIENT, wrap(first + 1))
         leave_unbound(connections, connection, records, now, now // TICK_MICROSECONDS)
         return -1
     slot = slot_for(connections, connection)
@@ -120,9 +121,7 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
         connections.counters.events[CLIENT, RECEIVED_FIN_ACTIVE] += 1
         step(records, connection, CLIENT, TCP_CLOSE_WAIT, now)
         stop = wrap(stop + 1)
-    if stop < int64(hot.next[CLIENT]):
-        cold.wraps[CLIENT] += 1
-    hot.next[CLIENT] = stop
+    move_on(connections, connection, CLIENT, stop)
     connections.counters.events[CLIENT, RECEIVED_PAYLOAD] += int64(batch.payload_length[row] > 0)
     if hot.state == FIRST_DATA:
         ask(connections, connection, NO_ROW, REFUSED)

@@ -62,6 +62,14 @@ LEAST_MSS = 536
 
 
 @kernel
+def reopens(batch, row, hot):
+    """Says whether a row is a SYN that opens a connection anew: it has ended, or waits out TIME_WAIT with lower numbers."""
+    if batch.control[row] & (SYN | ACK | RST | FIN) != SYN or batch.flow[row] & 1 != CLIENT:
+        return False
+    return hot.state == FREE or hot.state == TIME_WAIT and distance(batch.seq[row], int64(hot.next[CLIENT])) > 0
+
+
+@kernel
 def retire(batch, count, connections):
     """Ends connections in TIME_WAIT whose client opens anew beyond the old numbers (RFC 9293, section 3.6.1).
 
@@ -73,9 +81,7 @@ def retire(batch, count, connections):
         if flow < 0:
             continue
         hot = record_at(connections.hot, flow >> 1)
-        opens = (batch.verdict[row] == PENDING and batch.control[row] & (SYN | ACK | RST | FIN) == SYN
-                 and flow & 1 == CLIENT)
-        if opens and hot.state == TIME_WAIT and distance(batch.seq[row], int64(hot.next[CLIENT])) > 0:
+        if hot.state == TIME_WAIT and batch.verdict[row] == PENDING and reopens(batch, row, hot):
             closed(connections, flow >> 1)
             batch.above[row] = wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET]))
         if hot.state == FREE:

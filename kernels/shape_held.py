@@ -12,7 +12,6 @@ from .connection import (
     NO_HELD,
     OWNS,
     REWRITTEN,
-    SCALED,
     SPECIAL,
     emit,
 )
@@ -22,7 +21,7 @@ from .jit import kernel
 from .native import record_at
 from .sequence import wrap
 from .shaping import NOT_BEGUN, is_shaped
-from .tcp_options import PROXY_SCALE
+from .tcp_options import proxy_window
 
 
 @kernel
@@ -92,8 +91,7 @@ def settle_held(connections, connection):
     hot.shift[CLIENT] = wrap(target_end - stop)
     hot.options |= OWNS | SPECIAL
     cold.special |= REWRITTEN
-    room = max(held.limit[0] - length, 1)
-    window = min(max(room >> PROXY_SCALE, 1) if hot.options & SCALED else room, 0xFFFF)
+    window = proxy_window(hot, max(held.limit[0] - length, 1))
     emit(connections, connection, CLIENT, ACK, wrap(int64(cold.proxy_isn) + 1), stop, window, 0, 0, 0)
 
 

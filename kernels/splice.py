@@ -53,6 +53,7 @@ from .headers import ACK, FIN, RST, SYN
 from .held_sender import held_end, keep_latest, keep_owned_shown, owned_is_shown, take_acknowledgement
 from .jit import kernel
 from .native import record_at
+from .open import reopens
 from .own_acknowledgement import scale_toward, tell_of_gap, told_to_sender
 from .records import (
     ACTIVE_RST,
@@ -69,7 +70,7 @@ from .records import (
 )
 from .sequence import before, distance, wrap
 from .shaping import GAP, NEXT, WINDOW, acknowledged, is_shaped, place_of, sender_number, widest
-from .waiting_room import come_again
+from .waiting_room import come_again, come_next
 
 CHALLENGE_WINDOW = 536
 """Bytes of window that a challenge shows (RFC 9293, section 3.7.1: what every host takes)."""
@@ -250,6 +251,9 @@ def splice(packets, batch, row, connections, connection, side, records, now, tic
     control = batch.control[row]
     if control & RST:
         reset(batch, row, connections, connection, side, records, now, tick)
+        return
+    if control & SYN and reopens(batch, row, hot):
+        come_next(batch, row, connections)
         return
     if control & SYN and hot.options & SPECIAL and record_at(connections.cold, connection).special & PLAIN:
         batch.verdict[row] = FORWARD

@@ -181,6 +181,13 @@ def scale_window(packets, batch, row, hot, side, declined):
 
 
 @kernel
+def proxy_window(hot, room):
+    """Returns the window that says how many bytes we can hold ourselves, behind the SYN-ACK: never zero (SPLICE 1.3)."""
+    shown = room >> PROXY_SCALE if hot.options & SCALED else room
+    return min(max(shown, 1), 0xFFFF)
+
+
+@kernel
 def replace_octet(packets, transport, at, new):
     """Writes one octet of the header; returns what that adds to the checksum's sum."""
     change = new - int64(packets.octets[at])

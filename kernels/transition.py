@@ -4,7 +4,9 @@ from .connection import BOUND, CLIENT, ESTABLISHED, FREE
 from .handshake import from_client, from_target
 from .jit import kernel
 from .native import record_at
+from .open import reopens
 from .splice import splice
+from .waiting_room import come_next
 from .wheel import TICK_MICROSECONDS
 
 
@@ -21,6 +23,8 @@ def transition(packets, base, batch, count, connections, services, targets, netw
         flow = batch.flow[row]
         if flow < 0 or record_at(connections.hot, flow >> 1).state == FREE:
             batch.verdict[row] = REFUSE
+            if flow >= 0 and reopens(batch, row, record_at(connections.hot, flow >> 1)):
+                come_next(batch, row, connections)
             continue
         connection, side = flow >> 1, flow & 1
         hot = record_at(connections.hot, connection)

@@ -143,6 +143,35 @@ def nobody_waits(connections, flow):
 
 
 @kernel
+def line_up(room, place):
+    """Puts a place that is in no list (any more) at the end of what comes again by its port."""
+    port = room.port[place]
+    room.flow[place], room.following[place] = NONE, NONE
+    if room.again_first[port] == NONE:
+        room.again_first[port] = place
+    else:
+        room.following[room.again_last[port]] = place
+    room.again_last[port] = place
+
+
+@kernel
+def come_next(batch, row, connections):
+    """Has a row come again with the next burst, whatever it is; one that finds no place is dropped, counted."""
+    room, counters = connections.waiting, connections.counters
+    place = room.free[0]
+    if place == NONE:
+        batch.verdict[row] = DROP
+        counters.drops[DROP_WAITING_ROOM_FULL] += 1
+        return
+    room.free[0] = room.following[place]
+    room.used[0] += 1
+    room.mbuf[place], room.port[place] = batch.mbuf[row], batch.port[row]
+    line_up(room, place)
+    counters.notices[NOTICE_SEGMENTS_WAITED] += 1
+    batch.verdict[row] = WAIT
+
+
+@kernel
 def come_again(connections, flow, reach, everything):
     """Has the segments of a flow come again whose numbers join on to what ends before `reach`, or all that wait."""
     room = connections.waiting
@@ -150,13 +179,8 @@ def come_again(connections, flow, reach, everything):
     while place != NONE and (everything or distance(room.seq[place], reach) <= 0):
         if distance(room.stop[place], reach) > 0:
             reach = room.stop[place]
-        following, port = room.following[place], room.port[place]
-        room.flow[place], room.following[place] = NONE, NONE
-        if room.again_first[port] == NONE:
-            room.again_first[port] = place
-        else:
-            room.following[room.again_last[port]] = place
-        room.again_last[port] = place
+        following = room.following[place]
+        line_up(room, place)
         place = following
     room.first[flow] = place
     nobody_waits(connections, flow)

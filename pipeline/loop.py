@@ -97,30 +97,39 @@ def show_held(state, connection):
 
 
 @kernel
+def ask_select(state, connection):
+    """Returns what the select kernel of a connection's service answers to the bytes that are held so far."""
+    connections, selection, held = state.connections, state.selection, state.connections.held
+    hot, cold = connections.hot[connection], connections.cold[connection]
+    service = cold.service
+    exclude(selection, state.targets, cold)
+    start, length = 0, 0
+    if hot.options & HOLDS:
+        slot = cold.held
+        start, length = slot * held.stride[0], held.length[slot]
+    payload = held.octets[start:start + length]
+    if tried(cold) > 0:  # what it changes in place now is nobody's
+        copy_held(connections, start, length, selection)
+        payload = selection.scratch[:length]
+    return select(selection.services[service].select, payload, service, selection)
+
+
+@kernel
 def choose(state):
-    """Has the select kernel of its service answer for every connection in `choices`: what was held so far is shown."""
+    """Has every connection in `choices` answered, by its select kernel unless nobody is to be asked.
+
+    What is held of one that gets a target, the fall-back too, is shown to the payload kernel then.
+    """
     connections, selection, targets = state.connections, state.selection, state.targets
-    choices, held = connections.choices, connections.held
+    choices = connections.choices
     for number in range(choices.filled[0]):
-        hot, cold = connections.hot[choices.connection[number]], connections.cold[choices.connection[number]]
-        service = cold.service
-        choices.answer[number] = NO_MATCH
-        if choices.row[number] == ASK_NOBODY:
-            continue
-        exclude(selection, targets, cold)
-        start, length = 0, 0
-        if hot.options & HOLDS:
-            slot = cold.held
-            start, length = slot * held.stride[0], held.length[slot]
+        connection, answer = choices.connection[number], NO_MATCH
         selection.rewrite[0] = -1
-        payload = held.octets[start:start + length]
-        if tried(cold) > 0:  # what it changes in place now is nobody's
-            copy_held(connections, start, length, selection)
-            payload = selection.scratch[:length]
-        answer = select(selection.services[service].select, payload, service, selection)
+        if choices.row[number] != ASK_NOBODY:
+            answer = ask_select(state, connection)
         choices.answer[number] = answer
-        if hot.options & HOLDS and target_of(connections, choices.connection[number], answer, selection, targets) >= 0:
-            show_held(state, choices.connection[number])
+        if connections.hot[connection].options & HOLDS and target_of(connections, connection, answer, selection, targets) >= 0:
+            show_held(state, connection)
 
 
 @kernel

@@ -222,10 +222,11 @@ def test_a_late_syn_ack_of_a_target_given_up_gets_a_rst(proxy):
     assert proxy.count("resets_sent") == 1
 
 
-def test_the_clients_syn_again_is_dropped(proxy):
+def test_the_clients_syn_again_is_challenged(proxy):
     client, server = connecting(proxy, b"0")
     client.send("S", seq=0)
-    assert proxy.drops() == {"unexpected_segment": 1} and proxy.state_of(client) == "connecting"
+    client.expect("A", seq=1, ack=1)
+    assert proxy.state_of(client) == "connecting"
 
 
 def test_two_syn_acks_in_one_burst(proxy):

@@ -67,6 +67,11 @@ def _reset(connection, segment):
             connection.states |= 1
             connection.may |= set(connection.owes)
             connection.owes = {}
+    elif segment.position == connection.own_ack:     # what the client was shown last
+        connection.may_end = True
+        connection.states |= 1
+        connection.may |= set(connection.owes) | {"reset_target", "challenge"}
+        connection.owes = {}
     else:
         connection.may.add("challenge")
 
