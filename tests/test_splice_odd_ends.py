@@ -5,7 +5,7 @@ import pytest
 
 from peers import payload_kernels
 from tcp.negotiated import STAMP, STAMPS, option, peek, scale, stamped
-from tcp.proxy import HELD_BYTES, NUMBER, PATH, SERVICE, SIMPLE, connect, handshake, settings
+from tcp.proxy import HELD_BYTES, NUMBER, PATH, SERVICE, SIMPLE, handshake, settings
 
 ROUND = 1 << 32
 FILTER = f"{pathlib.Path(payload_kernels.__file__).resolve()}:everything"
@@ -129,32 +129,6 @@ def test_peers_a_rst_and_a_new_syn_in_one_burst_open_a_new_connection(proxy):
     proxy.burst(old.segment("R"), new.segment("S"))
     new.expect("SA", seq=0, ack=1)
     assert proxy.count("opened") == 2 and proxy.drops() == {}
-
-
-def test_rule_4_4_the_last_acknowledgement_and_a_new_syn_in_one_burst_open_a_new_connection(proxy):
-    old, new = proxy.client(NUMBER, port=41_000), proxy.client(NUMBER, port=41_000, isn=5_000_000)
-    server = connect(proxy, old, b"0")
-    server.send("FA")
-    old.expect("FA")
-    old.send("FA")
-    server.expect("FA")
-    server.send("A")
-    old.expect("A")
-    assert proxy.states() == {"time_wait": 1}
-    new.send("S")
-    new.expect("SA", seq=0, ack=1)
-    new.send("RA", seq=1)
-    again = proxy.client(NUMBER, port=41_001)
-    server = connect(proxy, again, b"0")
-    again.send("FA")
-    server.expect("FA")
-    server.send("FA")
-    again.expect("FA")
-    later = proxy.client(NUMBER, port=41_001, isn=5_000_000)
-    proxy.burst(again.segment("A"), later.segment("S"))
-    server.expect("A")
-    later.expect("SA", seq=0, ack=1)
-    later.send("RA", seq=1)
 
 
 @settings(waiting_segments=0)
