@@ -80,6 +80,8 @@ CHALLENGE_WINDOW = 536
 def reset(batch, row, connections, connection, side, records, now, tick):
     """A RST in the window, or just before it, passes; only the exact one ends the connection (RFC 5961, 3.2).
 
+    One in the window shortens its timer, since the receiver challenges it. One before it changes nothing.
+
     In TIME_WAIT both ends had closed before: a target's host answers so to a last acknowledgement that came twice.
     """
     hot, other = record_at(connections.hot, connection), 1 - side
@@ -95,6 +97,8 @@ def reset(batch, row, connections, connection, side, records, now, tick):
         return
     connections.counters.events[other, SENT_RST] += 1
     batch.verdict[row] = FORWARD
+    if away < 0:  # the receiver drops it without a word, so that nobody would contradict
+        return
     if away != 0:
         if hot.closing & RST_SEEN == 0:
             hot.stamp = tick & 0xFFFFFFFF
