@@ -1,4 +1,4 @@
-"""Copying payload out of packet memory."""
+"""Copying payload out of packet memory, and into it."""
 from numpy import int64
 
 from .checksum import data_start
@@ -24,3 +24,27 @@ def copy_payload(packets, base, mbuf, start, skip, length, destination, at):
         copy_octets(destination, at + done, packets.octets, offset, part)
         done += part
         offset += part
+
+
+@kernel
+def replace_payload(packets, base, mbuf, start, skip, length, octets, at):
+    """Writes octets[at:at + length] over payload, which begins and goes on as for `copy_payload`; returns how many bytes of it
+    were others."""
+    done, offset, others = 0, start + skip, 0
+    stop = data_start(packets, base, mbuf) + int64(record_at(packets.mbuf, mbuf).data_length)
+    while done < length:
+        if offset >= stop:
+            if record_at(packets.mbuf, mbuf).next == 0:
+                return others
+            beyond = offset - stop
+            mbuf = int64(record_at(packets.mbuf, mbuf).next) - base
+            offset = data_start(packets, base, mbuf) + beyond
+            stop = offset - beyond + int64(record_at(packets.mbuf, mbuf).data_length)
+            continue
+        part = min(length - done, stop - offset)
+        for number in range(part):
+            others += int64(packets.octets[offset + number] != octets[at + done + number])
+            packets.octets[offset + number] = octets[at + done + number]
+        done += part
+        offset += part
+    return others

@@ -77,7 +77,14 @@ def acknowledge(connections, flow, ack, left, right):
 
 
 @kernel
-def tell_of_gap(batch, row, connections, flow):
-    """Tells the sender of a flow that a row has come too early, and what waits with it."""
+def tell_of_gap(batch, row, connections, flow, told):
+    """Tells the sender of a flow that a row has come too early, and what waits with it.
+
+    And the other side what the row acknowledges beyond `told`: its acknowledgements do not wait with the payload.
+    """
     left, right = run_around(connections.waiting, flow, batch.seq[row])
-    acknowledge(connections, flow, told_to_sender(connections, flow), left, right)
+    for turn in range(2):
+        acknowledge(connections, flow ^ turn, told_to_sender(connections, flow ^ turn), left, right)
+        if int64(record_at(connections.hot, flow >> 1).acked[flow & 1]) == told:
+            break
+        left, right = 0, 0

@@ -7,11 +7,11 @@ the right ones, so that rewrite need not know of the log.
 from numpy import int64
 
 from .batch import ABSORB, DROP, FORWARD, KIND_TCP
-from .checksum import data_start, difference, fold, pseudo_header, sum_chain, update
+from .checksum import data_start, difference, update
 from .connection import CLIENT, FREE, SHAPED, SPECIAL, TARGET, end
 from .copying import copy_payload
-from .counters import DROP_EDIT_LOG_FULL, NOTICE_SEGMENTS_RESHAPED
-from .edits import EDIT_BYTES, NONE, find_edit, forget_edits, to_receiver, to_sender
+from .counters import NOTICE_SEGMENTS_RESHAPED
+from .edits import EDIT_BYTES, NONE, find_edit, to_receiver, to_sender
 from .expire import reset_both
 from .headers import ACK, BUFFER, FIN, PSH, RST, SYN, TCP_LENGTH, TCP_OPTION_NOP, TCP_OPTION_SACK, URG
 from .jit import kernel
@@ -19,18 +19,9 @@ from .native import record_at, swap16, swap32
 from .own_acknowledgement import LEAST_WINDOW, acknowledge
 from .records import EXHAUSTED, TCP_CLOSED, step
 from .sequence import distance, wrap
-from .shaping import STREAM_BYTES, acknowledged
+from .repetition import seal
+from .shaping import STREAM_BYTES, forget_acknowledged
 from .tcp_options import find_option
-
-
-@kernel
-def seal(packets, base, batch, row):
-    """Computes the TCP checksum of a row in full."""
-    tcp = record_at(packets.tcp, batch.transport[row])
-    length = batch.payload[row] - batch.transport[row] + batch.payload_length[row]
-    tcp.checksum = 0
-    total = sum_chain(packets, base, batch.mbuf[row], batch.transport[row], length)
-    tcp.checksum = 0xFFFF - fold(total + pseudo_header(packets, batch.network[row], length))
 
 
 @kernel
@@ -193,8 +184,7 @@ def write_stream(packets, base, batch, row, connections, fresh, count):
 def acknowledge_deleted(connections, flow, seq):
     """Acknowledges toward the sender of a flow bytes from `seq` on of which nothing was left, as soon as the receiver has
     all that lies before them (SPLICE 5.2)."""
-    forget_edits(connections.shaped.edits, flow, int64(record_at(connections.hot, flow >> 1).acked[1 - (flow & 1)]), False)
-    ack = acknowledged(connections, flow)
+    ack = forget_acknowledged(connections, flow)
     if distance(ack, seq) > 0:
         acknowledge(connections, flow, ack, 0, 0)
 
@@ -268,13 +258,14 @@ def map_row(packets, base, batch, row, connections):
 
 
 @kernel
-def log_is_full(batch, row, count, connections, records, now):
-    """Ends the connection of a row that the log has no room for, with RST to both sides; its rows from there on do not pass."""
+def exhausted(batch, row, count, connections, reason, records, now):
+    """Ends the connection of a row for which a pool has nothing left, with RST to both sides; its rows from there on are
+    dropped for that reason."""
     connection, counters = batch.flow[row] >> 1, connections.counters
     for later in range(row, count):
         if batch.verdict[later] == FORWARD and batch.flow[later] >> 1 == connection:
             batch.verdict[later] = DROP
-            counters.drops[DROP_EDIT_LOG_FULL] += 1
+            counters.drops[reason] += 1
     if record_at(connections.hot, connection).state == FREE:
         return
     reset_both(connections, connection)

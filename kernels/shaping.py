@@ -13,8 +13,9 @@ from numpy import int64
 from .batch import DROP, FORWARD, KIND_TCP
 from .connection import CLIENT, FIN_SEEN, SHAPED, SPECIAL, TARGET
 from .copying import copy_payload
-from .counters import DROP_UNEXPECTED_SEGMENT, NOTICE_PAYLOAD_KERNEL_ERRORS, UNEXPECTED
+from .counters import DROP_UNEXPECTED_SEGMENT, NOTICE_FIRST_COPIES_GIVEN_UP, NOTICE_PAYLOAD_KERNEL_ERRORS, UNEXPECTED
 from .edits import EDIT_BYTES, Edits, add_edit, allocate_edits, forget_edits, to_sender
+from .first_copies import FirstCopies, allocate_first_copies, forget_copies, keep
 from .headers import FIN, RST, SYN
 from .jit import kernel
 from .native import record_at
@@ -38,6 +39,7 @@ class Shaped(NamedTuple):
     """What shaped connections have beside the others; int64 where nothing else is said. A flow is connection * 2 + side."""
 
     edits: Edits
+    copies: FirstCopies
     seen: np.ndarray         # [flows] the sender's number behind the last byte that was shown
     position: np.ndarray     # [flows] how many bytes were shown, or NOT_BEGUN
     grown: np.ndarray        # [flows] by how much the log has lengthened the stream
@@ -50,10 +52,10 @@ class Shaped(NamedTuple):
     part: np.ndarray         # [4] of `stream`: start, end, whether that is all, the first byte's number as the receiver counts
 
 
-def allocate_shaped(edits, connections, held_bytes):
-    """Returns `Shaped` for that many connections and a log of `edits` edits."""
+def allocate_shaped(edits, pieces, connections, held_bytes):
+    """Returns `Shaped` for that many connections, a log of `edits` edits and `pieces` pieces of first copies."""
     columns = [np.zeros(2 * connections, np.int64) for _ in range(5)]
-    return Shaped(allocate_edits(edits, connections), *columns, np.zeros((connections, USER_CELLS), np.int64),
+    return Shaped(allocate_edits(edits, connections), allocate_first_copies(pieces, connections), *columns, np.zeros((connections, USER_CELLS), np.int64),
                   np.zeros(max(held_bytes, EDIT_BYTES), np.uint8), np.zeros(max(held_bytes, EDIT_BYTES), np.uint8),
                   np.zeros(STREAM_BYTES, np.uint8), np.zeros(4, np.int64))
 
@@ -98,6 +100,17 @@ def acknowledged(connections, flow):
 
 
 @kernel
+def forget_acknowledged(connections, flow):
+    """Forgets what the receiver of a flow has acknowledged of its edits and first copies; returns the acknowledgement, as the
+    sender counts."""
+    shaped, number = connections.shaped, int64(record_at(connections.hot, flow >> 1).acked[1 - (flow & 1)])
+    forget_edits(shaped.edits, flow, number, False)
+    number = sender_number(connections, flow, number)
+    forget_copies(shaped.copies, flow, number, False)
+    return number
+
+
+@kernel
 def widest(hot, side):
     """Returns the widest window, in bytes, that a side may have been given by the other (RFC 7323, section 2)."""
     return WINDOW << (int64(hot.scales) >> 4 if side == CLIENT else int64(hot.scales) & 0x0F)
@@ -128,19 +141,25 @@ def place_of(batch, row, connections, flow, tick):
 
 
 @kernel
-def take_new(packets, base, batch, row, connections):
-    """Copies what is new in a row that passes to `before` and `after`; returns how many bytes, 0 if there is nothing new."""
-    flow, shaped = batch.flow[row], connections.shaped
+def is_to_be_shown(batch, row, connections):
+    """Says whether a row passes with payload that a payload kernel has to see, or has seen."""
     if batch.verdict[row] != FORWARD or batch.kind[row] != KIND_TCP or batch.control[row] & RST:
-        return 0
-    if batch.payload_length[row] == 0 or not is_shaped(connections, flow):
-        return 0
+        return False
+    if batch.payload_length[row] == 0 or not is_shaped(connections, batch.flow[row]):
+        return False
     if batch.control[row] & SYN:  # mode `simple` passes SYNs on; their payload is shown to nobody
         batch.verdict[row] = DROP
         connections.counters.drops[DROP_UNEXPECTED_SEGMENT] += 1
-        return 0
+        return False
+    return True
+
+
+@kernel
+def take_new(packets, base, batch, row, connections):
+    """Copies what is new in a row to `before` and `after`; returns how many bytes, 0 if there is nothing new."""
+    flow, shaped = batch.flow[row], connections.shaped
     new = distance(wrap(batch.seq[row] + batch.payload_length[row]), shaped.seen[flow])
-    if new <= 0:
+    if new <= 0 or shaped.position[flow] == NOT_BEGUN:
         return 0
     length = min(new, SHOWN_AT_ONCE)
     copy_payload(packets, base, batch.mbuf[row], batch.payload[row], batch.payload_length[row] - new, length, shaped.before, 0)
@@ -173,6 +192,8 @@ def take_change(connections, flow, length, changed):
     """
     hot, shaped, side = record_at(connections.hot, flow >> 1), connections.shaped, flow & 1
     first, shift = shaped.seen[flow], int64(hot.shift[side])
+    given_up = keep(shaped.copies, flow, first, shaped.before, length)
+    connections.counters.notices[NOTICE_FIRST_COPIES_GIVEN_UP] += given_up
     shaped.seen[flow] = wrap(first + length)
     shaped.position[flow] += length
     if changed < 0 or changed > EDIT_BYTES:
@@ -191,8 +212,9 @@ def take_change(connections, flow, length, changed):
 
 @kernel
 def end_shaping(connections, connection):
-    """Gives back what an ended connection has in the log; its shift toward the client is again what the handshakes made it."""
+    """Gives back what an ended connection has in the log and of first copies; its shift toward the client is again what the handshakes made it."""
     hot, shaped = record_at(connections.hot, connection), connections.shaped
     for flow in range(connection * 2, connection * 2 + 2):
         forget_edits(shaped.edits, flow, 0, True)
+        forget_copies(shaped.copies, flow, 0, True)
     hot.shift[TARGET] = wrap(int64(hot.shift[TARGET]) - shaped.grown[connection * 2 + TARGET])

@@ -46,7 +46,6 @@ from .counters import (
     SENT_RST,
 )
 from .connect import is_untouched, target_fails, unsplice
-from .edits import forget_edits
 from .farewell import closed
 from .handshake import unexpected
 from .headers import ACK, FIN, RST, SYN
@@ -69,7 +68,7 @@ from .records import (
     step,
 )
 from .sequence import before, distance, wrap
-from .shaping import GAP, NEXT, WINDOW, acknowledged, is_shaped, place_of, sender_number, widest
+from .shaping import GAP, NEXT, REFUSED, WINDOW, acknowledged, forget_acknowledged, is_shaped, place_of, sender_number, widest
 from .waiting_room import come_again, come_next
 
 CHALLENGE_WINDOW = 536
@@ -186,7 +185,7 @@ def follow_acknowledgement(batch, row, connections, connection, side):
     if gain > 0 and distance(sent, batch.ack[row]) >= 0:
         hot.acked[side] = batch.ack[row]
         if is_shaped(connections, connection * 2 + other):
-            forget_edits(connections.shaped.edits, connection * 2 + other, batch.ack[row], False)
+            forget_acknowledged(connections, connection * 2 + other)
         if side == TARGET and hot.options & HOLDS and distance(batch.ack[row], held_end(connections, connection)) >= 0:
             held_is_acknowledged(connections, connection)
 
@@ -276,21 +275,23 @@ def splice(packets, batch, row, connections, connection, side, records, now, tic
         batch.verdict[row] = DROP
         connections.counters.drops[DROP_ACK_STORM] += 1
         return
-    flow = connection * 2 + side
+    flow, place, told, inside = connection * 2 + side, NEXT, int64(hot.acked[side]), True
     if is_shaped(connections, flow):
         place = place_of(batch, row, connections, flow, tick)
-        if place == GAP:
-            tell_of_gap(batch, row, connections, flow)
-        if place != NEXT:
+        if place == REFUSED:
             return
     finishes = int64(control & FIN)
-    hot.stamp = tick & 0xFFFFFFFF
-    hot.closing &= 0xFF ^ RST_SEEN
-    inside = follow_numbers(batch, row, connections, connection, side, finishes)
-    if hot.options & SPECIAL and record_at(connections.cold, connection).special & WAITS:
-        come_again(connections, flow, int64(hot.next[side]), False)
+    if place == NEXT:
+        hot.stamp = tick & 0xFFFFFFFF
+        hot.closing &= 0xFF ^ RST_SEEN
+        inside = follow_numbers(batch, row, connections, connection, side, finishes)
+        if hot.options & SPECIAL and record_at(connections.cold, connection).special & WAITS:
+            come_again(connections, flow, int64(hot.next[side]), False)
     if inside:
         follow_acknowledgement(batch, row, connections, connection, side)
+    if place == GAP:
+        tell_of_gap(batch, row, connections, flow, told)
+        return
     kept = False
     if hot.options & HOLDS:
         kept = follow_delivery(packets, batch, row, connections, connection, side, inside, tick)

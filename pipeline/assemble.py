@@ -192,8 +192,8 @@ def make_shaped(configuration):
     """Returns the `Shaped` of a configuration, next to nothing where no service has payload kernels."""
     engine = configuration.engine
     if configuration.payload_kernels:
-        return shaping.allocate_shaped(engine.edits, engine.connections, configuration.held_stride)
-    return shaping.allocate_shaped(0, 1, 0)
+        return shaping.allocate_shaped(engine.edits, engine.first_copies, engine.connections, configuration.held_stride)
+    return shaping.allocate_shaped(0, 0, 1, 0)
 
 
 def make_connections(configuration):

@@ -21,6 +21,7 @@ EXHAUSTED = {
     "waiting_room_full": "engine.waiting_segments: as many as may wait do (or waiting_per_connection of one connection), "
                          "out-of-order segments have to be sent again",
     "edit_log_full": "engine.edits: all are in use, connections whose payload is changed further are reset",
+    "first_copy_gone": "engine.first_copies: all are in use, connections that send again what was given up for others are reset",
     "no_mbuf": "engine.mbufs: the pool is empty, segments of the engine's own are left out",
     "mbufs_short": "engine.mbufs: few are left, new connections are refused",
     "neighbours_exhausted": "the neighbour table is full, clients of new addresses on-link are refused",

@@ -94,7 +94,8 @@ def _engine_lines(configuration, known):
         f"({known['held_memory'] / 2**20:,.0f} MiB)",
         f"  segments before those that they follow: {engine.waiting_places:,} may wait, "
         f"{engine.waiting_per_connection:,} a direction of a connection",
-        *([f"  payload kernels: a log of {engine.edits:,} edits"] if configuration.payload_kernels else []),
+        *([f"  payload kernels: a log of {engine.edits:,} edits; first copies kept until acknowledged: "
+           f"{engine.first_copies:,} pieces of 2 KiB"] if configuration.payload_kernels else []),
         f"  on a signal up to {engine.drain_timeout:g} s to drain; "
         f"at most {engine.reset_rate:,} RSTs a second to strays",
         f"  huge pages: {engine.huge_pages}; statistics at {known['stats_socket']}",

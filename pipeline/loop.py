@@ -11,6 +11,7 @@ from pipeline.kernels.connect import connect, exclude, target_of, tried
 from pipeline.kernels.connection import ASK_NOBODY, CLIENT, HOLDS, TIME_WAIT
 from pipeline.kernels.counters import (
     DROP_DRAINING,
+    DROP_EDIT_LOG_FULL,
     DROP_MBUFS_SHORT,
     DROP_NO_MBUF,
     TOTAL_BURSTS,
@@ -31,10 +32,11 @@ from pipeline.kernels.outbox import dispose, settle
 from pipeline.kernels.refuse import refuse
 from pipeline.kernels.release import release
 from pipeline.kernels.report import report
-from pipeline.kernels.reshape import log_is_full, map_row, write_stream
+from pipeline.kernels.repetition import restore
+from pipeline.kernels.reshape import exhausted, map_row, write_stream
 from pipeline.kernels.services import NO_MATCH
 from pipeline.kernels.shape_held import copy_held, put_held, settle_held, take_held, take_rewrite
-from pipeline.kernels.shaping import EDIT_BYTES, take_change, take_new
+from pipeline.kernels.shaping import EDIT_BYTES, is_to_be_shown, take_change, take_new
 from pipeline.kernels.split import cut
 from pipeline.kernels.source_ports import lend
 from pipeline.kernels.verify import verify
@@ -134,10 +136,16 @@ def choose(state):
 
 @kernel
 def show_payload(state, count, now):
-    """Shows every payload kernel what is new in the rows that pass, in order, and logs what it changes (SPLICE 5.1)."""
+    """Shows every payload kernel what is new in the rows that pass, in order, and logs what it changes (SPLICE 5.1).
+
+    What they repeat is made the first copy of that before (SPLICE 1.4).
+    """
     connections, shaped, batch = state.connections, state.connections.shaped, state.batch
     for row in range(count):
-        while True:
+        if not is_to_be_shown(batch, row, connections):
+            continue
+        reason = restore(state.packets, state.base[0], batch, row, connections)
+        while reason < 0:
             length = take_new(state.packets, state.base[0], batch, row, connections)
             if length == 0:
                 break
@@ -146,7 +154,9 @@ def show_payload(state, count, now):
             changed = show(number, shaped.after[:EDIT_BYTES], length, shaped.position[flow], EDIT_BYTES - length,
                            shaped.user[flow >> 1])
             if not take_change(connections, flow, length, changed):
-                log_is_full(batch, row, count, connections, state.records, now)
+                reason = DROP_EDIT_LOG_FULL
+        if reason >= 0:
+            exhausted(batch, row, count, connections, reason, state.records, now)
 
 
 @kernel

@@ -37,7 +37,9 @@ CLAUSES = {
         "the first copy wins": "rule_1_4_the_first_copy_wins_however_the_second_is_cut",
         "always the held copy is sent": "rule_1_4_other_bytes_sent_again_reach_the_target_in_no_state",
         "translated in each transmission": "rule_1_4_held_bytes_are_sent_again_in_the_targets_numbers",
-        "until it is acknowledged": "rule_1_4_held_payload_is_sent_again_until_it_is_acknowledged"},
+        "until it is acknowledged": "rule_1_4_held_payload_is_sent_again_until_it_is_acknowledged",
+        "past a payload kernel": "rule_1_4_other_bytes_sent_again_are_the_first_copy_where_nothing_was_changed",
+        "what is no longer kept": "rule_1_4_what_was_given_up_and_is_sent_again_ends_the_connection_on_both_sides"},
     "1.5": {
         "FIN, RST and state changes are verified": "rule_1_5_a_corrupt_segment_changes_no_state",
         "accepted bytes too": "rule_1_5_corrupt_first_payload_is_not_accepted",

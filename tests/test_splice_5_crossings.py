@@ -14,6 +14,21 @@ ROUTER = "10.9.9.9"
 TEXT = b"a x two -- three xx- four\n"
 
 
+def worn(proxy):
+    """Uses each of the three source ports of SHAPED_FEW once, with high numbers of the client's."""
+    for turn in range(3):
+        client = proxy.client(SHAPED_FEW, isn=2_000_000_000 + turn)
+        handshake(client)
+        client.send("PA", b"hello\n")
+        server = proxy.accept("c")
+        server.send("SA", mss=1460)
+        server.expect("PA", data=b"hello\n")
+        server.send("A")
+        client.expect("A")
+        client.send("R")
+        server.expect("R")
+
+
 def opened(proxy, service=SHAPED, target="a", options=(), agreed=(), mss=1460, data=b"x-\n"):
     """Returns client, target and SYN-ACK of a connection whose first flight is changed."""
     client = proxy.client(service)
@@ -43,6 +58,23 @@ def says(proxy, sender, receiver, text, **fields):
     assert taken(proxy, receiver, start, spelled(text)) == spelled(text)
     receiver.ack = start + len(spelled(text))
     return came, mark
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_rule_5_1_and_3_2_a_changed_stream_over_shifted_numbers(proxy, side):
+    worn(proxy)
+    client, server, _ = opened(proxy, SHAPED_FEW, "c")
+    sender, receiver = pair((client, server), side)
+    for _ in range(3):
+        _, mark = says(proxy, sender, receiver, TEXT)
+        receiver.send("A")
+        sender.expect("A", ack=mark + len(TEXT))
+    sender.send("PA", TEXT[10:20], seq=mark + 10)
+    sender.expect("A", ack=sender.seq)  # ours: nothing is left for the receiver to acknowledge again
+    receiver.nothing()
+    sender.send("R")
+    receiver.expect("R", seq=receiver.ack)
+    assert proxy.states() == {}
 
 
 @pytest.mark.parametrize("agreed", [list(each) for count in range(3) for each in itertools.combinations(SACK + STAMPS, count)], ids=str)

@@ -115,6 +115,7 @@ def test_a_gap_is_told_to_the_sender_with_what_waits_behind_it(proxy):
         client.send("PA", b"ab", seq=seq)
         told = client.expect("A", seq=2, ack=1, window=3000)
         assert dict(told.options)["SAck"] == tuple(1000 + edge for edge in block)
+    server.expect("A", seq=1, ack=2)
     proxy.wait(5)
     client.send("PA", b"0123456789", seq=1)
     server.expect("PA", seq=1, data=b"0123456789")
@@ -154,11 +155,28 @@ def test_a_gap_is_told_with_the_number_that_follows_what_was_sent_so_far(proxy):
     client.expect("PA", seq=1, data=b"bcdbcd")
     client.send("PA", b"1", seq=5)
     client.expect("A", seq=7, ack=1)
+    server.expect("A", seq=1, ack=3)
     server.port = 0  # both ends behind one port, so that one burst can have segments of both
     proxy.burst(server.segment("PA", b"12a"), client.segment("PA", b"2", seq=7), client.segment("PA", b"3", seq=9))
     client.expect("A", seq=7, ack=1)
     client.expect("A", seq=7, ack=1)
     client.expect("PA", seq=7, data=b"bcd")
+
+
+@settings()
+def test_what_a_segment_acknowledges_does_not_wait_with_it(proxy):
+    for pair in (SWELL_UP, ("everything", "everything")):
+        client, server = bound(proxy, pair)
+        server.send("PA", b"zabc", window=700)
+        client.expect("PA", data=b"zabc" if pair == SWELL_UP else b"zbcdbc")
+        client.send("PA", b"aa", seq=3, ack=3)
+        client.expect("A", ack=1)
+        server.expect("A", seq=1, ack=3 if pair == SWELL_UP else 2)
+        client.send("PA", b"aa", seq=5, ack=3)
+        client.expect("A", ack=1)
+        client.send("PA", b"aa", seq=1)
+        for seq in (1, 7, 13):
+            server.expect("PA", seq=seq, data=b"bcdbcd")
 
 
 SHAPED_SIMPLE = {"name": '"shaped-simple"', "listen": '"10.1.0.1:7300"', "targets": '["a"]', "binding": '"simple"',
@@ -197,6 +215,7 @@ def test_in_mode_simple_a_gap_is_told_as_the_two_ends_have_agreed(proxy):
         client.expect("PA", seq=1, data=b"text")
         client.send("PA", b"ab", seq=4, options=[("Timestamp", (101, 9001))] if stamps else [])
         told = client.expect("A", seq=5, ack=1, window=640)
+        server.expect("A", seq=1, ack=5)
         shown = dict(option for option in told.options if len(option) == 2)
         assert shown.get("SAck") == (None if stamps else (1004, 1006))
         assert shown.get("Timestamp") == ((9001, 100) if stamps else None)

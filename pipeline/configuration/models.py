@@ -51,6 +51,7 @@ class Engine(_Section):
     waiting_segments: int = whole(4096, 0, 1 << 20)
     waiting_per_connection: int = whole(256, 0, 4096)
     edits: int = whole(4096, 1, 1 << 20)
+    first_copies: int = whole(32768, 16, 1 << 24)
     reset_rate: int = whole(1000, 0, 10_000_000)
     ack_storm: int = whole(32, 2, 250, " (duplicate acknowledgements of a connection in turn, a second)")
 

@@ -22,6 +22,7 @@ def conserved(state, pool, sources_at_start):
     _source_ports(state, sources_at_start)
     _timers(state)
     _counts(state)
+    _payload(state)
     waiting = state.connections.waiting
     assert pool.available + waiting.used[0] == pool.mbufs, f"{pool.mbufs - pool.available} mbufs are missing"
     assert not waiting.left[0]
@@ -92,6 +93,16 @@ def _source_ports(state, at_start):
 def _timers(state):
     pending = state.wheel.timers["place"] != wheel.NONE
     assert np.flatnonzero(pending).tolist() == open_connections(state).tolist()
+
+
+def _payload(state):
+    for pool in (state.connections.shaped.edits, state.connections.shaped.copies):
+        flows = 2 * open_connections(state)
+        used = 0
+        for first in pool.first[np.concatenate([flows, flows + 1])] if len(pool.first) > 2 else ():
+            while first >= 0:
+                used, first = used + 1, int(pool.following[first])
+        assert used == pool.used[0], f"{pool.used[0] - used} edits or first copies are missing"
 
 
 def _counts(state):
