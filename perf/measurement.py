@@ -48,7 +48,7 @@ from pipeline.kernels import jit
 from pipeline.kernels.native import ticks
 from pipeline.worker import read_ticks
 
-WIDTH = 120
+WIDTH = 160
 """Columns of a table that goes to no terminal."""
 CHAIN, TRIES = 20_000, 99
 CYCLES_OF_A_LINK = 4

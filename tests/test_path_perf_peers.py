@@ -48,7 +48,7 @@ def test_peers_prints_one_json_document_and_cleans_up():
 
 
 def test_peers_stopped_half_way_leaves_nothing():
-    process = start("--peers", "engine", *SHORT)
+    process = start("--peers", "engine", *SHORT, "--runs", "1000")
     assert any("starting engine" in line for line in process.stderr)
     process.terminate()
     process.communicate(timeout=60)

@@ -67,7 +67,8 @@ def _reset(connection, segment):
             connection.states |= 1
             connection.may |= set(connection.owes)
             connection.owes = {}
-    elif segment.position == connection.own_ack:     # what the client was shown last
+    elif segment.position == connection.own_ack or connection.fin_held != NO and first - 1 <= segment.position <= last:
+        # What the client was shown last, or would be: its FIN is not acknowledged before the target has done so.
         connection.may_end = True
         connection.states |= 1
         connection.may |= set(connection.owes) | {"reset_target", "challenge"}
