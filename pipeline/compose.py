@@ -87,8 +87,23 @@ def place_of(slot, name):
                              'or "package.module:function", or "file.py:function"')
 
 
+@contextlib.contextmanager
+def _without_bytecode():
+    """Python takes a file's bytecode for new by its size and the second of its last change: an edit may be neither."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+
 def _module_of(slot, place):
     origin = place.rpartition(":")[0]
+    with contextlib.nullcontext() if origin.startswith("pipeline.") else _without_bytecode():
+        return _load(slot, place, origin)
+
+
+def _load(slot, place, origin):
     try:
         if not origin.endswith(".py"):
             return importlib.import_module(origin)
