@@ -65,11 +65,12 @@ def test_a_peer_that_is_not_installed_is_named_with_its_package(monkeypatch):
     assert peers_started.missing("engine") is None
 
 
-def test_latency_measures_round_trips_over_real_ports_too():
-    made = subprocess.run([sys.executable, PERF / "latency.py", "--runs", "1", "--seconds", "0.1", "--connections", "40",
-                           "--packets", "64", "--loads", "50"], capture_output=True, text=True, timeout=500, check=False)
-    assert made.returncode == 0, made.stderr
-    assert all(words in made.stdout for words in ("no peer", "plain wire", "engine af_packet", "the proxy adds"))
+if os.environ.get("PIPELINE_SOAK") == "1":  # a minute of compiling and waiting; test_perf_scripts.py runs the script without ports
+    def test_latency_measures_round_trips_over_real_ports_too():
+        made = subprocess.run([sys.executable, PERF / "latency.py", "--runs", "1", "--seconds", "0.1", "--connections", "40",
+                               "--packets", "64", "--loads", "50"], capture_output=True, text=True, timeout=500, check=False)
+        assert made.returncode == 0, made.stderr
+        assert all(words in made.stdout for words in ("no peer", "plain wire", "engine af_packet", "the proxy adds"))
 
 
 def test_peers_refuses_what_it_does_not_know():
