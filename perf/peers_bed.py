@@ -24,7 +24,7 @@ from pipeline.errors import RunError
 
 ENDS = pathlib.Path(__file__).with_name("kernel_ends.py")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PATIENCE = 240.0
+PATIENCE = 450
 """Seconds that a program may take to start: kernels may have to be compiled."""
 KERNEL = {"ipv4/ip_local_port_range": "1024 65535", "ipv4/tcp_tw_reuse": "1", "ipv4/tcp_no_metrics_save": "1",
           "ipv6/conf/all/disable_ipv6": "1", "ipv6/conf/default/disable_ipv6": "1", "core/somaxconn": "4096",

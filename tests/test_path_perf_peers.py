@@ -51,7 +51,7 @@ def test_peers_stopped_half_way_leaves_nothing():
     process = start("--peers", "engine", *SHORT, "--runs", "1000")
     assert any("starting engine" in line for line in process.stderr)
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 143
     assert_nothing_is_left_of(process)
 
