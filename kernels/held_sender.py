@@ -236,7 +236,8 @@ def keep_owned_shown(batch, row, connections, connection):
 def keep_latest(packets, batch, row, connections, connection, side):
     """Keeps the client's window and both sides' latest TSval, for the segments in which held bytes are sent (again).
 
-    Not the window beside an acknowledgement of what was never sent (RFC 9293, section 3.10.7.4). With an older TSval than the client's last one they would fail the target's test for wrapped numbers (RFC 7323, 5.3).
+    Not the window beside an acknowledgement of what was never sent (RFC 9293, section 3.10.7.4). With an older TSval than the
+    client's last one they would fail the target's test for wrapped numbers (RFC 7323, 5.3).
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     sent = wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET]))

@@ -79,8 +79,7 @@ CHALLENGE_WINDOW = 536
 def reset(batch, row, connections, connection, side, records, now, tick):
     """A RST in the window, or just before it, passes; only the exact one ends the connection (RFC 5961, 3.2).
 
-    One in the window shortens its timer, since the receiver challenges it. One before it changes nothing.
-
+    One in the window shortens its timer, since the receiver challenges it; one before it changes nothing.
     In TIME_WAIT both ends had closed before: a target's host answers so to a last acknowledgement that came twice.
     """
     hot, other = record_at(connections.hot, connection), 1 - side

@@ -99,9 +99,7 @@ def a_tuple(numbers):
 def test_values_and_tuples_are_those_of_plain_python(numbers, limit):
     array, out = np.array(numbers), np.zeros(4, np.int64)
     all_of(a_tuple(numbers), array, limit, out)
-    plain = {swapped: swapped.py_func}
-    namespace = {**of_tuples.py_func.__globals__, **{one.__name__: function for one, function in plain.items()}}
-    tuples = type(of_tuples.py_func)(of_tuples.py_func.__code__, namespace)
+    tuples = type(of_tuples.py_func)(of_tuples.py_func.__code__, {**globals(), "swapped": swapped.py_func})
     assert list(out) == [set_in_a_loop.py_func(array, limit), set_once_before_loops.py_func(array, limit),
                          set_on_one_way.py_func(array, limit), tuples(a_tuple(numbers), array, limit)]
 
