@@ -457,22 +457,15 @@ static uint64_t shift_sack(uint8_t *octets, int64_t transport, int64_t stop, uin
     return total;
 }
 
-/* Window and options of a row of a connection that is not SPECIAL; returns what that adds to the checksum's sum. */
+/* Options of a row of a connection that is neither SPECIAL nor SCALED; returns what that adds to the checksum's sum. */
 static inline uint64_t translate(const struct context *context, uint32_t row, const struct hot *hot, int side)
 {
     uint8_t *octets = context->octets;
     int64_t transport = context->transport[row], payload = context->payload[row], stamps = context->stamps[row];
     uint64_t total = 0;
 
-    if (hot->options & SCALED && side == TARGET) {
-        struct tcp *tcp = (struct tcp *)(octets + transport);
-        uint64_t shown = (uint64_t)context->window[row] << (hot->scales >> 4) >> PROXY_SCALE;
-        uint16_t old = tcp->window, new = swap16((uint16_t)(shown < 0xFFFF ? shown : 0xFFFF));
-        tcp->window = new;
-        total += old != new ? difference(old, new) : 0;
-    }
     if (payload - transport == TCP_LENGTH)
-        return total;
+        return 0;
     if (hot->options & STAMPED && stamps != 0) {
         int64_t at = side == CLIENT ? stamps + 4 : stamps;
         uint32_t by = side == CLIENT ? -hot->timestamp_shift : hot->timestamp_shift;
@@ -531,7 +524,7 @@ void twin_rewrite(const struct context *given, uint32_t count)
             continue;
         const struct hot *hot = hots + (flow[row] >> 1);
         int side = flow[row] & 1;
-        if (unlikely(hot->options & (SPECIAL | HOLDS))) {
+        if (unlikely(hot->options & (SPECIAL | HOLDS | OWNS | SCALED))) {
             verdict[row] = LEFT;
             continue;
         }

@@ -5,6 +5,7 @@ from .checksum import data_start
 from .connection import (
     CLIENT,
     CONNECTING,
+    OFFERED_SCALE,
     PROMISED_SACK,
     PROMISED_SCALING,
     PROMISED_TIMESTAMPS,
@@ -31,7 +32,7 @@ from .outbox import discard, post, set_length
 from .sequence import wrap
 from .refuse import finish_tcp, write_ipv4_header
 from .rewrite import write_ethernet
-from .tcp_options import ALIGNED_TIMESTAMPS, PROXY_SCALE, TIMESTAMPS_LENGTH, stamp_clock
+from .tcp_options import ALIGNED_TIMESTAMPS, TIMESTAMPS_LENGTH, stamp_clock
 from .wheel import TICK_MICROSECONDS
 
 BLOCK_LENGTH = 12
@@ -57,7 +58,7 @@ def write_syn_options(packets, at, hot, cold, side, mss):
         record_at(packets.word32, at).value = swap32(0x01010402)
         at += 4
     if agreed & PROMISED_SCALING:
-        scale = PROXY_SCALE if side == CLIENT else int64(hot.scales) & 0x0F
+        scale = agreed >> OFFERED_SCALE if side == CLIENT else int64(hot.scales) & 0x0F
         record_at(packets.word32, at).value = swap32((0x010303 << 8) | scale)
         at += 4
     return at - start

@@ -23,7 +23,9 @@ from .connection import (
     OWNS,
     PLAIN,
     PROMISED_ECN,
+    PROMISED_SCALING,
     PROMISED_TIMESTAMPS,
+    SCALED,
     SPLICED,
     STAMPED,
     TARGET,
@@ -99,6 +101,7 @@ def unsplice(connections, connection):
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     hot.options &= 0xFF ^ (SPLICED | STAMPED)
     hot.scales &= 0x0F
+    hot.options |= SCALED if cold.agreed & PROMISED_SCALING else 0
     hot.shift[TARGET], hot.timestamp_shift = 0, 0
     cold.special &= 0xFFFF ^ (DECLINED | NARROW)
     hot.acked[CLIENT] = wrap(int64(cold.proxy_isn) + 1)
@@ -275,7 +278,7 @@ def ask_for_more(connections, connection):
         return
     hot.options |= OWNS
     room = held.limit[0] - held.length[int64(cold.held)]
-    emit(connections, connection, CLIENT, ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]), proxy_window(hot, room),
+    emit(connections, connection, CLIENT, ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]), proxy_window(cold, room),
          0, 0, 0)
 
 

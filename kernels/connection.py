@@ -36,10 +36,12 @@ ASKED = 2         # options: it stands in `choices`
 SPLICED = 4       # options: the target has answered
 BOUND = 8         # options: it has a target
 STAMPED = 16      # options: timestamps are in use on both sides
-SCALED = 32       # options: the client was promised window scaling
+SCALED = 32       # options: the target's window is shown to the client in another scale
 SPECIAL = 64      # options: `special` of the cold record says what is not as usual
 OWNS = 128        # options: held bytes have been acknowledged to the client, so they are ours to deliver (SPLICE 1.2)
 PROMISED_SACK, PROMISED_TIMESTAMPS, PROMISED_SCALING, PROMISED_ECN = 1, 2, 4, 8
+PROMISED = 15     # agreed: all of them; above stands the window scale that the client was offered
+OFFERED_SCALE = 4  # agreed: how far above
 
 DECLINED = 15     # special: PROMISED_* that the target does without
 NARROW = 16       # special: the target takes smaller segments than the client was told: they are split (SPLICE 2.6)
@@ -78,7 +80,7 @@ COLD = np.dtype([
     ("source", "u4"),                             # entry taken from the target's pool of source ports
     ("mss", "u2", (2,)), ("window", "u2", (1,)),  # each side's MSS; the client's last window, as on the wire, where it is kept
     ("known", "u1", (2,)),                        # bits of what each side's last duplicate acknowledgement has told
-    ("agreed", "u1"), ("tries", "u1"),            # PROMISED_* to the client; retransmissions so far
+    ("agreed", "u1"), ("tries", "u1"),            # PROMISED_* and the scale to the client; retransmissions so far
     ("special", "u2"),                            # DECLINED and the other bits of what is not as usual
     ("stamps", "u4", (2,)),                       # TSval of each side's last segment before they were spliced
     ("stamp_shift", "u4"),                        # added to the client's TSval toward the target, where AGED

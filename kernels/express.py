@@ -18,7 +18,7 @@ from .neighbours import REACHABLE
 from .outbox import post
 from .sequence import distance, wrap
 from .shaping import WINDOW
-from .tcp_options import ALIGNED_TIMESTAMPS, PROXY_SCALE, TIMESTAMPS_LENGTH
+from .tcp_options import ALIGNED_TIMESTAMPS, TIMESTAMPS_LENGTH, offered_scale
 from .wheel import TICK_MICROSECONDS
 
 TRANSPORT = ETHERNET_LENGTH + IPV4_LENGTH
@@ -67,12 +67,12 @@ def follow(hot, side, stop, ack, tick):
 
 
 @kernel
-def translate(plain, hot, side, header):
+def translate(plain, hot, cold, side, header):
     """Translates the window and the timestamps of a usual segment; returns what that adds to the checksum's sum."""
     total = 0
     if hot.options & SCALED and side == TARGET:
         old, window = int64(plain.window), swap16(int64(plain.window))
-        new = swap16(min((window << (int64(hot.scales) >> 4)) >> PROXY_SCALE, 0xFFFF))
+        new = swap16(min((window << (int64(hot.scales) >> 4)) >> offered_scale(cold), 0xFFFF))
         plain.window = new
         total += difference(old, new)
     if hot.options & STAMPED and header != TCP_LENGTH:
@@ -153,7 +153,8 @@ def usual(packets, batch, count, connections, network, outbox, now):
             left += 1
             continue
         follow(hot, side, stop, ack, tick)
-        send_on(plain, hot, side, seq, ack, translate(plain, hot, side, header), neighbour, network)
+        changes = translate(plain, hot, record_at(connections.cold, flow >> 1), side, header)
+        send_on(plain, hot, side, seq, ack, changes, neighbour, network)
         client += int64(stop != seq and side == CLIENT)
         target += int64(stop != seq and side == TARGET)
         if mbuf.offload != 0:  # a line that is only read need not be written back

@@ -19,7 +19,7 @@ def answer_fin(connections, connection):
     """Closes toward a client that closed before it was bound: its FIN is acknowledged, and ours sent."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     emit(connections, connection, CLIENT, FIN | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]),
-         proxy_window(hot, connections.held.limit[0]), 0, 0, 0)
+         proxy_window(cold, connections.held.limit[0]), 0, 0, 0)
 
 
 @kernel

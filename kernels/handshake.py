@@ -16,9 +16,11 @@ from .connection import (
     NO_ROW,
     OWNS,
     PLAIN,
+    PROMISED,
     PROMISED_ECN,
     PROMISED_SCALING,
     PROMISED_TIMESTAMPS,
+    SCALED,
     SPECIAL,
     SPLICED,
     STAMPED,
@@ -68,9 +70,9 @@ from .records import (
 )
 from .sequence import distance, wrap
 from .shape_held import nothing_held
-from .services import IMMEDIATE
+from .services import IMMEDIATE, UNKNOWN_SCALE
 from .split import LEAST_PART
-from .tcp_options import TIMESTAMPS_LENGTH, offered, proxy_window, stamp_clock
+from .tcp_options import TIMESTAMPS_LENGTH, offered, offered_scale, proxy_window, stamp_clock
 from .waiting_room import come_again
 
 LONGEST_OPENING = 0xFFFF
@@ -189,7 +191,7 @@ def acknowledge(batch, row, connections, connection):
     seq, room = wrap(int64(cold.proxy_isn) + 1 + int64(hot.state == FIN_WAIT)), held.limit[0]
     if hot.options & HOLDS and hot.options & OWNS:
         room -= held.length[int64(cold.held)]
-    emit(connections, connection, CLIENT, ACK, seq, ack, proxy_window(hot, room), 0, 0, 0)
+    emit(connections, connection, CLIENT, ACK, seq, ack, proxy_window(cold, room), 0, 0, 0)
     batch.verdict[row] = ABSORB
 
 
@@ -246,11 +248,27 @@ def remember(services, targets, target, declined, takes):
 
 
 @kernel
+def learn_scale(services, targets, target, scale):
+    """Remembers the window scale of a target: its services offer the largest of their targets', so that none is cut (SPLICE 2.3)."""
+    row = record_at(targets.rows, target)
+    if row.scale == scale:
+        return
+    row.scale = scale
+    for number in range(services.shape[0]):
+        service, largest, concerned = services[number], UNKNOWN_SCALE, False
+        for member in range(service.first_member, service.first_member + service.members):
+            concerned |= targets.members[member] == target
+            largest = max(largest, int64(record_at(targets.rows, targets.members[member]).scale))
+        if concerned:
+            service.scale = largest
+
+
+@kernel
 def agree(packets, batch, row, connections, connection, services, targets, network, now):
     """Takes in what the target's SYN-ACK agrees to of what the client was promised, and remembers what it declines."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     accepted = offered(batch, row) & int64(cold.agreed)
-    declined = int64(cold.agreed) ^ accepted
+    declined = (int64(cold.agreed) & PROMISED) ^ accepted
     takes, told = max(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, LEAST_PART), int64(cold.mss[TARGET])
     cold.mss[TARGET] = min(takes, network.mss[0])
     if takes < told:
@@ -258,6 +276,9 @@ def agree(packets, batch, row, connections, connection, services, targets, netwo
         cold.special |= NARROW
     if accepted & PROMISED_SCALING:
         hot.scales |= batch.scale[row] << 4
+        if batch.scale[row] == offered_scale(cold):  # as a rule, once it is known: its windows pass as they are
+            hot.options &= 0xFF ^ SCALED
+        learn_scale(services, targets, int64(cold.target), batch.scale[row])
     if accepted & PROMISED_TIMESTAMPS:
         stamp = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
         cold.stamps[TARGET] = stamp

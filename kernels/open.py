@@ -9,6 +9,7 @@ from .connection import (
     NO_HELD,
     NO_NEIGHBOUR,
     NO_TARGET,
+    OFFERED_SCALE,
     PLAIN,
     PROMISED_ECN,
     PROMISED_SCALING,
@@ -47,9 +48,9 @@ from .neighbours import INCOMPLETE, add_neighbour, hear, owns, route_to
 from .records import REFUSED, TCP_SYN_RECEIVED, begin, step
 from .sequence import distance, wrap
 from .shaping import begin_shaping
-from .services import SIMPLE, find_service
+from .services import SIMPLE, UNKNOWN_SCALE, find_service
 from .source_ports import NUMBERS_APART
-from .tcp_options import offered
+from .tcp_options import PROXY_SCALE, offered
 from .verify import COLD_BYTES
 from .wheel import TICK_MICROSECONDS
 
@@ -118,8 +119,8 @@ def source_is_bad(network, address):
 
 
 @kernel
-def fill(packets, batch, row, connections, connection, service, offer, mss, binding, neighbour, now):
-    """Writes the state of a new connection from its SYN. `offer` (PROMISED_*) and `mss` are what it is told at most."""
+def fill(packets, batch, row, connections, connection, service, offer, mss, scale, binding, neighbour, now):
+    """Writes the state of a new connection from its SYN. `offer` (PROMISED_*), `mss` and `scale` are what it is told at most."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     tick = now // TICK_MICROSECONDS
     remote, local = batch.source[row], batch.destination[row]
@@ -140,7 +141,7 @@ def fill(packets, batch, row, connections, connection, service, offer, mss, bind
     hot.acked[CLIENT], hot.acked[TARGET] = wrap(proxy_isn + 1), 0
     cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + SYN_RETRY) & 0xFFFFFFFF, 0
     cold.held, cold.source = NO_HELD, 0
-    cold.agreed, cold.special, cold.stamp_shift = offered(batch, row) & offer, 0, 0
+    cold.agreed, cold.special, cold.stamp_shift = (offered(batch, row) & offer) | scale << OFFERED_SCALE, 0, 0
     cold.stamps[CLIENT], cold.stamps[TARGET] = 0, 0
     if binding == SIMPLE:
         cold.special = PLAIN
@@ -196,7 +197,8 @@ def open_one(packets, batch, row, connections, services, network, records, now):
     connection = connections.free[connections.free_count[0] - 1]
     binding = int64(services[number].binding)
     offer = EVERYTHING if binding == SIMPLE else int64(services[number].offer)
-    fill(packets, batch, row, connections, connection, number, offer, int64(services[number].mss), binding, neighbour, now)
+    scale = int64(services[number].scale) if services[number].scale != UNKNOWN_SCALE else PROXY_SCALE
+    fill(packets, batch, row, connections, connection, number, offer, int64(services[number].mss), scale, binding, neighbour, now)
     begin_shaping(connections, connection, services[number])
     if not insert(connections.buckets, batch.hash[row], connection * 2 + CLIENT):
         return DROP_FLOW_TABLE_FULL

@@ -6,14 +6,14 @@ That something waits is only said selectively, which is advice: should it have t
 """
 from numpy import int64
 
-from .connection import CLIENT, FIN_SEEN, HOLDS, OWNS, PLAIN, PROMISED_SACK, PROMISED_SCALING, SCALED, SPECIAL, TARGET, emit
+from .connection import CLIENT, FIN_SEEN, HOLDS, OWNS, PLAIN, PROMISED_SACK, PROMISED_SCALING, SPECIAL, TARGET, emit
 from .headers import ACK
 from .held_sender import shown_to_client
 from .jit import kernel
 from .native import record_at
 from .sequence import wrap
 from .shaping import NOT_BEGUN, is_shaped, sender_number
-from .tcp_options import PROXY_SCALE
+from .tcp_options import offered_scale
 from .waiting_room import run_around
 
 LEAST_WINDOW = 536
@@ -49,7 +49,7 @@ def scale_toward(hot, cold, side):
         return int64(hot.scales) & 0x0F if cold.special & PROMISED_SCALING == 0 else 0
     if hot.options & SPECIAL and cold.special & PLAIN:
         return int64(hot.scales) >> 4
-    return PROXY_SCALE if hot.options & SCALED else 0
+    return offered_scale(cold)
 
 
 @kernel

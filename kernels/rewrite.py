@@ -3,7 +3,7 @@ from numpy import int64
 
 from .batch import DROP, FORWARD, REPORT
 from .checksum import difference, update
-from .connection import AGED, CLIENT, DECLINED, HOLDS, PROMISED_ECN, PROMISED_TIMESTAMPS, SCALED, SPECIAL, STAMPED, TARGET
+from .connection import AGED, CLIENT, DECLINED, HOLDS, PROMISED_ECN, PROMISED_TIMESTAMPS, OWNS, SCALED, SPECIAL, STAMPED, TARGET
 from .counters import DROP_LARGER_THAN_MTU, DROP_TTL_EXCEEDED, DROP_UNRESOLVED_NEIGHBOUR
 from .ecn import clear_ecn
 from .headers import RST, SYN, TCP_LENGTH
@@ -75,7 +75,7 @@ def translate(packets, base, batch, row, connections, flow, mss, now):
     """Translates window and options of a row; returns what that adds to the checksum's sum."""
     hot, declined, total = record_at(connections.hot, flow >> 1), 0, 0
     plain = batch.payload[row] - batch.transport[row] == TCP_LENGTH
-    if hot.options & (SCALED | STAMPED | SPECIAL | HOLDS) == 0 and plain:
+    if hot.options & (SCALED | STAMPED | SPECIAL | HOLDS | OWNS) == 0 and plain:
         return 0
     if hot.options & SPECIAL:
         cold = record_at(connections.cold, flow >> 1)
@@ -88,7 +88,7 @@ def translate(packets, base, batch, row, connections, flow, mss, now):
             total += shift_stamp(packets, batch, row, int64(cold.stamp_shift), flow & 1)
         if batch.control[row] & SYN:
             total += clamp_mss(packets, batch, row, mss)
-    total += translate_options(packets, batch, row, hot, flow & 1, declined)
+    total += translate_options(packets, batch, row, hot, record_at(connections.cold, flow >> 1), flow & 1, declined)
     if flow & 1 == TARGET and declined & PROMISED_TIMESTAMPS and batch.control[row] & RST == 0:
         total += insert_timestamps(packets, base, batch, row, connections, flow >> 1, now)
     if hot.options & SPECIAL:

@@ -10,20 +10,24 @@ NO_MATCH, NEED_MORE = -1, -2
 
 DELAYED, IMMEDIATE, SIMPLE = 0, 1, 2
 STRAY_RESET, STRAY_DROP = 0, 1
+UNKNOWN_SCALE = -1
 
 SERVICE = np.dtype([
     ("address", "i8"), ("port", "i8"), ("binding", "i8"), ("stray", "i8"), ("select", "i8"),
     ("first_member", "i8"), ("members", "i8"), ("fallback", "i8"), ("first_rule", "i8"), ("rules", "i8"),
-    ("offer", "i8"), ("mss", "i8"), ("attempts", "i8"), ("payload_kernel", "i8", (2,)),
+    ("offer", "i8"), ("mss", "i8"), ("attempts", "i8"), ("payload_kernel", "i8", (2,)), ("scale", "i8"),
 ])
 """`select` numbers the kernel among those composed into the loop; `fallback` is a target, or -1 to refuse.
 `offer` (PROMISED_* bits) is what every target of the service is believed to support: clients are promised no more.
 `mss`: the least that a target of it is known to take, and what our ports take (SPLICE 2.6).
 `attempts`: how many targets are tried for a connection before its client gets a RST (SPLICE 3.1).
-`payload_kernel`: the number of the payload kernel for what the client sends and for what the target sends, or -1."""
+`payload_kernel`: the number of the payload kernel for what the client sends and for what the target sends, or -1.
+`scale`: the window scale that clients are offered, the largest that a target of it has shown, or UNKNOWN_SCALE (SPLICE 2.3)."""
 
-TARGET = np.dtype([("address", "i8"), ("port", "i8"), ("neighbour", "i8"), ("pool", "i8"), ("stamps_known", "i8")])
-"""`stamps_known`: whether the target is known to use timestamps; until then its MSS leaves room for them (SPLICE 2.5)."""
+TARGET = np.dtype([("address", "i8"), ("port", "i8"), ("neighbour", "i8"), ("pool", "i8"), ("stamps_known", "i8"),
+                   ("scale", "i8")])
+"""`stamps_known`: whether the target is known to use timestamps; until then its MSS leaves room for them (SPLICE 2.5).
+`scale`: the window scale that it has shown last, or UNKNOWN_SCALE."""
 RULE = np.dtype([("pattern", "i8"), ("length", "i8"), ("member", "i8")])
 """Where the pattern starts in `Selection.patterns`, its length in bytes, and the member of the service it chooses."""
 

@@ -91,7 +91,7 @@ def settle_held(connections, connection):
     hot.shift[CLIENT] = wrap(target_end - stop)
     hot.options |= OWNS | SPECIAL
     cold.special |= REWRITTEN
-    window = proxy_window(hot, max(held.limit[0] - length, 1))
+    window = proxy_window(cold, max(held.limit[0] - length, 1))
     emit(connections, connection, CLIENT, ACK, wrap(int64(cold.proxy_isn) + 1), stop, window, 0, 0, 0)
 
 

@@ -9,6 +9,8 @@ from .checksum import difference, fold
 from .connection import (
     CLIENT,
     HOLDS,
+    OFFERED_SCALE,
+    OWNS,
     PROMISED_ECN,
     PROMISED_SACK,
     PROMISED_SCALING,
@@ -37,7 +39,7 @@ ALIGNED_TIMESTAMPS = 0x0A080101
 """NOP, NOP, timestamps, length 10, as a little-endian machine loads it: the layout of RFC 7323, appendix A."""
 TIMESTAMPS_LENGTH = 12
 PROXY_SCALE = 10
-"""The window scale that clients are offered (SPLICE 2.3): a target with another one is translated."""
+"""The window scale that clients are offered while no target of the service has shown its own (SPLICE 2.3)."""
 HIGHEST_SCALE = 14
 
 
@@ -164,12 +166,12 @@ def shift_sack(packets, batch, row, hot, side):
 
 
 @kernel
-def scale_window(packets, batch, row, hot, side, declined):
+def scale_window(packets, batch, row, hot, cold, side, declined):
     """Shows a window in the scale that the other end was promised, rounded down, at most 65,535 (SPLICE 2.3)."""
     theirs = int64(hot.scales) >> 4
     window = batch.window[row]
     if side == TARGET:
-        shown = min((window << theirs) >> PROXY_SCALE, 0xFFFF) if hot.options & SCALED else window
+        shown = min((window << theirs) >> offered_scale(cold), 0xFFFF) if hot.options & SCALED else window
     elif hot.scales & 0x0F and declined & PROMISED_SCALING:
         shown = min(window << (int64(hot.scales) & 0x0F), 0xFFFF)
     else:
@@ -181,10 +183,16 @@ def scale_window(packets, batch, row, hot, side, declined):
 
 
 @kernel
-def proxy_window(hot, room):
+def offered_scale(cold):
+    """Returns the scale of windows toward the client, 0 where it was promised none."""
+    agreed = int64(cold.agreed)
+    return agreed >> OFFERED_SCALE if agreed & PROMISED_SCALING else 0
+
+
+@kernel
+def proxy_window(cold, room):
     """Returns the window that says how many bytes we can hold ourselves, behind the SYN-ACK: never zero (SPLICE 1.3)."""
-    shown = room >> PROXY_SCALE if hot.options & SCALED else room
-    return min(max(shown, 1), 0xFFFF)
+    return min(max(room >> offered_scale(cold), 1), 0xFFFF)
 
 
 @kernel
@@ -208,14 +216,14 @@ def blank(packets, batch, row, kind):
 
 
 @kernel
-def translate_options(packets, batch, row, hot, side, declined):
+def translate_options(packets, batch, row, hot, cold, side, declined):
     """Translates window and options of a packet toward the other side; returns what that adds to the checksum's sum.
 
     `declined`: PROMISED_* that the target does without, 0 as a rule.
     """
     total = 0
-    if hot.options & (SCALED | HOLDS):
-        total += scale_window(packets, batch, row, hot, side, declined)
+    if hot.options & (SCALED | HOLDS | OWNS):
+        total += scale_window(packets, batch, row, hot, cold, side, declined)
     if hot.options & STAMPED:
         total += shift_timestamps(packets, batch, row, hot, side)
     total += shift_sack(packets, batch, row, hot, side)

@@ -15,14 +15,14 @@ RECORDS = {"connection": ("HOT",), "flow_table": ("BUCKET",), "neighbours": ("NE
 """Module to the names of its dtypes; in C they are structures with these names in lower case, in the machine's order."""
 NUMBERS = {
     "batch": ("NO_FLOW", "KIND_NONE", "KIND_TCP", "KIND_ARP", "KIND_ICMP", "PENDING", "FORWARD", "DROP", "REPORT"),
-    "connection": ("CLIENT", "TARGET", "ESTABLISHED", "HOLDS", "STAMPED", "SCALED", "SPECIAL", "BOUND"),
+    "connection": ("CLIENT", "TARGET", "ESTABLISHED", "HOLDS", "OWNS", "STAMPED", "SCALED", "SPECIAL", "BOUND"),
     "flow_table": ("SLOTS", "LONGEST", "STEPS", "CLASSES", "SEED"),
     "neighbours": ("REACHABLE",),
     "headers": ("ARP_LENGTH", "ETHERNET_LENGTH", "ETHERTYPE_ARP", "ETHERTYPE_IPV4", "ETHERTYPE_QINQ", "ETHERTYPE_VLAN", "HEADROOM",
                 "ICMP_LENGTH", "IPV4_LENGTH", "PROTOCOL_ICMP", "PROTOCOL_TCP", "FIN", "SYN", "RST", "ACK", "TCP_LENGTH",
                 "TCP_OPTION_END", "TCP_OPTION_NOP", "TCP_OPTION_MSS", "TCP_OPTION_SACK", "TCP_OPTION_SACK_PERMITTED",
                 "TCP_OPTION_TIMESTAMPS", "TCP_OPTION_WINDOW_SCALE", "VLAN_LENGTH"),
-    "tcp_options": ("ALIGNED_TIMESTAMPS", "TIMESTAMPS_LENGTH", "PROXY_SCALE", "HIGHEST_SCALE"),
+    "tcp_options": ("ALIGNED_TIMESTAMPS", "TIMESTAMPS_LENGTH", "HIGHEST_SCALE"),
     "parse": ("AHEAD", "MOST_SEGMENTS"),
     "shaping": ("WINDOW",),
     "counters": ("DROP_MBUF_CHAIN", "DROP_RUNT_FRAME", "DROP_OTHER_MAC", "DROP_OTHER_ETHERTYPE", "DROP_OTHER_VLAN",

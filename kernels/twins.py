@@ -70,7 +70,7 @@ def exchange(batch, count, kept, shown):
 
 @kernel
 def rewrite(packets, base, batch, count, connections, network, now):
-    """The twin of rewrite.rewrite, which gets the rows that are LEFT: of connections that are SPECIAL or hold payload."""
+    """The twin of rewrite.rewrite, which gets the rows that are LEFT: whose connection is not as usual."""
     twin_rewrite(structure_of((batch, connections.hot, 0, packets.octets, connections.counters.drops, 0, network.neighbours,
                                network.mtu, network.mac_high, network.mac_low, 0, packets.octets.shape[0], base, 0)), count)
     left = 0

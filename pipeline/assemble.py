@@ -143,7 +143,7 @@ def make_targets(configuration, numbers):
     pools, members = {}, []
     for number, target in enumerate(configuration.targets):
         pool = pools.setdefault((target.ip, target.port), (len(pools), target))[0]
-        rows[number] = (int(target.ip), target.port, numbers[number], pool, 0)
+        rows[number] = (int(target.ip), target.port, numbers[number], pool, 0, services.UNKNOWN_SCALE)
     entries = [source_entries(configuration, target) for _, target in pools.values()]
     size = max(max((len(free) for _, free in entries), default=1), 1)
     most = max((len(addresses) for addresses, _ in entries), default=0) or 1
@@ -175,7 +175,8 @@ def make_selection(configuration):
                         services.STRAY_DROP if service.stray == "drop" else services.STRAY_RESET,
                         kernels.index(service.select), first_member, len(service.targets), fallback,
                         len(rules), len(service.rules), OFFER, path_mss(configuration), service.attempts,
-                        tuple(-1 if name is None else payloads.index(name) for name in service.payloads))
+                        tuple(-1 if name is None else payloads.index(name) for name in service.payloads),
+                        services.UNKNOWN_SCALE)
         first_member += len(service.targets)
         for rule in service.ordered_rules:
             pattern = rule.match.encode()

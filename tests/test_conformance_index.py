@@ -57,7 +57,9 @@ CLAUSES = {
         "and declined": "rule_2_2_marks_are_cleared_toward_a_target_that_declines_ecn"},
     "2.3": {
         "shown in the other's scale": "rule_2_3_windows_are_shown_in_the_scale_that_each_end_was_told",
-        "never scaled on a SYN": "rule_2_3_a_syn_carries_its_window_unscaled"},
+        "never scaled on a SYN": "rule_2_3_a_syn_carries_its_window_unscaled",
+        "the group's learned scale": "rule_2_3_the_offer_becomes_the_largest_scale_that_a_target_of_the_group_has_shown",
+        "else 10": "rule_2_3_a_syn_carries_its_window_unscaled"},
     "2.4": {
         "a keyed clock for each connection": "rule_2_4_our_clock_is_another_for_each_connection_and_goes_with_time",
         "the shift": "rule_2_4_the_shift_is_our_last_tsval_less_the_targets_first_plus_the_time_between",

@@ -16,7 +16,9 @@ from pipeline.kernels.connection import (
     ESTABLISHED,
     FIN_SEEN,
     HOLDS,
+    OFFERED_SCALE,
     OWNS,
+    PROMISED_SCALING,
     RST_SEEN,
     SCALED,
     SPECIAL,
@@ -44,7 +46,7 @@ class Bed(KernelBed):
     def splice(self, number, **fields):
         """Makes a connection an established one: client 1000 and target 5000 come next, both have acknowledged all."""
         hot, cold = self.connections.hot[number], self.connections.cold[number]
-        cold.target, cold.special = 0, 0
+        cold.target, cold.special, cold.agreed = 0, 0, PROMISED_SCALING | 10 << OFFERED_SCALE
         hot.remote_address, hot.local_address = (0x0A010002, 0x0A02000B), (0x0A010001, 0x0A020001)
         hot.remote_port, hot.local_port = (PORTS[number], 8080), (80, 50000 + number)
         hot.neighbour, hot.state, hot.closing, hot.options, hot.scales = self.hops, ESTABLISHED, 0, BOUND | SPLICED, 0

@@ -4,7 +4,7 @@ import itertools
 import pytest
 
 from tcp.negotiated import SACK, STAMP, STAMPS, agree, answered, names, offer, option, peek, scale, stamped
-from tcp.proxy import NUMBER, TARGETS, End
+from tcp.proxy import FEW, HELD_BYTES, NUMBER, PATH, TARGETS, End
 
 ALL = SACK + STAMPS + scale(7)
 TARGET_STAMP = 90_000
@@ -415,3 +415,42 @@ def test_rule_2_6_a_segment_that_fits_is_not_split(proxy):
     client.expect("A", ack=8)
     client.send("PA", b"x" * 500)
     server.expect("PA", data=b"x" * 500)
+
+
+def test_rule_2_3_the_offer_becomes_the_largest_scale_that_a_target_of_the_group_has_shown(proxy):
+    for target, shown, offered in (("a", 7, 10), ("b", 9, 7), ("a", 7, 9), ("b", 2, 9), ("a", 7, 7)):
+        client, answer = offer(proxy, scale(3))
+        assert option(answer, "WScale") == offered
+        client.send("PA", b"0 hello" if target == "a" else b"1 hello")
+        server = answered(proxy, scale(shown), target)
+        server.expect("PA", data=b"0 hello" if target == "a" else b"1 hello")
+        server.send("A", window=4321)
+        client.expect("A", ack=8, window=(4321 << shown) >> offered)
+    _, answer = offer(proxy, scale(3), service=FEW)
+    assert option(answer, "WScale") == 10
+
+
+@pytest.mark.parametrize("shown", [0, 14])
+def test_rule_2_3_a_window_of_a_target_whose_scale_is_known_is_neither_rounded_nor_cut(proxy, shown):
+    agree(proxy, scale(3), scale(shown))
+    client, server, answer, _ = agree(proxy, scale(3), scale(shown))
+    assert option(answer, "WScale") == shown
+    for window in (1, 65_535):
+        server.send("A", window=window)
+        client.expect("A", window=window)
+
+
+def test_rule_2_3_every_window_of_ours_is_in_the_scale_that_was_offered(proxy):
+    agree(proxy, scale(3), scale(2))
+    proxy.received.clear()
+    client, answer = offer(proxy, scale(3), service=PATH)
+    assert option(answer, "WScale") == 2
+    client.send("A", seq=0)
+    client.expect("A", ack=1, window=HELD_BYTES >> 2)
+    client.send("PA", b"GET /")
+    client.expect("A", ack=6, window=(HELD_BYTES - 5) >> 2)
+    client.send("PA", b"a HTTP/1.0\r\n\r\n")
+    server = answered(proxy, scale(2), window=500)
+    server.expect("PA", data=b"GET /a HTTP/1.0\r\n\r\n")
+    server.send("A", ack=3, window=500)
+    client.expect("A", ack=20, window=((500 << 2) - 17) >> 2)

@@ -15,7 +15,7 @@ from pipeline.kernels import parse as parse_module
 from pipeline.kernels import rewrite as rewrite_module
 from pipeline.kernels import twin_layout
 from pipeline.kernels.batch import ABSORB, DROP, FORWARD, KIND_TCP, PENDING
-from pipeline.kernels.connection import HOLDS, PLAIN, SCALED, SPECIAL, STAMPED
+from pipeline.kernels.connection import HOLDS, OWNS, PLAIN, SCALED, SPECIAL, STAMPED
 from pipeline.kernels.flow_table import SLOTS, hash_key, insert
 from pipeline.kernels.lookup import bucketed
 from pipeline.kernels.neighbours import INCOMPLETE, PROBING
@@ -156,7 +156,7 @@ def random_connections(bed, generator):
     hot.shift[::5] = 0
     hot.remote_port, hot.local_port = generator.integers(0, 2**16, (2, *hot.remote_port.shape))
     hot.options = sum(bit * (generator.random(len(hot)) < share) for bit, share in
-                      ((SCALED, 0.5), (STAMPED, 0.5), (HOLDS, 0.1), (SPECIAL, 0.1)))
+                      ((SCALED, 0.1), (OWNS, 0.1), (STAMPED, 0.5), (HOLDS, 0.1), (SPECIAL, 0.1)))
     hot.scales = generator.integers(0, 256, len(hot))
     hops = [bed.knows("10.1.0.99", 0, 0x02CC00000001), bed.knows("10.2.0.99", 1, 0x02DD00000002)]
     hot.neighbour = generator.choice(hops, hot.neighbour.shape)
