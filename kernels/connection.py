@@ -77,7 +77,7 @@ COLD = np.dtype([
     ("since", "u4"),                              # tick at which a handshake state was entered
     ("retry", "u4"),                              # tick of the next retransmission of ours, 0 for none
     ("held", "u4"),                               # slot of the held bytes, or NO_HELD
-    ("source", "u4"),                             # entry taken from the target's pool of source ports
+    ("source", "u4"),                             # entry taken from the target's pool of source ports; the next free connection
     ("mss", "u2", (2,)), ("window", "u2", (1,)),  # each side's MSS; the client's last window, as on the wire, where it is kept
     ("known", "u1", (2,)),                        # bits of what each side's last duplicate acknowledgement has told
     ("agreed", "u1"), ("tries", "u1"),            # PROMISED_* and the scale to the client; retransmissions so far
@@ -168,8 +168,7 @@ class Connections(NamedTuple):
 
     hot: np.ndarray         # HOT [capacity]
     cold: np.ndarray        # COLD [capacity]
-    free: np.ndarray        # int64 [capacity] stack of free connections
-    free_count: np.ndarray  # int64 [1]
+    free: np.ndarray        # int64 [3] see free_list.py
     buckets: np.ndarray     # flow_table.BUCKET [n]
     held: Held
     segments: Segments

@@ -39,6 +39,7 @@ from .counters import (
 )
 from .farewell import closed
 from .flow_table import find, insert
+from .free_list import COUNT, give, take, upcoming
 from .headers import ACK, ECE, FIN, RST, SYN
 from .initial_number import initial_number
 from .jit import kernel
@@ -161,8 +162,8 @@ def fill(packets, batch, row, connections, connection, service, offer, mss, scal
 
 @kernel
 def ask_for_next(connections):
-    """Asks for the cache lines of the connection that is opened after the next one."""
-    connection = connections.free[max(connections.free_count[0] - 2, 0)]
+    """Asks for the cache lines of the connection that is opened next."""
+    connection = upcoming(connections)
     prefetch(address_of(connections.hot) + connection * HOT_BYTES)
     prefetch(address_of(connections.cold) + connection * COLD_BYTES)
 
@@ -186,23 +187,23 @@ def open_one(packets, batch, row, connections, services, network, records, now):
         return DROP_BAD_SOURCE
     if services[number].binding == SIMPLE and batch.payload_length[row] > 0 and services[number].payload_kernel[CLIENT] >= 0:
         return DROP_UNEXPECTED_SEGMENT  # nobody is shown what a SYN carries: its sender does without (RFC 7413, section 4.1.3)
-    if connections.free_count[0] == 0:
+    if connections.free[COUNT] == 0:
         return DROP_CONNECTIONS_EXHAUSTED
     neighbour = client_neighbour(packets, batch, row, network, now // TICK_MICROSECONDS)
     if neighbour == NO_NEIGHBOUR:
         return DROP_NO_ROUTE
     if neighbour < 0:
         return DROP_NEIGHBOURS_EXHAUSTED
+    connection = take(connections)
     ask_for_next(connections)
-    connection = connections.free[connections.free_count[0] - 1]
     binding = int64(services[number].binding)
     offer = EVERYTHING if binding == SIMPLE else int64(services[number].offer)
     scale = int64(services[number].scale) if services[number].scale != UNKNOWN_SCALE else PROXY_SCALE
     fill(packets, batch, row, connections, connection, number, offer, int64(services[number].mss), scale, binding, neighbour, now)
     begin_shaping(connections, connection, services[number])
     if not insert(connections.buckets, batch.hash[row], connection * 2 + CLIENT):
+        give(connections, connection)
         return DROP_FLOW_TABLE_FULL
-    connections.free_count[0] -= 1
     batch.flow[row] = connection * 2 + CLIENT
     begin(records, connection, now)
     step(records, connection, CLIENT, TCP_SYN_RECEIVED, now)

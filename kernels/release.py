@@ -4,6 +4,7 @@ from numpy import int64
 from .connection import BOUND, CLIENT, HOLDS, NO_HELD, SHAPED, SPECIAL, TARGET, WAITS
 from .counters import OF_SERVICE_OPEN, OF_TARGET_OPEN, OF_TARGET_TIMEOUTS, TOTAL_CLOSED, TOTAL_OPEN
 from .flow_table import hash_key, home_of, remove
+from .free_list import give
 from .jit import kernel
 from .lookup import BUCKET_BYTES
 from .native import address_of, prefetch, record_at
@@ -74,6 +75,5 @@ def release(connections, targets, sources, wheel, records, now):
         if hot.options & BOUND:
             counters.targets[cold.target, OF_TARGET_OPEN] -= 1
             counters.targets[cold.target, OF_TARGET_TIMEOUTS] += int64(causes >> 8 == TIMEOUT)
-        connections.free[connections.free_count[0]] = connection
-        connections.free_count[0] += 1
+        give(connections, connection)
     releases.filled[0] = 0

@@ -31,13 +31,15 @@ away costs another, by which the sender finds out (RFC 2018, section 8)."""
 class WaitingRoom(NamedTuple):
     """Places for mbufs, each free, in the list of its flow (in the order of its numbers), or in its port's list `again`.
 
-    int64 but for `first`. A list ends with NONE; free places are linked by `following` too.
+    int64. A list ends with NONE; free places are linked by `following` too. A flow's list is found by `heads`: next to none
+    has one, so that a column of all connections would be 8 bytes of each for nothing.
     """
 
     free: np.ndarray         # [1] first free place
     used: np.ndarray         # [1] places in use
     most: np.ndarray         # [1] places that one flow may have
-    first: np.ndarray        # int32 [2 * connections] first place of each flow's list
+    heads: np.ndarray        # [power of two] the first place of one of the lists of the flows that share it
+    other: np.ndarray        # [places] of a list's first place: the first place of the next list that shares its head
     following: np.ndarray    # [places] the next place of the same list
     flow: np.ndarray         # [places] NONE unless in the list of a flow
     mbuf: np.ndarray         # [places]
@@ -51,22 +53,53 @@ class WaitingRoom(NamedTuple):
     left: np.ndarray         # [1] how many
 
 
-def allocate_waiting_room(places, most, connections, ports):
+def allocate_waiting_room(places, most, ports):
     """Returns an empty `WaitingRoom`: `places` for all, at most `most` for one flow."""
     following = np.arange(1, places + 1, dtype=np.int64)
     following[places - 1:] = NONE
     columns = [np.zeros(max(places, 1), np.int64) for _ in range(5)]
+    heads = np.full(1 << (2 * places).bit_length(), NONE, np.int64)
     return WaitingRoom(np.array([0 if places else NONE]), np.zeros(1, np.int64), np.array([most]),
-                       np.full(2 * connections, NONE, np.int32), np.resize(following, max(places, 1)),
+                       heads, np.full(max(places, 1), NONE, np.int64), np.resize(following, max(places, 1)),
                        np.full(max(places, 1), NONE, np.int64), *columns, np.full(ports, NONE, np.int64),
                        np.full(ports, NONE, np.int64), np.zeros(max(places, 1), np.int64), np.zeros(1, np.int64))
+
+
+@kernel
+def first_of(room, flow):
+    """Returns the first place of a flow's list, or NONE."""
+    place = room.heads[flow & (room.heads.shape[0] - 1)]
+    while place != NONE and room.flow[place] != flow:
+        place = room.other[place]
+    return place
+
+
+@kernel
+def begin_with(room, flow, before, place):
+    """Lets a flow's list begin with `place` instead of `before`; NONE stands for no list."""
+    head = flow & (room.heads.shape[0] - 1)
+    if before == NONE:
+        room.other[place] = room.heads[head]
+        room.heads[head] = place
+        return
+    last, at = NONE, room.heads[head]
+    while at != before:
+        last, at = at, room.other[at]
+    following = room.other[before]
+    if place != NONE:
+        room.other[place] = following
+        following = place
+    if last == NONE:
+        room.heads[head] = following
+    else:
+        room.other[last] = following
 
 
 @kernel
 def find_place(room, flow, seq, stop):
     """Returns the place of a flow's list behind which numbers seq .. stop - 1 belong (NONE: at its front) and how many
     there are; -2 where one place holds all of them already: the first copy wins."""
-    before, count, place = NONE, 0, int64(room.first[flow])
+    before, count, place = NONE, 0, first_of(room, flow)
     while place != NONE:
         if distance(room.seq[place], seq) <= 0:
             before = place
@@ -81,7 +114,7 @@ def find_place(room, flow, seq, stop):
 def run_around(room, flow, number):
     """Returns the first number of the run of waiting numbers with `number` in it, and the one behind its last; equal if
     nothing waits there."""
-    left, right, place = number, number, int64(room.first[flow])
+    left, right, place = number, number, first_of(room, flow)
     begun = False
     while place != NONE:
         if not begun or distance(room.seq[place], right) > 0:
@@ -98,14 +131,14 @@ def run_around(room, flow, number):
 @kernel
 def sit_down(room, batch, row, flow, seq, stop, before, tick):
     """Puts the mbuf of a row into the first free place, in the flow's list behind the place `before`."""
-    place = room.free[0]
+    place, first = room.free[0], first_of(room, flow)
     room.free[0] = room.following[place]
     room.used[0] += 1
     room.flow[place], room.mbuf[place], room.port[place] = flow, batch.mbuf[row], batch.port[row]
     room.seq[place], room.stop[place], room.since[place] = seq, stop, tick
     if before == NONE:
-        room.following[place] = int64(room.first[flow])
-        room.first[flow] = place
+        room.following[place] = first
+        begin_with(room, flow, first, place)
     else:
         room.following[place] = room.following[before]
         room.following[before] = place
@@ -135,8 +168,8 @@ def wait(batch, row, connections, flow, tick):
 @kernel
 def nobody_waits(connections, flow):
     """Takes the mark off a connection of which no segment waits any more."""
-    first, hot, cold = connections.waiting.first, record_at(connections.hot, flow >> 1), record_at(connections.cold, flow >> 1)
-    if first[flow] == NONE and first[flow ^ 1] == NONE:
+    room, hot, cold = connections.waiting, record_at(connections.hot, flow >> 1), record_at(connections.cold, flow >> 1)
+    if first_of(room, flow) == NONE and first_of(room, flow ^ 1) == NONE:
         cold.special &= 0xFFFF ^ WAITS
         if cold.special == 0:
             hot.options &= 0xFF ^ SPECIAL
@@ -175,14 +208,15 @@ def come_next(batch, row, connections):
 def come_again(connections, flow, reach, everything):
     """Has the segments of a flow come again whose numbers join on to what ends before `reach`, or all that wait."""
     room = connections.waiting
-    place = int64(room.first[flow])
+    place = first = first_of(room, flow)
     while place != NONE and (everything or distance(room.seq[place], reach) <= 0):
         if distance(room.stop[place], reach) > 0:
             reach = room.stop[place]
         following = room.following[place]
         line_up(room, place)
         place = following
-    room.first[flow] = place
+    if place != first:
+        begin_with(room, flow, first, place)
     nobody_waits(connections, flow)
 
 
@@ -222,12 +256,13 @@ def send_away(connections, connection):
     """Frees all that waits of a connection that has ended."""
     room = connections.waiting
     for flow in range(connection * 2, connection * 2 + 2):
-        place = int64(room.first[flow])
+        place = first_of(room, flow)
+        if place != NONE:
+            begin_with(room, flow, place, NONE)
         while place != NONE:
             following = room.following[place]
             leave(room, place)
             place = following
-        room.first[flow] = NONE
         nobody_waits(connections, flow)
 
 
@@ -242,9 +277,9 @@ def send_oldest_away(connections, tick):
         state = record_at(connections.hot, flow >> 1).state
         if state == FREE or (state >= ESTABLISHED and tick - room.since[place] < LONGEST_IN_SPLICE):
             continue
-        before = int64(room.first[flow])
+        before = first_of(room, flow)
         if before == place:
-            room.first[flow] = room.following[place]
+            begin_with(room, flow, place, room.following[place])
         else:
             while room.following[before] != place:
                 before = room.following[before]

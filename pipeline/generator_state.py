@@ -140,7 +140,7 @@ def make_ends(configuration, neighbour):
         client_targets=_numbers(*named), pace=np.zeros(len(generator_ends.PACE), np.int64),
         counts=np.zeros((2, len(generator_ends.COUNTS)), np.int64), failures=np.zeros((2, len(generator_ends.KINDS)), np.int64),
         served=np.zeros((2, len(targets)), np.int64), latency=np.zeros((2, histogram.BUCKETS), np.int64), counters=counted,
-        parts=connection.allocate_parts(1), waiting=waiting_room.allocate_waiting_room(0, 0, 1, len(configuration.ports)))
+        parts=connection.allocate_parts(1), waiting=waiting_room.allocate_waiting_room(0, 0, len(configuration.ports)))
 
 
 def want_neighbours(configuration, network):

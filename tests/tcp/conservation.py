@@ -1,7 +1,7 @@
 """What a worker must never lose: connections, keys, held slots, source ports, timers, mbufs, counts."""
 import numpy as np
 
-from pipeline.kernels import connection, counters, flow_table, records, wheel
+from pipeline.kernels import connection, counters, flow_table, free_list, records, wheel
 from pipeline.kernels.connection import CLIENT, FREE, HOLDS, LENT, NO_TARGET, TARGET
 
 
@@ -45,9 +45,8 @@ def _lists_are_empty(state):
 
 def _connections(state):
     kept = state.connections
-    count = int(kept.free_count[0])
-    free = kept.free[:count].tolist()
-    assert len(set(free)) == count and (kept.hot["state"][free] == FREE).all()
+    free = free_list.free_numbers(kept)
+    assert len(set(free)) == len(free) == kept.free[free_list.COUNT] and (kept.hot["state"][free] == FREE).all()
     assert sorted(free + open_connections(state).tolist()) == list(range(len(kept.hot)))
 
 
