@@ -33,7 +33,7 @@ from .sequence import wrap
 from .refuse import finish_tcp, write_ipv4_header
 from .rewrite import write_ethernet
 from .tcp_options import ALIGNED_TIMESTAMPS, TIMESTAMPS_LENGTH, stamp_clock
-from .wheel import TICK_MICROSECONDS
+from .wheel import TICK_MICROSECONDS, retry_at
 
 BLOCK_LENGTH = 12
 """One block of selective acknowledgement with the two NOPs that align it."""
@@ -65,11 +65,11 @@ def write_syn_options(packets, at, hot, cold, side, mss):
 
 
 @kernel
-def write_timestamps(packets, connections, at, hot, cold, side, now):
+def write_timestamps(packets, connections, at, hot, cold, side, syn, now):
     """Writes TSval and TSecr of a segment of ours at byte offset `at`: our own clock to the client, its to the target.
 
     Once spliced, the client sees the target's clock, which may run slower than ours: a value of ours above it would make
-    the client drop what follows (RFC 7323, section 5.3), so it is the one that the splice began with.
+    the client drop what follows (RFC 7323, section 5.3), so it is the one that the splice began with. A SYN echoes nothing.
     """
     words = packets.word32
     if side == CLIENT:
@@ -79,7 +79,7 @@ def write_timestamps(packets, connections, at, hot, cold, side, now):
         record_at(words, at + 4).value = swap32(int64(cold.stamps[CLIENT]))
     else:
         record_at(words, at).value = swap32(wrap(int64(cold.stamps[CLIENT]) + int64(cold.stamp_shift)))
-        record_at(words, at + 4).value = swap32(int64(cold.stamps[TARGET]))
+        record_at(words, at + 4).value = 0 if syn else swap32(int64(cold.stamps[TARGET]))
 
 
 @kernel
@@ -108,7 +108,7 @@ def write_options(packets, connections, at, hot, cold, side, row, now):
         if stamped:
             record_at(packets.word32, at).value = ALIGNED_TIMESTAMPS
     if stamped:
-        write_timestamps(packets, connections, at + 4, hot, cold, side, now)
+        write_timestamps(packets, connections, at + 4, hot, cold, side, syn, now)
     if segments.left[row] != segments.right[row]:
         length += write_block(packets, at + length, segments.left[row], segments.right[row])
     return length
@@ -153,7 +153,7 @@ def unresolved(connections, connection, tick):
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     connections.counters.drops[DROP_UNRESOLVED_NEIGHBOUR] += 1
     if hot.state == SYN_RECEIVED or hot.state == CONNECTING:
-        cold.retry = (tick + RESOLVE_RETRY) & 0xFFFFFFFF
+        cold.retry = retry_at(tick + RESOLVE_RETRY)
         note(connections.touched, connection, 0)
 
 

@@ -5,7 +5,7 @@ as long as not one held byte has been sent.
 """
 from numpy import int64
 
-from .batch import FORWARD
+from .batch import ABSORB, FORWARD
 from .connection import (
     ASKED,
     BOUND,
@@ -15,6 +15,7 @@ from .connection import (
     ESTABLISHED,
     FIN_SEEN,
     FIRST_DATA,
+    HALF_CLOSED,
     HOLDS,
     LENT,
     NARROW,
@@ -25,6 +26,8 @@ from .connection import (
     PROMISED_ECN,
     PROMISED_SCALING,
     PROMISED_TIMESTAMPS,
+    RST_OF_TARGET,
+    RST_SEEN,
     SCALED,
     SPLICED,
     STAMPED,
@@ -47,6 +50,7 @@ from .counters import (
     OF_TARGET_REFUSED,
     OF_TARGET_TIMEOUTS,
     OF_TARGET_UNREACHABLE,
+    SENT_FIN_ACTIVE,
     SENT_RST,
     SENT_SYN,
 )
@@ -65,7 +69,7 @@ from .services import NEED_MORE
 from .shaping import is_shaped
 from .source_ports import LAST_BYTES, begin_above, give_back_source, give_source, next_source, take_source
 from .tcp_options import TIMESTAMPS_LENGTH, proxy_window
-from .wheel import TICK_MICROSECONDS
+from .wheel import TICK_MICROSECONDS, retry_at
 
 TRIES_WITH_ECN = 1
 """SYNs sent again that still offer ECN."""
@@ -85,25 +89,46 @@ def target_fails(connections, connection, cause, tick):
 
 @kernel
 def is_untouched(connections, connection):
-    """Says whether nothing of what we hold has gone to a bound target, and nothing of the target's to the client."""
+    """Says whether no byte and no FIN of the client's has gone to a bound target, and none of the target's to the client.
+
+    What was held has not been sent; where nothing was held (immediate binding), the client has sent nothing.
+    """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    if hot.state != ESTABLISHED or hot.options & HOLDS == 0 or cold.special & PLAIN:
+    if (hot.state != ESTABLISHED and hot.state != HALF_CLOSED) or cold.special & PLAIN:
+        return False
+    if hot.closing & (0xFF ^ (FIN_SEEN << CLIENT | RST_SEEN | RST_OF_TARGET)):
         return False
     if is_shaped(connections, connection * 2 + CLIENT) and connections.shaped.edits.first[connection * 2 + CLIENT] != NONE:
         return False
-    unsent = record_at(connections.held.delivery, int64(cold.held)).sent == 0
+    if hot.options & HOLDS:
+        unsent = record_at(connections.held.delivery, int64(cold.held)).sent == 0
+    else:
+        unsent = int64(hot.next[CLIENT]) == wrap(int64(cold.client_isn) + 1) and cold.wraps[CLIENT] == 0
     return unsent and wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET])) == wrap(int64(cold.proxy_isn) + 1)
 
 
 @kernel
-def unsplice(connections, connection):
-    """Makes a connection whose target has reset it at once (see `is_untouched`) one that has no answer of a target's yet."""
+def unsplice(batch, row, connections, connection):
+    """Makes a connection whose target has reset it at once (see `is_untouched`) one that has no answer of a target's yet.
+
+    What came before `row` in the burst, and would now pass to the target's successor or in its name, does not; nor does what
+    was ordered for the target. What the client was told of an MSS is forgotten by now: any that comes next counts as less.
+    """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    for earlier in range(row):
+        if batch.verdict[earlier] == FORWARD and batch.flow[earlier] >> 1 == connection:
+            batch.verdict[earlier] = ABSORB
+    withdraw(connections, connection, TARGET)
+    if cold.special & PROMISED_SCALING:
+        cold.window[CLIENT] = int64(cold.window[CLIENT]) >> (int64(hot.scales) & 0x0F)
+    connections.counters.events[TARGET, SENT_FIN_ACTIVE] -= int64(hot.closing & (FIN_SEEN << CLIENT) != 0)
     hot.options &= 0xFF ^ (SPLICED | STAMPED)
+    hot.closing &= FIN_SEEN << CLIENT
     hot.scales &= 0x0F
     hot.options |= SCALED if cold.agreed & PROMISED_SCALING else 0
     hot.shift[TARGET], hot.timestamp_shift = 0, 0
     cold.special &= 0xFFFF ^ (DECLINED | NARROW)
+    cold.mss[TARGET] = 0xFFFF
     hot.acked[CLIENT] = wrap(int64(cold.proxy_isn) + 1)
 
 
@@ -302,7 +327,7 @@ def connect_one(batch, row, connections, connection, target, cause, targets, sou
         counters.drops[lacking] += 1
         turn_away(connections, connection, EXHAUSTED, records, now)
         return
-    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + SYN_RETRY) & 0xFFFFFFFF, 0
+    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, retry_at(tick + SYN_RETRY), 0
     enter(connections, connection, CONNECTING)
     step(records, connection, TARGET, TCP_SYN_SENT, now)
     counters.targets[target, OF_TARGET_CONNECTIONS] += 1

@@ -55,7 +55,7 @@ from .records import (
 from .sequence import distance, wrap
 from .shaping import acknowledged, sender_number
 from .verify import COLD_BYTES
-from .wheel import TICK_MICROSECONDS, schedule
+from .wheel import TICK_MICROSECONDS, retry_at, schedule
 
 MOST_TRIES = 8
 """After this many retransmissions of a handshake only its state's time-out is left; held payload that has been sent as
@@ -165,7 +165,7 @@ def retransmit(connections, connection, targets, network, tick):
     opening = hot.state == SYN_RECEIVED or hot.state == CONNECTING
     waits_for = int64(hot.neighbour[CLIENT if hot.state == SYN_RECEIVED else TARGET])
     if opening and record_at(network.neighbours, waits_for).state < REACHABLE:
-        cold.retry = wrap(tick + RESOLVE_RETRY)
+        cold.retry = retry_at(tick + RESOLVE_RETRY)
         return
     if hot.state == SYN_RECEIVED:
         send_syn_ack(connections, connection)
@@ -178,9 +178,9 @@ def retransmit(connections, connection, targets, network, tick):
         answer_fin(connections, connection)
     tries = int64(cold.tries) + 1
     cold.tries = tries
-    cold.retry = wrap(tick + (SYN_RETRY << tries)) if tries < MOST_TRIES or hot.state >= ESTABLISHED else 0
+    cold.retry = retry_at(tick + (SYN_RETRY << tries)) if tries < MOST_TRIES or hot.state >= ESTABLISHED else 0
     if hot.options & (HOLDS | SPLICED) == HOLDS | SPLICED:
-        cold.retry = wrap(tick + send_again(connections, connection))
+        cold.retry = retry_at(tick + send_again(connections, connection))
         notices[NOTICE_HELD_RETRANSMITTED] += 1
 
 

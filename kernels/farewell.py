@@ -9,6 +9,7 @@ from .native import record_at
 from .records import ACTIVE_CLOSE, PASSIVE_CLOSE, TCP_CLOSE_WAIT, TCP_LAST_ACK, step
 from .sequence import wrap
 from .tcp_options import proxy_window
+from .wheel import retry_at
 
 FIN_RETRY = 30
 """Ticks until our FIN is sent again: 300 ms, doubled each time."""
@@ -27,7 +28,7 @@ def leave_unbound(connections, connection, records, now, tick):
     """The client has closed without a word: answer its FIN and wait for its last acknowledgement."""
     cold, counters = record_at(connections.cold, connection), connections.counters
     answer_fin(connections, connection)
-    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + FIN_RETRY) & 0xFFFFFFFF, 0
+    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, retry_at(tick + FIN_RETRY), 0
     enter(connections, connection, FIN_WAIT)
     step(records, connection, CLIENT, TCP_CLOSE_WAIT, now)
     step(records, connection, CLIENT, TCP_LAST_ACK, now)

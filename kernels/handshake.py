@@ -73,7 +73,7 @@ from .shape_held import nothing_held
 from .services import IMMEDIATE, UNKNOWN_SCALE
 from .split import LEAST_PART
 from .tcp_options import TIMESTAMPS_LENGTH, offered, offered_scale, proxy_window, stamp_clock
-from .waiting_room import come_again
+from .waiting_room import come_again, come_next
 
 LONGEST_OPENING = 0xFFFF
 """Payload that a client may send with its SYN (fast open) in mode `simple`; the target's SYN-ACK may cover it."""
@@ -87,6 +87,16 @@ def unexpected(batch, row, connections, side):
     batch.verdict[row] = DROP
     connections.counters.drops[DROP_UNEXPECTED_SEGMENT] += 1
     connections.counters.events[side, UNEXPECTED] += 1
+
+
+@kernel
+def abandon(connections, connection):
+    """Ends a connection that its client knows nothing of (any more); a target that was asked gets a RST."""
+    if record_at(connections.hot, connection).state == CONNECTING:
+        seq = wrap(int64(record_at(connections.cold, connection).syn_isn) + 1)
+        emit(connections, connection, TARGET, RST, seq, 0, 0, 0, 0, 0)
+        connections.counters.events[TARGET, SENT_RST] += 1
+    end(connections, connection, PASSIVE_RST, ACTIVE_RST)
 
 
 @kernel
@@ -105,11 +115,7 @@ def reset_from_client(batch, row, connections, connection):
             unexpected(batch, row, connections, CLIENT)
         return
     connections.counters.events[CLIENT, RECEIVED_RST] += 1
-    if hot.state == CONNECTING:
-        seq = wrap(int64(record_at(connections.cold, connection).syn_isn) + 1)
-        emit(connections, connection, TARGET, RST, seq, 0, 0, 0, 0, 0)
-        connections.counters.events[TARGET, SENT_RST] += 1
-    end(connections, connection, PASSIVE_RST, ACTIVE_RST)
+    abandon(connections, connection)
     batch.verdict[row] = ABSORB
 
 
@@ -118,14 +124,18 @@ def syn_again(batch, row, connections, connection, network):
     """The client's SYN once more: our SYN-ACK was lost, so it goes out again.
 
     Any other is challenged: a client that knows nothing of this connection resets it, and opens anew (RFC 5961, section 4.2).
+    In mode `simple` that is the target's to do once it has answered; before, the client opens anew at once.
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     again = batch.seq[row] == int64(cold.client_isn)
     if cold.special & PLAIN:
-        if again and hot.state == CONNECTING:
+        if hot.state != CONNECTING:
+            unexpected(batch, row, connections, CLIENT)
+        elif again:
             batch.verdict[row] = FORWARD
         else:
-            unexpected(batch, row, connections, CLIENT)
+            abandon(connections, connection)
+            come_next(batch, row, connections)
         return
     if hot.state != SYN_RECEIVED or not again:
         challenge_client(batch, row, connections, connection)
@@ -269,7 +279,7 @@ def agree(packets, batch, row, connections, connection, services, targets, netwo
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     accepted = offered(batch, row) & int64(cold.agreed)
     declined = (int64(cold.agreed) & PROMISED) ^ accepted
-    takes, told = max(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, LEAST_PART), int64(cold.mss[TARGET])
+    takes, told = max(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, LEAST_PART), min(int64(cold.mss[TARGET]), network.mss[0])
     cold.mss[TARGET] = min(takes, network.mss[0])
     if takes < told:
         hot.options |= SPECIAL

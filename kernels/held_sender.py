@@ -25,6 +25,7 @@ from .native import record_at, swap32
 from .sequence import before, distance, wrap
 from .shaping import acknowledged
 from .tcp_options import TIMESTAMPS_LENGTH
+from .wheel import retry_at
 
 FRESH, RESEND, PROBE = 0, 1, 2
 """What a listed connection is to send: what has not been sent; first the oldest segment again; a byte into a closed window."""
@@ -39,8 +40,10 @@ HALVED_FROM = 536
 DUPLICATES = 3
 MOST_HELD = 1 << 18
 """Bytes that a slot has at most, where payload kernels have lengthened them."""
-LONG_AGO = 1 << 30
-"""Bytes after which no segment from before comes any more: windows are narrower (RFC 7323, section 2.3)."""
+LONG_AGO = 1 << 29
+"""Bytes that a target has acknowledged beyond what we did, after which its segments are no longer looked at: any from before
+then is only old to the client, whose own numbers have gone on (RFC 9293, section 3.10.7.4). One acknowledgement can cover
+2**30, the widest window (RFC 7323, section 2.3), so from here the next one is seen before the distance turns around at 2**31."""
 
 
 @kernel
@@ -127,7 +130,7 @@ def begin_delivery(batch, row, connections, connection, tick):
     measured = 3 * distance(tick & 0xFFFFFFFF, int64(cold.since))
     timeout = min(max(measured, LEAST_RETRY), FALLBACK_RETRY) if cold.tries == 0 else FALLBACK_RETRY
     delivery.timeout = timeout
-    cold.retry, cold.tries = wrap(tick + timeout), 0
+    cold.retry, cold.tries = retry_at(tick + timeout), 0
     deliver_one(connections, connection, FRESH)
 
 
@@ -184,7 +187,7 @@ def take_acknowledgement(batch, row, connections, connection, tick):
     if gain > 0:
         delivery.acked, delivery.sent = at, max(delivery.sent, at)
         delivery.duplicates, delivery.doublings = 0, 0
-        cold.retry = wrap(tick + int64(delivery.timeout))
+        cold.retry = retry_at(tick + int64(delivery.timeout))
         what = grow(delivery, gain, most)
     elif batch.payload_length[row] == 0 and at + window == delivery.edge and delivery.sent > at:
         what = count_duplicate(delivery, most)

@@ -55,7 +55,7 @@ from .sequence import before, distance, wrap
 from .shaping import sender_number
 from .splice import held_end
 from .tcp_options import TIMESTAMPS_LENGTH, find_option, find_timestamps, replace
-from .wheel import TICK_MICROSECONDS
+from .wheel import TICK_MICROSECONDS, retry_at
 
 FRAGMENTATION_NEEDED = 4
 HARD_CODES = 0b10_0110_0000_1111
@@ -230,7 +230,7 @@ def lower_path_mtu(connections, connection, mtu, length, seq, tick):
     cold.mss[TARGET] = segment
     connections.counters.notices[NOTICE_PATH_MTU_LOWERED] += 1
     if hot.options & HOLDS and before(seq, held_end(connections, connection)):
-        cold.retry, cold.tries = max(wrap(tick), 1), 0
+        cold.retry, cold.tries = retry_at(tick), 0
         note(connections.touched, connection, 0)
 
 

@@ -53,7 +53,7 @@ from .services import SIMPLE, UNKNOWN_SCALE, find_service
 from .source_ports import NUMBERS_APART
 from .tcp_options import PROXY_SCALE, offered
 from .verify import COLD_BYTES
-from .wheel import TICK_MICROSECONDS
+from .wheel import TICK_MICROSECONDS, retry_at
 
 SYN_RETRY = 100
 """Ticks until a SYN or SYN-ACK of ours is sent again: one second (RFC 6298, section 2.1), doubled each time."""
@@ -140,7 +140,7 @@ def fill(packets, batch, row, connections, connection, service, offer, mss, scal
     cold.client_isn, cold.proxy_isn, cold.syn_isn = batch.seq[row], proxy_isn, batch.seq[row]
     hot.next[CLIENT], hot.next[TARGET] = wrap(batch.seq[row] + 1), 0
     hot.acked[CLIENT], hot.acked[TARGET] = wrap(proxy_isn + 1), 0
-    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, (tick + SYN_RETRY) & 0xFFFFFFFF, 0
+    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, retry_at(tick + SYN_RETRY), 0
     cold.held, cold.source = NO_HELD, 0
     cold.agreed, cold.special, cold.stamp_shift = (offered(batch, row) & offer) | scale << OFFERED_SCALE, 0, 0
     cold.stamps[CLIENT], cold.stamps[TARGET] = 0, 0

@@ -90,7 +90,7 @@ def reset(batch, row, connections, connection, side, records, now, tick):
     connections.counters.events[side, RECEIVED_RST] += 1
     if side == TARGET and away == 0 and is_untouched(connections, connection):  # SPLICE 3.1
         batch.verdict[row] = ABSORB
-        unsplice(connections, connection)
+        unsplice(batch, row, connections, connection)
         target_fails(connections, connection, TARGET_REFUSED, tick)
         return
     connections.counters.events[other, SENT_RST] += 1
@@ -281,9 +281,10 @@ def splice(packets, batch, row, connections, connection, side, records, now, tic
             return
     finishes = int64(control & FIN)
     if place == NEXT:
-        hot.stamp = tick & 0xFFFFFFFF
-        hot.closing &= 0xFF ^ RST_SEEN
         inside = follow_numbers(batch, row, connections, connection, side, finishes)
+        if inside:  # what is blind neither keeps a connection alive nor undoes what a RST has done
+            hot.stamp = tick & 0xFFFFFFFF
+            hot.closing &= 0xFF ^ RST_SEEN
         if hot.options & SPECIAL and record_at(connections.cold, connection).special & WAITS:
             come_again(connections, flow, int64(hot.next[side]), False)
     if inside:

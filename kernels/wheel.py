@@ -58,6 +58,12 @@ def allocate_wheel(timers):
 
 
 @kernel
+def retry_at(tick):
+    """Returns a tick as a connection's `retry` keeps it, in 32 bits: 0 means none there, so the next one stands for it."""
+    return max(tick & 0xFFFFFFFF, 1)
+
+
+@kernel
 def link(wheel, head, timer):
     """Puts a timer at the end of a slot; there are chunks enough for all timers in any slots."""
     words, end = wheel.words, record_at(wheel.ends, head)

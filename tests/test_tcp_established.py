@@ -315,6 +315,19 @@ def test_rule_4_1_later_traffic_undoes_what_an_inexact_rst_did(proxy, side):
     assert proxy.state_of(client) == "established"
 
 
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("off", [-1000, 1 << 17, 1 << 31])
+def test_rule_4_1_a_segment_outside_the_window_does_not_undo_it(proxy, side, off):
+    ends = bound(proxy)
+    client, server = ends
+    client.send("R", seq=9)
+    proxy.wait(1)
+    ends[side].send("A", b"blind", seq=ends[side].seq + off)
+    proxy.wait(1.2)
+    assert proxy.state_of(client) == "free"
+    proxy.received.clear()
+
+
 @pytest.mark.parametrize("off", [1 << 17, -(1 << 17), 1 << 31])
 def test_rule_4_1_a_far_off_rst_is_dropped(proxy, off):
     client, server = bound(proxy)

@@ -6,6 +6,8 @@ import pytest
 from tcp.negotiated import STAMP, STAMPS, option, scale, stamped
 from tcp.proxy import HELD_BYTES, NUMBER, PATH, handshake, settings
 
+from pipeline.kernels.connection import OWNS
+
 LONG = 60_000
 MOST = 1460
 
@@ -137,6 +139,29 @@ def test_rule_1_2_the_client_is_shown_what_our_bytes_leave_of_the_targets_window
         left = max((window << theirs) - (1000 - has), 0)
         client.expect("A", ack=1001, window=min(((left >> theirs) << theirs) >> (10 if scales else 0), 65535))
     proxy.received.clear()
+
+
+@pytest.mark.parametrize("scales", [None, (7, 2), (0, 10)], ids=str)
+def test_rule_1_2_a_late_window_from_before_all_was_acknowledged_is_lowered_in_the_frame_too(proxy, scales):
+    client, data, server = owning(proxy, 1000, options=scale(scales[0]) if scales else [])
+    theirs = scales[1] if scales else 0
+    server.send("SA", mss=MOST, window=4000, options=scale(theirs) if scales else [])
+    server.send("A", ack=1001, window=4000)
+    client.expect("A", ack=1001)
+    server.send("A", ack=401, window=1500)
+    client.expect("A", ack=1001, window=((1500 << theirs) - 600) >> theirs << theirs >> (10 if scales else 0))
+    proxy.received.clear()
+
+
+def test_rule_1_2_what_was_ours_is_forgotten_however_far_one_acknowledgement_jumps(proxy):
+    client, data, server = owning(proxy, 1000, options=scale(14))
+    server.send("SA", mss=MOST, window=4000, options=scale(14))
+    server.send("A", ack=1001, window=65535)
+    for jump in (1 << 30, 1 << 31):
+        client.send("A", b"x", seq=1000 + jump)
+        server.send("A", ack=1001 + jump, window=65535)
+    proxy.received.clear()
+    assert not proxy.state.connections.hot[proxy.number_of(client)].options & OWNS
 
 
 def test_rule_1_3_a_window_that_our_bytes_fill_is_shown_as_zero_and_opens_by_itself(proxy):

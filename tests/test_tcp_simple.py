@@ -85,6 +85,25 @@ def test_a_syn_sent_again_goes_to_the_same_target(proxy):
     assert proxy.count("opened") == 1
 
 
+def test_a_client_that_opens_anew_before_its_target_has_answered_is_given_a_fresh_one(proxy):
+    client = proxy.client(SIMPLE)
+    client.send("S")
+    first = proxy.accept("a")
+    again = proxy.client(SIMPLE, port=client.own[1], isn=client.isn + 123_456)
+    again.send("S")
+    first.expect("R", seq=1)
+    second = proxy.accept("b", isn=42)
+    assert second.other_isn == again.isn
+    first.send("SA")                       # late: nobody's
+    first.expect("R", seq=1)
+    second.send("SA")
+    again.expect("SA", seq=0, ack=1)
+    again.send("A")
+    second.expect("A", seq=1, ack=1)
+    assert proxy.count("opened") == 2 and proxy.count("open") == 1
+    assert proxy.records()[0]["release"] == {"client": "PassiveRst", "target": "ActiveRst"}
+
+
 def test_a_syn_ack_sent_again_reaches_the_client(proxy):
     client, server = opened(proxy)
     server.send("SA", seq=0, ack=1)

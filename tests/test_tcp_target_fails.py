@@ -241,3 +241,87 @@ def test_rule_3_1_a_target_that_resets_before_any_held_byte_was_sent_is_replaced
     second.send("PA", b"welcome")
     client.expect("PA", seq=1, ack=6, data=b"welcome")
     assert proxy.count("other_target") == 1
+
+
+def test_rule_3_1_an_immediate_target_that_resets_before_any_byte_is_replaced(proxy):
+    client = proxy.client(FIRST)
+    handshake(client)
+    first = proxy.accept("a")
+    first.send("SA", mss=500)
+    first.expect("A", seq=1, ack=1)
+    client.send("A")                       # a window update passes, and touches nothing
+    first.expect("A", seq=1, ack=1)
+    first.send("RA", seq=1, ack=1)
+    client.nothing()
+    second = proxy.accept("b", isn=99)
+    second.send("SA", mss=1460)
+    second.expect("A", seq=1, ack=1)
+    second.send("PA", b"SSH-2.0")
+    client.expect("PA", seq=1, ack=1, data=b"SSH-2.0")
+    client.send("PA", b"SSH-2.0", ack=8)
+    second.expect("PA", seq=1, ack=8, data=b"SSH-2.0")
+    assert proxy.count("other_target") == 1
+
+
+def test_rule_3_1_an_immediate_client_that_has_sent_something_gets_the_targets_rst(proxy):
+    client = proxy.client(FIRST)
+    handshake(client)
+    first = proxy.accept("a")
+    first.send("SA")
+    first.expect("A", seq=1, ack=1)
+    client.send("PA", b"hello")
+    first.expect("PA", seq=1, data=b"hello")
+    first.send("R", seq=1)
+    client.expect("R", seq=1)
+    assert proxy.states() == {}
+
+
+def test_rule_3_1_nothing_of_a_burst_goes_to_the_successor_of_a_target_that_resets(proxy):
+    client = proxy.client(FIRST)
+    handshake(client)
+    first = proxy.accept("a")
+    first.send("SA")
+    first.expect("A", seq=1, ack=1)
+    first.port = 0
+    proxy.burst(client.segment("A"), first.segment("A", seq=1), first.segment("R", seq=1), client.segment("PA", b"hello"))
+    client.nothing()
+    second = proxy.accept("b", isn=99)
+    second.nothing()
+    second.send("SA")
+    second.expect("PA", seq=1, ack=1, data=b"hello")
+
+
+def test_rule_3_1_a_held_fin_goes_to_the_next_target_too(proxy):
+    client = waiting(proxy)
+    first = proxy.accept("a")
+    client.send("FA")
+    first.send("SA", window=0)
+    first.expect("A", seq=1, ack=1)
+    first.send("R", seq=1)
+    client.nothing()
+    second = proxy.accept("b", isn=99)
+    second.send("SA")
+    second.expect("FPA", seq=1, ack=1, data=b"hello")
+    assert proxy.state_of(client) == "half_closed" and proxy.event("target", "sent_fin_active") == 1
+
+
+def test_rule_3_1_the_syn_to_the_successor_echoes_nothing_of_the_first_target(proxy):
+    client = proxy.client(FIRST)
+    handshake(client, options=[("Timestamp", (1000, 0))])
+    first = proxy.accept("a")
+    first.send("SA", options=[("Timestamp", (77, 1000))])
+    first.expect("A", seq=1, ack=1)
+    first.send("R", seq=1)
+    second = proxy.accept("b")
+    assert dict(second.syn.options)["Timestamp"] == (1000, 0)
+
+
+def test_rule_3_1_the_last_target_resets_in_the_burst_of_its_syn_ack(proxy):
+    client = proxy.client(CALM)
+    handshake(client)
+    proxy.wait(30.1, 0.1)
+    only = proxy.accept("b")
+    proxy.burst(only.segment("SA", seq=0, ack=1), only.segment("R", seq=1), port=1)
+    only.nothing()
+    client.expect("RA", seq=1, ack=1)
+    assert proxy.states() == {}

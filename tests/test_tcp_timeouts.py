@@ -63,6 +63,32 @@ def test_traffic_of_either_side_keeps_it_alive(proxy, side):
     proxy.received.clear()
 
 
+@settings(timeouts={"established": 5})
+def test_blind_segments_do_not_keep_a_connection_alive(proxy):
+    client, server = bound(proxy)
+    for _ in range(6):
+        proxy.wait(0.8)
+        client.send("A", b"blind", seq=1 << 20)
+        server.send("A", b"blind", seq=1 << 31)
+    assert proxy.state_of(client) == "established"
+    proxy.wait(0.3)
+    assert proxy.state_of(client) == "free"
+    proxy.received.clear()
+
+
+@settings(timeouts={"established": 5})
+@pytest.mark.parametrize("data", [b"", b"0"])
+def test_keep_alives_that_are_answered_keep_a_connection_alive(proxy, data):
+    client, server = bound(proxy)
+    for _ in range(6):
+        proxy.wait(4)
+        client.send("A", data, seq=client.seq - 1)
+        server.expect("A", data=data)
+        server.send("A")
+        client.expect("A")
+    assert proxy.state_of(client) == "established"
+
+
 def test_a_packet_does_not_touch_the_timer(proxy):
     client, server = bound(proxy)
     before = proxy.count("expired_timers")
@@ -192,3 +218,15 @@ def test_timers_of_many_connections_fall_due_in_order(proxy):
     assert ended == sorted(ended) and ended[40] == 0 and ended[-1] == 100
     assert max(later - earlier for earlier, later in zip(ended, ended[1:], strict=False)) <= 4
     proxy.received.clear()
+
+
+@pytest.mark.parametrize("ticks", [99, 100, 101])
+def test_what_is_due_when_the_ticks_begin_anew_is_sent_again_too(proxy, ticks):
+    proxy.start_at(((1 << 32) - ticks) * 10_000)
+    client = proxy.client(NUMBER)
+    client.send("S")
+    client.expect("SA")
+    proxy.wait(1.05)
+    client.expect("SA")
+    proxy.silent()
+    assert proxy.count("syn_ack_retransmitted") == 1

@@ -260,6 +260,17 @@ def from_target(connection, segment, now):
         connection.may |= {"syn", "ack_target"}
 
 
+def unbind(connection, now):
+    """The target has reset the connection before anything was sent: as if it had refused (SPLICE 3.1)."""
+    connection.bound, connection.replaces, connection.all_held_acked = False, True, NO
+    connection.may_end, connection.perhaps_refused = False, False
+    connection.entered = connection.active = now
+    connection.quiet_since, connection.reset_since = 0, None
+    connection.may |= set(connection.owes)
+    connection.owes = {"refusal": None}
+    connection.states = 1 | ONLY[CONNECTING]
+
+
 def _bind(connection, segment, now):
     """The target's SYN-ACK: what was held goes out, from here on it is a splice."""
     client, target = connection.ends
@@ -275,7 +286,7 @@ def _bind(connection, segment, now):
     connection.all_held_acked = NO if connection.have_may or connection.fin_held else YES
     if segment.stamps and connection.accepted & STAMPS and connection.proxy_stamp:
         value, at = connection.proxy_stamp
-        connection.stamp_shift = (value + (now - at) // 1000 - segment.stamps[0]) & MASK
+        connection.stamp_shift, connection.shift_sure = (value + (now - at) // 1000 - segment.stamps[0]) & MASK, False
     connection.owes["held" if connection.have or connection.fin_held == YES else "ack_target"] = None
     connection.may |= {"held", "ack_target"}
     connection.due = None

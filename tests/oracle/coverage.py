@@ -63,6 +63,7 @@ fin_wait     | client        | ACK                                   | free
 established  | client/target | ACK, data, SYN, no ACK, RST inside, RST outside | established
 established  | client/target | FIN, data FIN                         | half_closed
 established  | client/target | RST exact                             | free
+established  | target        | RST exact                             | connecting
 established  | clock         | time-out                              | free
 half_closed  | client/target | ACK, data, FIN, SYN, no ACK, RST inside, RST outside | half_closed
 half_closed  | client/target | FIN, data FIN                         | fin_wait

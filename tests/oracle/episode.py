@@ -162,6 +162,8 @@ class Episode:
                 return None
             if connection.gives_port_back():
                 return moves.acknowledgement
+            if side == TARGET and connection.service.rule == "first" and dice.random() < 0.05 and splice.untouched(connection):
+                return moves.reset_exact
             table = ORDINARY if dice.random() < 0.27 else EDGE
         elif side == TARGET:
             table = ANSWERING
@@ -248,10 +250,18 @@ class Episode:
                 connection.before = before, side, kind
         self.touched[connection.number] = connection, stop
         self.entries.append((segment, octets))
+        if connection.perhaps_refused or connection.replaces and before is not None and not connection.bound:
+            self._excuse(connection)
         self.coverage.shares["live" if segment.intact else "corrupt"] += 1
         if segment.intact and edge:
             self.coverage.shares["edge"] += 1
         self.coverage.shares["kind " + segment.kind] += 1
+
+    def _excuse(self, connection):
+        """Its target has reset it before anything was sent: what came of that before in the same burst need not pass."""
+        for each, _ in self.entries:
+            if each is not None and each.connection is connection:
+                each.want = min(each.want, splice.MAY)
 
     def _tell(self, connection, segment):
         if connection.bound:
@@ -607,3 +617,4 @@ class Episode:
         owes.clear()
         connection.may.clear()
         connection.answers.clear()
+        connection.perhaps_refused = False

@@ -1,4 +1,5 @@
 """What the proxy may send of its own, and with which numbers (SPLICE 1.2 to 1.4, 2, 3.1, 4.1, 4.2)."""
+from .before_binding import unbind
 from .ends import (
     CLIENT,
     CONNECTING,
@@ -181,10 +182,20 @@ def _port_again(connection, came, bits, now):
             require(later > 0, "rule 3.2: the TSval lies above the last one used", later)
 
 
+def _perhaps_later(connection, value, now):
+    """A further SYN to a target may carry a later TSval of the client's than its first: what came before it is gone."""
+    client = connection.ends[CLIENT]
+    shown = signed(value - client.stamp_start & MASK)
+    if connection.replaces and client.first_stamp <= shown <= now // 1000:
+        client.first_stamp = shown
+
+
 def _syn(connection, came, now, dice):
     require(came.control & ~0xC0 == SYN and not came.payload and came.ack == 0, "a SYN is nothing else")
     if connection.states == 1 << FIRST_DATA and CLOCK[0]:
         _fall_back(connection, now)
+    if connection.bound and connection.perhaps_refused:
+        unbind(connection, now)
     connecting = connection.states >> CONNECTING & 1
     pay(connection, "syn", "refusal", *(("repeat",) if connecting else ()))
     bits, mss, scale, stamps = agreed_options(came)
@@ -194,7 +205,9 @@ def _syn(connection, came, now, dice):
     require(bits == asked, "rule 2.1: the target is offered exactly what was promised", bits, connection.agreed)
     require(scale == (connection.client_scale if bits & SCALING else 0), "the client's window scale goes to the target")
     require(LEAST_MSS - 12 <= mss <= client.takes, "the target is told no larger MSS than the client's", mss)
+    require(stamps[1] == 0, "TSecr of a SYN is zero (RFC 7323, section 3.2)", stamps)
     if bits & STAMPS:
+        _perhaps_later(connection, stamps[0], now)
         shift = stamps[0] - client.stamp_start - client.first_stamp & MASK
         require(shift == connection.client_shift if again else shift == 0 or (came.source, came.destination) in connection.uses,
                 "rule 2.4: the SYN carries the lowest TSval", stamps)
@@ -306,7 +319,8 @@ def _small(connection, side, came):
 
 def _to_target(connection, came):
     """Held octets, the last step of the handshake, or a challenge."""
-    require(connection.bound, "a target gets nothing but a SYN before it has answered")
+    answered = connection.bound or connection.replaces and connection.may & {"ack_target", "challenge_target"}    # then it reset
+    require(answered, "a target gets nothing but a SYN before it has answered")
     client, target = connection.ends
     position, acknowledged = _place(connection, TARGET, came)
     position, acknowledged = _near(position, target.told), _near(acknowledged, client.told)

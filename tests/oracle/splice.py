@@ -1,4 +1,5 @@
 """What a segment of a bound connection may do, and whether it has to pass (SPLICE 1.1, 1.4, 1.5, 4; RFC 9293, RFC 5961)."""
+from .before_binding import unbind
 from .ends import CLIENT, MAYBE, NO, TARGET, TIME_WAIT, YES
 from .wire import ACK, FIN, RST, SYN
 
@@ -48,6 +49,8 @@ def _reset(connection, segment, now):
         segment.want = MAY
     # Behind a FIN that an end never sent the proxy follows no numbers: what is exact for that end is not for the proxy.
     false = connection.ends[segment.side].false_fin
+    if segment.side == TARGET and at == low and _refuses_after_all(connection, segment, now):
+        return
     if low == high == at and not connection.states >> TIME_WAIT & 1 and segment.ttl > 1 and not false:
         connection.end()
     elif segment.want:
@@ -59,6 +62,34 @@ def _reset(connection, segment, now):
             connection.reset_since = now
     if segment.ttl <= 1:
         segment.want = 0
+
+
+def untouched(connection):
+    """Says whether no octet or FIN of the client's has gone to its target, and none of the target's came (SPLICE 3.1)."""
+    client, target = connection.ends
+    if target.top > 1 or target.fin_seen == YES or connection.covered or connection.fin_sent:
+        return NO
+    if connection.have_may or connection.fin_held != NO:    # the held octets may be on their way in this burst
+        return MAYBE
+    if client.top > 1 or client.fin_seen == YES:
+        return NO
+    certain = client.top_may == target.top_may == 1 and client.fin_seen == target.fin_seen == NO
+    return YES if certain else MAYBE
+
+
+def _refuses_after_all(connection, segment, now):
+    """A target resets before anything was sent: another one is asked. Returns whether that is certain (SPLICE 3.1)."""
+    sure = untouched(connection)
+    if sure == YES and not connection.may_end and segment.ttl > 1:
+        segment.want = 0
+        unbind(connection, now)
+        return True
+    if sure != NO:
+        segment.want = MAY
+        connection.may_end, connection.perhaps_refused = True, True
+        connection.bound_states()
+        return True
+    return False
 
 
 def _pass(connection, segment, now):
@@ -88,7 +119,7 @@ def _pass(connection, segment, now):
     if segment.want and (connection.may_end or connection.gives_port_back()):
         segment.want = MAY
     _follow(connection, segment, tracked, near)
-    if segment.want or near or segment.ttl <= 1:  # one that dies here was heard as well
+    if peer.told <= last <= peer.told_may + WIDEST:  # one that dies here was heard as well; what is blind was not
         _heard_of(connection, now, tracked)
 
 
