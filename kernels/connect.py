@@ -67,7 +67,7 @@ from .release import forget_key
 from .sequence import wrap
 from .services import NEED_MORE
 from .shaping import is_shaped
-from .source_ports import LAST_BYTES, begin_above, give_back_source, give_source, next_source, take_source
+from .source_ports import LAST_BYTES, begin_above, give_back_source, give_source, next_source, note_last, take_source
 from .tcp_options import TIMESTAMPS_LENGTH, proxy_window
 from .wheel import TICK_MICROSECONDS, retry_at
 
@@ -201,11 +201,15 @@ def send_syn(connections, connection, targets, network):
 
 
 @kernel
-def take_over(connections, hashed, remote, local, remote_port, local_port):
-    """Ends what waits out TIME_WAIT on a source port that is taken anew, and takes its key out of the table."""
+def take_over(connections, last, hashed, remote, local, remote_port, local_port):
+    """Ends what waits out TIME_WAIT on a source port that is taken anew, and takes its key out of the table.
+
+    In TIME_WAIT its client may have sent something, with a later TSval.
+    """
     entry = find(connections.buckets, connections.hot, hashed, remote, local, remote_port, local_port)
     if entry >= 0 and record_at(connections.cold, entry >> 1).special & LENT:
         closed(connections, entry >> 1)
+        note_last(last, record_at(connections.hot, entry >> 1), record_at(connections.cold, entry >> 1))
         remove(connections.buckets, hashed, entry)
 
 
@@ -231,7 +235,7 @@ def bind(connections, connection, target, targets, sources, tick):
     ask_for_next(connections, sources, pool, remote, remote_port)
     local, local_port = sources.address[pool, entry >> 16], entry & 0xFFFF
     hashed = hash_key(remote, local, remote_port, local_port)
-    take_over(connections, hashed, remote, local, remote_port, local_port)
+    take_over(connections, sources.last[pool, entry], hashed, remote, local, remote_port, local_port)
     if not insert(connections.buckets, hashed, connection * 2 + TARGET):
         give_source(sources, pool, entry)
         return DROP_FLOW_TABLE_FULL

@@ -64,16 +64,22 @@ LEAST_MSS = 536
 
 
 @kernel
-def reopens(batch, row, hot):
-    """Says whether a row is a SYN that opens a connection anew: it has ended, or waits out TIME_WAIT with lower numbers."""
+def reopens(packets, batch, row, connections):
+    """Says whether a row is a SYN that opens its connection anew: it has ended, or waits out TIME_WAIT with a lower number,
+    or with a lower timestamp, by which the old connection's segments are told apart (RFC 6191, section 2)."""
     if batch.control[row] & (SYN | ACK | RST | FIN) != SYN or batch.flow[row] & 1 != CLIENT:
         return False
-    return hot.state == FREE or hot.state == TIME_WAIT and distance(batch.seq[row], int64(hot.next[CLIENT])) > 0
+    hot, cold = record_at(connections.hot, batch.flow[row] >> 1), record_at(connections.cold, batch.flow[row] >> 1)
+    if hot.state != TIME_WAIT or distance(batch.seq[row], int64(hot.next[CLIENT])) > 0:
+        return hot.state == FREE or hot.state == TIME_WAIT
+    if cold.agreed & PROMISED_TIMESTAMPS == 0 or batch.stamps[row] == 0:
+        return False
+    return distance(swap32(int64(record_at(packets.word32, batch.stamps[row]).value)), int64(cold.stamps[CLIENT])) > 0
 
 
 @kernel
-def retire(batch, count, connections):
-    """Ends connections in TIME_WAIT whose client opens anew beyond the old numbers (RFC 9293, section 3.6.1).
+def retire(packets, batch, count, connections):
+    """Ends connections in TIME_WAIT whose client opens anew beyond the old numbers or timestamps (RFC 9293, section 3.6.1).
 
     Rows whose connection has ended, here or before, lose their flow.
     """
@@ -83,7 +89,7 @@ def retire(batch, count, connections):
         if flow < 0:
             continue
         hot = record_at(connections.hot, flow >> 1)
-        if hot.state == TIME_WAIT and batch.verdict[row] == PENDING and reopens(batch, row, hot):
+        if hot.state == TIME_WAIT and batch.verdict[row] == PENDING and reopens(packets, batch, row, connections):
             closed(connections, flow >> 1)
             batch.above[row] = wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET]))
         if hot.state == FREE:

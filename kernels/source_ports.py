@@ -14,6 +14,7 @@ from .connection import (
     AGED,
     BOUND,
     CLIENT,
+    FIN_SEEN,
     LENT,
     PROMISED_TIMESTAMPS,
     SPECIAL,
@@ -73,18 +74,31 @@ def give_source(sources, pool, entry):
 
 
 @kernel
+def note_last(last, hot, cold):
+    """Notes what was last sent from a connection's port.
+
+    Its client's TSval is known where that has closed, whatever its clock. Where it has not, the target keeps nothing that a
+    new SYN would have to exceed, unless it has missed our RST: then a clock of milliseconds, the fastest allowed, is assumed
+    (RFC 7323, section 5.4).
+    """
+    last.seq = wrap(int64(hot.next[CLIENT]) + int64(hot.shift[CLIENT]))
+    last.stamped = int64(cold.agreed & PROMISED_TIMESTAMPS != 0)
+    gone = 0
+    if hot.closing & (FIN_SEEN << CLIENT) == 0:
+        gone = 10 * max(distance(int64(hot.stamp), int64(cold.since)), 0) + STAMPS_APART
+    last.stamp = wrap(int64(cold.stamps[CLIENT]) + int64(cold.stamp_shift) + gone)
+    last.used = 1
+
+
+@kernel
 def give_back_source(connections, connection, targets, sources, tick):
     """Gives a connection's source port back, unless that is done, and notes what was last sent from it."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     if cold.special & LENT:
         return
     pool, entry = int64(record_at(targets.rows, int64(cold.target)).pool), int64(cold.source)
-    last = sources.last[pool, entry]
-    last.seq = wrap(int64(hot.next[CLIENT]) + int64(hot.shift[CLIENT]))
-    last.stamped = int64(cold.agreed & PROMISED_TIMESTAMPS != 0)
-    gone = 10 * max(distance(int64(hot.stamp), int64(cold.since)), 0)
-    last.stamp = wrap(int64(cold.stamps[CLIENT]) + int64(cold.stamp_shift) + gone + STAMPS_APART)
-    last.tick, last.used = wrap(tick), 1
+    note_last(sources.last[pool, entry], hot, cold)
+    sources.last[pool, entry].tick = wrap(tick)
     cold.special |= LENT
     give_source(sources, pool, entry)
 

@@ -69,6 +69,7 @@ from .records import (
 )
 from .sequence import before, distance, wrap
 from .shaping import GAP, NEXT, REFUSED, WINDOW, acknowledged, forget_acknowledged, is_shaped, place_of, sender_number, widest
+from .tcp_options import keep_stamp
 from .waiting_room import come_again, come_next
 
 CHALLENGE_WINDOW = 536
@@ -231,8 +232,11 @@ def fin_is_acknowledged(connections, connection, side, records, now):
 
 
 @kernel
-def close(batch, row, connections, connection, side, finishes, records, now):
-    """Follows the two FINs and their acknowledgements through HALF_CLOSED, FIN_WAIT and TIME_WAIT."""
+def close(packets, batch, row, connections, connection, side, finishes, records, now):
+    """Follows the two FINs and their acknowledgements through HALF_CLOSED, FIN_WAIT and TIME_WAIT.
+
+    From the first FIN on the client's latest TSval is kept: what opens anew, on its port or on ours, has to lie above it.
+    """
     hot, other = record_at(connections.hot, connection), 1 - side
     sent = wrap(int64(hot.next[other]) + int64(hot.shift[other]))
     theirs = hot.closing & ((FIN_SEEN | FIN_ACKED) << other)
@@ -241,6 +245,8 @@ def close(batch, row, connections, connection, side, finishes, records, now):
     if finishes and hot.closing & (FIN_SEEN << side) == 0:
         fin_comes(connections, connection, side, records, now)
     fins, acks = hot.closing & 3, (int64(hot.closing) >> 2) & 3
+    if side == CLIENT and fins:
+        keep_stamp(packets, batch, row, record_at(connections.cold, connection))
     state = TIME_WAIT if fins == 3 and acks == 3 else FIN_WAIT if fins == 3 else HALF_CLOSED if fins else ESTABLISHED
     if state != hot.state:
         enter(connections, connection, state)
@@ -254,7 +260,7 @@ def splice(packets, batch, row, connections, connection, side, records, now, tic
     if control & RST:
         reset(batch, row, connections, connection, side, records, now, tick)
         return
-    if control & SYN and reopens(batch, row, hot):
+    if control & SYN and reopens(packets, batch, row, connections):
         come_next(batch, row, connections)
         return
     if control & SYN and hot.options & SPECIAL and record_at(connections.cold, connection).special & PLAIN:
@@ -298,7 +304,7 @@ def splice(packets, batch, row, connections, connection, side, records, now, tic
     elif side == TARGET and hot.options & OWNS:
         keep_owned_shown(batch, row, connections, connection)
     if inside and (finishes or hot.closing):
-        close(batch, row, connections, connection, side, finishes, records, now)
+        close(packets, batch, row, connections, connection, side, finishes, records, now)
     sent = int64(batch.payload_length[row] > 0)
     connections.counters.events[side, RECEIVED_PAYLOAD] += sent
     connections.counters.events[1 - side, SENT_PAYLOAD] += sent

@@ -23,7 +23,7 @@ def transition(packets, base, batch, count, connections, services, targets, netw
         flow = batch.flow[row]
         if flow < 0 or record_at(connections.hot, flow >> 1).state == FREE:
             batch.verdict[row] = REFUSE
-            if flow >= 0 and reopens(batch, row, record_at(connections.hot, flow >> 1)):
+            if flow >= 0 and reopens(packets, batch, row, connections):
                 come_next(batch, row, connections)
             continue
         connection, side = flow >> 1, flow & 1

@@ -255,7 +255,7 @@ def stages(state, port, count, draining, now):
         answer_icmp(packets, batch, count, network, counters)
         pass_icmp_errors(packets, batch, count, connections, network, now)
         verify(packets, base, batch, count, connections)
-        retire(batch, count, connections)
+        retire(packets, batch, count, connections)
     release(connections, state.targets, state.sources, state.wheel, state.records, now)
     if left > 0:
         open_connections(packets, batch, count, connections, services, network, state.records,

@@ -247,3 +247,59 @@ def test_rule_1_5_a_corrupt_syn_does_not_end_it(proxy):
     client, server = closed(proxy)
     client.send("S", seq=5000, corrupt=True)
     assert proxy.state_of(client) == "time_wait" and proxy.drops() == {"tcp_checksum": 1}
+
+
+@pytest.mark.parametrize("off", [-1, -1000, -(1 << 30)])
+def test_rule_4_4_a_syn_below_the_old_numbers_with_a_later_timestamp_opens_anew(proxy, off):
+    stamped = lambda value, echo: {"options": [("NOP", None), ("NOP", None), ("Timestamp", (value, echo))]}
+    client = proxy.client(NUMBER)
+    client.send("S", **stamped(500, 0))
+    client.expect("SA")
+    client.send("A", **stamped(501, 1))
+    client.send("PA", b"0 hello", **stamped(502, 1))
+    server = proxy.accept("a")
+    server.send("SA", **stamped(77, 500))
+    server.expect("PA", data=b"0 hello")
+    server.send("FA", **stamped(78, 502))
+    client.expect("FA")
+    client.send("FA", **stamped(600, 2))
+    server.expect("FA")
+    server.send("A", **stamped(79, 600))
+    client.expect("A")
+    assert proxy.state_of(client) == "time_wait"
+    again = proxy.client(NUMBER, port=client.own[1], isn=client.isn + 9 + off)
+    again.send("S", **stamped(600, 0))              # not later than its FIN
+    proxy.received.clear()
+    assert proxy.state_of(again) == "time_wait"
+    again.send("S", seq=0, **stamped(601, 0))
+    again.expect("SA", seq=0, ack=1)
+    assert proxy.state_of(again) == "syn_received" and 0 < (again.other_isn - client.other_isn) % 2**32 < 2**31
+
+
+@pytest.mark.parametrize("rate", [1, 1000, 1_000_000], ids=lambda rate: f"{rate} a second")
+def test_rule_3_2_our_timestamps_lie_above_the_old_ones_whatever_the_clients_clock(proxy, rate):
+    def stamped(echo=0):
+        return {"options": [("NOP", None), ("NOP", None), ("Timestamp", (proxy.now * rate // 1_000_000 % 2**32, echo))]}
+    shown = {}
+    for turn in range(7):
+        client = proxy.client(FEW)
+        client.send("S", **stamped())
+        client.expect("SA")
+        client.send("PA", b"hello", seq=1, **stamped(1))
+        client.seq = 6
+        server = proxy.accept("few")
+        stamps = shown.setdefault(server.other, [])
+        stamps.append(dict(server.syn.options)["Timestamp"][0])
+        server.send("SA", mss=1460, **stamped(stamps[-1]))
+        server.expect("PA", data=b"hello")
+        server.send("A", **stamped(1))
+        client.expect("A")
+        proxy.wait(50, 1)
+        server.send("FA", **stamped(1))
+        client.expect("FA")
+        client.send("FA", **stamped(1))
+        stamps.append(dict(server.expect("FA").options)["Timestamp"][0])
+        server.send("A", **stamped(1))
+        client.expect("A")
+    for stamps in shown.values():
+        assert all(0 < (later - earlier) % 2**32 < 2**31 for earlier, later in zip(stamps, stamps[1:], strict=False)), stamps

@@ -191,13 +191,16 @@ class Episode:
         return connection.number not in self.touched or not self.touched[connection.number][1]
 
     def _reopen(self, connection):
-        """A new SYN in TIME_WAIT: the old connection is over, the client has a new one (RFC 9293, section 3.6.1)."""
+        """A new SYN in TIME_WAIT: the old connection is over, the client has a new one (RFC 9293, 3.6.1; RFC 6191)."""
         old, client = connection, connection.ends[CLIENT]
         self.live.remove(old)
         fresh = Connection(self.number, old.service, old.client_place, request(old.service, self.dice))
         self.number += 1
         self._equip(fresh)
         fresh.ends[CLIENT].isn = client.isn + max(client.top_may, client.sent) + self.dice.choice((1, 2, 1000)) & MASK
+        if old.agreed & fresh.offer & STAMPS and self.dice.random() < 0.5:
+            fresh.ends[CLIENT].isn = client.isn - self.dice.choice((0, 1, 1000, 1 << 30)) & MASK
+            fresh.ends[CLIENT].stamp_start = client.stamp_start + self.dice.choice((1, 1000, 1 << 30)) & MASK
         self.by_isn[fresh.ends[CLIENT].isn] = fresh
         fresh.above = old.seen[TARGET] + old.ends[TARGET].top & MASK
         self.coverage.count(TIME_WAIT, CLIENT, "SYN", SYN_RECEIVED)

@@ -421,6 +421,8 @@ def stamped(connection, segment, now, dice):
     if not uses & STAMPS or control & RST and dice.random() < 0.7:
         return
     value = me.stamp_start + now // 1000
+    if control & SYN and connection.states >> 7 & 1:    # in TIME_WAIT a later one would open it anew: `reopen` does it
+        value = me.stamp_start
     echoed = me.recent
     if not control & SYN and connection.bound and dice.random() < 0.02:
         value -= dice.choice((1, 5000, 1 << 31))
