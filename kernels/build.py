@@ -26,9 +26,10 @@ from .headers import (
     TCP_OPTION_SACK,
 )
 from .jit import kernel
-from .native import copy_octets, record_at, swap16, swap32
+from .native import copy_octets, prefetch, record_at, swap16, swap32
 from .neighbours import REACHABLE
 from .outbox import discard, post, set_length
+from .parse import EXPECTED_FRAME
 from .sequence import wrap
 from .refuse import finish_tcp, write_ipv4_header
 from .rewrite import write_ethernet
@@ -164,6 +165,8 @@ def build(packets, base, fresh, got, connections, network, outbox, now):
     A segment whose next hop is not resolved is left out too: timers send again whatever matters.
     """
     segments, counters = connections.segments, connections.counters
+    for row in range(got):
+        prefetch(base + fresh[row] + EXPECTED_FRAME)
     for row in range(got):
         hot = record_at(connections.hot, segments.connection[row])
         neighbour = record_at(network.neighbours, hot.neighbour[segments.side[row]])

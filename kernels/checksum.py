@@ -5,7 +5,7 @@ Sums are over words as the machine loads them: a one's complement sum is the sam
 """
 from numpy import int64
 
-from .headers import PROTOCOL_TCP
+from .headers import PROTOCOL_TCP, TCP_LENGTH
 from .jit import kernel
 from .native import record_at, swap16
 
@@ -67,6 +67,12 @@ def sum_chain(packets, base, mbuf, start, length):
         start = data_start(packets, base, mbuf)
         part = min(remaining, int64(record_at(packets.mbuf, mbuf).data_length))
     return fold(total)
+
+
+@kernel
+def sum_tcp(packets, at, length):
+    """Returns the unfolded sum of a TCP segment of at least 20 bytes, all of it from byte offset `at` on in one mbuf."""
+    return sum_ipv4(packets, at) + sum_octets(packets, at + TCP_LENGTH, length - TCP_LENGTH)
 
 
 @kernel

@@ -55,11 +55,13 @@ from .records import (
 from .sequence import distance, wrap
 from .shaping import acknowledged, sender_number
 from .verify import COLD_BYTES
-from .wheel import TICK_MICROSECONDS, retry_at, schedule
+from .wheel import TICK_MICROSECONDS, ask_for_last, ask_for_place, ask_for_timer, comes_earlier, retry_at, schedule
 
 MOST_TRIES = 8
 """After this many retransmissions of a handshake only its state's time-out is left; held payload that has been sent as
 often in vain (over some 150 s) ends its connection."""
+TIMERS_AT_ONCE = 8
+"""Timers that `set_timers` sets in one block."""
 AHEAD = 4
 """Timers whose connections are asked for before it is their turn."""
 
@@ -208,13 +210,27 @@ def expire(connections, expired, count, services, targets, network, records, now
 
 @kernel
 def set_timers(connections, wheel, now):
-    """Sets the timer of every connection in `touched`, and empties it."""
-    tick = now // TICK_MICROSECONDS
-    touched = connections.touched
-    for number in range(touched.filled[0]):
-        connection = touched.connection[number]
-        if record_at(connections.hot, connection).state != FREE:
-            schedule(wheel, connection, deadline(connections, connection, tick))
+    """Sets the timer of every connection in `touched`, and empties it.
+
+    In blocks, each in passes, so that what one of them waits for the others of its block have been waiting for too.
+    """
+    tick, touched = now // TICK_MICROSECONDS, connections.touched
+    for first in range(0, touched.filled[0], TIMERS_AT_ONCE):
+        stop = min(first + TIMERS_AT_ONCE, touched.filled[0])
+        for number in range(first, stop):
+            ask_for_timer(wheel, touched.connection[number])
+        moving = 0
+        for number in range(first, stop):
+            connection = touched.connection[number]
+            touched.detail[number] = deadline(connections, connection, tick)
+            if comes_earlier(wheel, connection, touched.detail[number]):
+                ask_for_place(wheel, connection)
+                moving += 1
+        for number in range(first, stop if moving > 0 else first):
+            ask_for_last(wheel, touched.connection[number], number - first)
+        for number in range(first, stop):
+            if record_at(connections.hot, touched.connection[number]).state != FREE:
+                schedule(wheel, touched.connection[number], touched.detail[number])
     touched.filled[0] = 0
 
 

@@ -7,6 +7,8 @@ import numpy as np
 LINE = 64
 """An array of NumPy's own starts 16 bytes behind such a boundary: every record of 64 bytes would be in two cache lines."""
 HUGE_PAGE = 2 << 20
+WORTH_A_PAGE = HUGE_PAGE // 16
+"""Bytes from which on records get huge pages of their own."""
 
 
 def allocate(count, dtype, huge=True):
@@ -15,11 +17,11 @@ def allocate(count, dtype, huge=True):
     What fills huge pages is asked for on such (madvise(2), MADV_HUGEPAGE): what the heap gives is on them only in part.
     """
     size = count * dtype.itemsize
-    if size < HUGE_PAGE:
+    if size < WORTH_A_PAGE:
         whole = np.zeros(size + LINE, np.uint8)
         first = -whole.ctypes.data % LINE
     else:
-        pages = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        pages = mmap.mmap(-1, -(-size // HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if huge:
             with contextlib.suppress(OSError):  # a kernel without: small pages serve too
                 pages.madvise(mmap.MADV_HUGEPAGE)

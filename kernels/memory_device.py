@@ -93,7 +93,10 @@ def transmit(device, port, queue, mbufs, first, count):
 
 @kernel
 def reset(mbuf):
-    """Makes one mbuf (a record) fresh and empty, as rte_pktmbuf_reset does."""
+    """Makes one free mbuf (a record) fresh and empty, as rte_pktmbuf_reset does.
+
+    Its second cache line is left alone: `next` of a free mbuf is 0, and what else stands there nobody reads.
+    """
     mbuf.data_off = HEADROOM
     mbuf.refcnt = 1
     mbuf.segments = 1
@@ -102,8 +105,6 @@ def reset(mbuf):
     mbuf.packet_type = 0
     mbuf.packet_length = 0
     mbuf.data_length = 0
-    mbuf.next = 0
-    mbuf.tx_offload = 0
 
 
 @kernel
@@ -116,8 +117,10 @@ def allocate(device, mbufs, count):
     if available < count:
         return 0
     for place in range(count):
+        native.prefetch(device.base[0] + free[available - 1 - place])
+    for place in range(count):
         offset = free[available - 1 - place]
-        reset(device.mbuf[offset])
+        reset(native.record_at(device.mbuf, offset))
         mbufs[place] = offset
     device.free_count[0] = available - count
     return count
@@ -140,14 +143,14 @@ def _send_home(rings, offset):
 
 @kernel
 def _release_segment(device, offset):
-    """Frees one segment, unless others hold it too."""
-    record = device.mbuf[offset]
+    """Frees one segment, whose `next` is 0 or no longer counts, unless others hold it too."""
+    record = native.record_at(device.mbuf, offset)
     holders = np.int64(record.refcnt) - 1
     if holders > 0:
         record.refcnt = holders
         return
-    record.next = 0
-    record.segments = 1
+    if record.segments != 1:
+        record.segments = 1
     if device.home[0] <= offset < device.home[1]:
         device.free[device.free_count[0]] = offset
         device.free_count[0] += 1
@@ -156,15 +159,25 @@ def _release_segment(device, offset):
 
 
 @kernel
+def _release_chain(device, offset):
+    """Frees an mbuf of several segments."""
+    while offset >= 0:
+        record = native.record_at(device.mbuf, offset)
+        following = np.int64(record.next)
+        if record.refcnt == 1:
+            record.next = 0
+        _release_segment(device, offset)
+        offset = following - device.base[0] if following != 0 else -1
+
+
+@kernel
 def release(device, mbufs, count):
-    """Frees `mbufs[:count]`, each with all its segments."""
-    base = device.base[0]
+    """Frees `mbufs[:count]`, each with all its segments; of one alone the second cache line, where `next` is, is not touched."""
     for place in range(count):
-        offset = mbufs[place]
-        while offset >= 0:
-            following = np.int64(device.mbuf[offset].next)
-            _release_segment(device, offset)
-            offset = following - base if following != 0 else -1
+        if native.record_at(device.mbuf, mbufs[place]).segments == 1:
+            _release_segment(device, mbufs[place])
+        else:
+            _release_chain(device, mbufs[place])
 
 
 @kernel

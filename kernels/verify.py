@@ -6,7 +6,7 @@ corrupt one stays corrupt and the end point finds it.
 from numpy import int64
 
 from .batch import DROP, KIND_TCP, PENDING
-from .checksum import fold, pseudo_header, sum_chain
+from .checksum import fold, pseudo_header, sum_chain, sum_tcp
 from .connection import COLD, ESTABLISHED, HOLDS, RESHAPED, SPECIAL
 from .counters import DROP_TCP_CHECKSUM
 from .headers import FIN, RST, SYN
@@ -21,12 +21,16 @@ COLD_BYTES = COLD.itemsize
 @kernel
 def tcp_checksum_is_right(packets, base, batch, row):
     """Says whether a TCP segment's checksum is right: the NIC's word where it has one, else our own sum."""
-    word = int64(record_at(packets.mbuf, batch.mbuf[row]).offload) & (OFFLOAD_BAD | OFFLOAD_GOOD)
+    mbuf = record_at(packets.mbuf, batch.mbuf[row])
+    word = int64(mbuf.offload) & (OFFLOAD_BAD | OFFLOAD_GOOD)
     if word == OFFLOAD_GOOD or word == OFFLOAD_BAD:
         return word == OFFLOAD_GOOD
     transport = batch.transport[row]
     length = batch.payload[row] - transport + batch.payload_length[row]
-    total = sum_chain(packets, base, batch.mbuf[row], transport, length)
+    if mbuf.segments == 1:
+        total = sum_tcp(packets, transport, length)
+    else:
+        total = sum_chain(packets, base, batch.mbuf[row], transport, length)
     return fold(total + pseudo_header(packets, batch.network[row], length)) == 0xFFFF
 
 

@@ -121,6 +121,31 @@ def ask_for_timer(wheel, timer):
 
 
 @kernel
+def comes_earlier(wheel, timer, deadline):
+    """Says whether a timer is pending and a deadline (tick) before its own, so that it is not enough to note it down."""
+    now, record = wheel.now[0], record_at(wheel.timers, timer)
+    return record.place != NONE and deadline - now < (int64(record.deadline) - now) & 0xFFFFFFFF
+
+
+@kernel
+def ask_for_place(wheel, timer):
+    """Asks for the chunk that a timer is in, once the timer itself is at hand."""
+    prefetch(address_of(wheel.words) + (int64(record_at(wheel.timers, timer).place) & -CHUNK) * 4)
+
+
+@kernel
+def ask_for_last(wheel, timer, before):
+    """Asks for the timer that takes a timer's place when it is taken out, `before` others of its slot having been so.
+
+    Left to `unlink`, four misses in turn: with them asked for ahead, of 100,000 timers, one is moved in 40 ticks, not 100.
+    """
+    words, place = wheel.words, int64(record_at(wheel.timers, timer).place)
+    last = int64(record_at(wheel.ends, int64(record_at(words, (place & -CHUNK) + OWNER).value)).value)
+    prefetch(address_of(wheel.words) + (last & -CHUNK) * 4)
+    ask_for_timer(wheel, int64(record_at(words, max(last - before, (last & -CHUNK) + FIRST)).value))
+
+
+@kernel
 def schedule(wheel, timer, deadline):
     """Sets a timer, pending or not, to expire at tick `deadline`, at the next tick where that has passed."""
     now, record = wheel.now[0], record_at(wheel.timers, timer)

@@ -4,7 +4,10 @@
 the kernels that the configuration names; as it stands it runs our own kernels over memory ports.
 """
 # isort: skip_file
+from numpy import int64
+
 from pipeline.kernels.arp import answer_arp, build_requests, neighbours_to_ask
+from pipeline.kernels.batch import KIND_TCP, REFUSE, REPORT
 from pipeline.kernels.build import build
 from pipeline.kernels.clock import read_clock, refill
 from pipeline.kernels.connect import connect, exclude, target_of, tried
@@ -237,6 +240,29 @@ def own_frames(state, now):
 
 
 @kernel
+def answer_others(state, count, now):
+    """Deals with the rows that are not TCP, if there are any: one look at a burst without is cheaper than three."""
+    packets, batch, network, others = state.packets, state.batch, state.network, 0
+    for row in range(count):
+        others += int64(batch.kind[row] != KIND_TCP)
+    if others > 0:
+        answer_arp(packets, batch, count, network, state.connections.counters, now)
+        answer_icmp(packets, batch, count, network, state.connections.counters)
+        pass_icmp_errors(packets, batch, count, state.connections, network, now)
+
+
+@kernel
+def answer_refused(state, count, now):
+    """Answers the rows that could not be passed on, or belong to no connection, if there are any."""
+    packets, batch, connections, found = state.packets, state.batch, state.connections, 0
+    for row in range(count):
+        found += int64(batch.verdict[row] == REPORT) | int64(batch.verdict[row] == REFUSE)
+    if found > 0:
+        report(packets, batch, count, connections, state.network)
+        refuse(packets, batch, count, connections, state.selection.services, state.targets, state.network, now)
+
+
+@kernel
 def stages(state, port, count, draining, now):
     """One burst of `count` packets (none, for what timers have ordered) through every stage.
 
@@ -251,9 +277,7 @@ def stages(state, port, count, draining, now):
         lookup(batch, count, connections.buckets, connections.hot)
         left = express(packets, batch, count, connections, network, state.outbox, now)
     if left > 0:
-        answer_arp(packets, batch, count, network, counters, now)
-        answer_icmp(packets, batch, count, network, counters)
-        pass_icmp_errors(packets, batch, count, connections, network, now)
+        answer_others(state, count, now)
         verify(packets, base, batch, count, connections)
         retire(packets, batch, count, connections)
     release(connections, state.targets, state.sources, state.wheel, state.records, now)
@@ -267,8 +291,7 @@ def stages(state, port, count, draining, now):
     connect(batch, connections, state.selection, state.targets, state.sources, network, state.records, now)
     if left > 0:
         rewrite(packets, base, batch, count, connections, network, now)
-        report(packets, batch, count, connections, network)
-        refuse(packets, batch, count, connections, services, state.targets, network, now)
+        answer_refused(state, count, now)
     lend(connections, state.targets, state.sources, now // TICK_MICROSECONDS)
     deliver(connections)
     set_timers(connections, state.wheel, now)
