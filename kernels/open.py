@@ -46,7 +46,7 @@ from .jit import kernel
 from .lookup import HOT_BYTES
 from .native import address_of, prefetch, record_at, swap16, swap32
 from .neighbours import INCOMPLETE, add_neighbour, hear, owns, route_to
-from .records import REFUSED, TCP_SYN_RECEIVED, begin, step
+from .records import REFUSED, ask_for_record, begin
 from .sequence import distance, wrap
 from .shaping import begin_shaping
 from .services import SIMPLE, UNKNOWN_SCALE, find_service
@@ -202,6 +202,7 @@ def open_one(packets, batch, row, connections, services, network, records, now):
         return DROP_NEIGHBOURS_EXHAUSTED
     connection = take(connections)
     ask_for_next(connections)
+    ask_for_record(records, upcoming(connections))
     binding = int64(services[number].binding)
     offer = EVERYTHING if binding == SIMPLE else int64(services[number].offer)
     scale = int64(services[number].scale) if services[number].scale != UNKNOWN_SCALE else PROXY_SCALE
@@ -212,7 +213,6 @@ def open_one(packets, batch, row, connections, services, network, records, now):
         return DROP_FLOW_TABLE_FULL
     batch.flow[row] = connection * 2 + CLIENT
     begin(records, connection, now)
-    step(records, connection, CLIENT, TCP_SYN_RECEIVED, now)
     if binding == SIMPLE:
         enter(connections, connection, FIRST_DATA)
         ask(connections, connection, row, REFUSED)

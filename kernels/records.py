@@ -7,7 +7,8 @@ from numpy import int64
 from .connection import CLIENT, SPLICED, TARGET
 from .counters import NOTICE_RECORDS_LOST
 from .jit import kernel
-from .native import address_of, load_acquire, store_release
+from .memory import allocate
+from .native import address_of, load_acquire, prefetch, record_at, store_release
 
 CAUSES = ("Unknown", "Timeout", "PassiveClose", "ActiveClose", "PassiveRst", "ActiveRst", "Refused", "Exhausted", "Stopped",
           "TargetRefused", "TargetUnreachable")
@@ -23,22 +24,35 @@ TCP_STATES = ("Closed", "Listen", "SynSent", "SynReceived", "Established", "FinW
 (TCP_CLOSED, TCP_LISTEN, TCP_SYN_SENT, TCP_SYN_RECEIVED, TCP_ESTABLISHED, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2,
  TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK, TCP_TIME_WAIT) = range(len(TCP_STATES))
 
-STEPS = 8
+STEPS = 12
+"""Steps of both sides together that a record has room for, behind the client's first (SynReceived, when it was opened)."""
+COUNT = 12
+"""sides: how far above the bits of the steps their number stands."""
+COARSE = 1 << 31
+"""Microseconds (36 minutes) from which on a step's time is kept in milliseconds, marked by this bit, for up to 24 days."""
+WORK = np.dtype([
+    ("opened", "i8"),                                   # microseconds of the engine's clock
+    ("at", "u4", (STEPS,)),                             # when, after that (see `COARSE`)
+    ("states", "u1", (STEPS // 2,)),                    # TCP_STATES, two a byte, the earlier one in the lower half
+    ("sides", "u2"),                                    # a bit a step: of which side; from bit COUNT on: how many
+])
+"""What is written while a connection is open: one cache line, for which every connection that changes its state pays."""
+WORK_BYTES = WORK.itemsize
 RECORD = np.dtype([
-    ("opened", "i8"), ("closed", "i8"),                 # microseconds of the engine's clock
-    ("at", "i8", (2, STEPS)), ("state", "u1", (2, STEPS)), ("steps", "u1", (2,)),
-    ("cause", "u1", (2,)), ("service", "u2"), ("target", "u2"),
+    *((name, *WORK.fields[name][:1]) for name in WORK.names),
+    ("closed", "i8"), ("octets", "i8", (2,)),           # microseconds; payload that each side has sent
     ("remote_address", "u4", (2,)), ("local_address", "u4", (2,)),
     ("remote_port", "u2", (2,)), ("local_port", "u2", (2,)),
-    ("octets", "i8", (2,)),                             # of payload that each side has sent
+    ("service", "u2"), ("target", "u2"), ("cause", "u1", (2,)), ("reserved", "u1", (10,)),
 ])
+"""A finished record: two cache lines."""
 
 
 class Records(NamedTuple):
     """Records being written, one a connection, and a ring of finished ones that Python empties."""
 
     enabled: np.ndarray   # int64 [1]
-    work: np.ndarray      # RECORD [connections, or 1 where not enabled]
+    work: np.ndarray      # WORK [connections, or 1 where not enabled]
     ring: np.ndarray      # RECORD [n]
     head: np.ndarray      # int64 [1] finished so far, written by the worker
     tail: np.ndarray      # int64 [1] fetched so far, written by Python
@@ -46,31 +60,53 @@ class Records(NamedTuple):
 
 def allocate_records(enabled, connections, ring):
     """Returns `Records`; without `enabled` nothing is kept and no memory taken."""
-    size = connections if enabled else 1
-    return Records(np.array([int(enabled)], np.int64), np.zeros(size, RECORD).view(np.recarray),
-                   np.zeros(ring if enabled else 1, RECORD).view(np.recarray), np.zeros(1, np.int64), np.zeros(1, np.int64))
+    return Records(np.array([int(enabled)], np.int64), allocate(connections if enabled else 1, WORK),
+                   allocate(ring if enabled else 1, RECORD), np.zeros(1, np.int64), np.zeros(1, np.int64))
+
+
+def steps_of(record, side):
+    """Returns the steps of one side of a record: a list of (name of the state, microseconds since it was opened)."""
+    steps = [(TCP_STATES[TCP_SYN_RECEIVED], 0)] if side == CLIENT else []
+    for number in range(int(record["sides"]) >> COUNT):
+        if int(record["sides"]) >> number & 1 == side:
+            at, state = int(record["at"][number]), int(record["states"][number >> 1]) >> 4 * (number & 1) & 0x0F
+            steps.append((TCP_STATES[state], at if at < COARSE else (at - COARSE) * 1000))
+    return steps
+
+
+@kernel
+def ask_for_record(records, connection):
+    """Asks for the record of a connection that shortly changes its state."""
+    if records.enabled[0] != 0:
+        prefetch(address_of(records.work) + connection * WORK_BYTES)
+
+
+@kernel
+def ask_for_records(records, batch, count):
+    """Asks for the records of the connections of a burst."""
+    for row in range(count if records.enabled[0] != 0 else 0):
+        prefetch(address_of(records.work) + max(batch.flow[row] >> 1, 0) * WORK_BYTES)
 
 
 @kernel
 def begin(records, connection, now):
-    """Starts the record of a new connection."""
+    """Starts the record of a new connection, whose client is in SynReceived."""
     if records.enabled[0] != 0:
-        work = records.work[connection]
-        work.opened = now
-        work.steps[CLIENT] = 0
-        work.steps[TARGET] = 0
+        work = record_at(records.work, connection)
+        work.opened, work.sides = now, 0
 
 
 @kernel
 def step(records, connection, side, state, now):
-    """Notes that one side has come into a TCP state at `now`; what does not fit is left out."""
+    """Notes that one side has come into a TCP state at `now`; in a full record the last step makes room for it."""
     if records.enabled[0] != 0:
-        work = records.work[connection]
-        number = int64(work.steps[side])
-        if number < STEPS:
-            work.state[side, number] = state
-            work.at[side, number] = now
-            work.steps[side] = number + 1
+        work = record_at(records.work, connection)
+        sides, passed = int64(work.sides), now - int64(work.opened)
+        number = min(sides >> COUNT, STEPS - 1)
+        half = 4 * (number & 1)
+        work.at[number] = passed if passed < COARSE else COARSE | min(passed // 1000, COARSE - 1)
+        work.states[number >> 1] = (int64(work.states[number >> 1]) & (0xF0 >> half)) | (state << half)
+        work.sides = (sides & ((1 << number) - 1)) | (side << number) | ((number + 1) << COUNT)
 
 
 @kernel
@@ -82,6 +118,16 @@ def octets_sent(hot, cold, side):
 
 
 @kernel
+def keep_steps(work, done):
+    """Copies what was written while a connection was open to its finished record."""
+    done.opened, done.sides = int64(work.opened), int64(work.sides)
+    for number in range(STEPS):
+        done.at[number] = int64(work.at[number])
+    for number in range(STEPS // 2):
+        done.states[number] = int64(work.states[number])
+
+
+@kernel
 def finish(records, counters, hot, cold, connection, causes, now):
     """Completes the record of an ended connection and puts it into the ring; a full ring is counted."""
     if records.enabled[0] == 0:
@@ -90,19 +136,12 @@ def finish(records, counters, hot, cold, connection, causes, now):
     if head - load_acquire(address_of(records.tail)) >= records.ring.shape[0]:
         counters.notices[NOTICE_RECORDS_LOST] += 1
         return
-    work, done = records.work[connection], records.ring[head % records.ring.shape[0]]
-    spliced = hot.options & SPLICED != 0
-    done.opened, done.closed = work.opened, now
-    done.service, done.target = cold.service, cold.target
+    done = record_at(records.ring, head % records.ring.shape[0])
+    keep_steps(record_at(records.work, connection), done)
+    done.closed, done.service, done.target = now, int64(cold.service), int64(cold.target)
     for side in range(2):
         done.cause[side] = (causes >> (8 * side)) & 0xFF
-        done.steps[side] = work.steps[side]
-        done.remote_address[side] = hot.remote_address[side]
-        done.local_address[side] = hot.local_address[side]
-        done.remote_port[side] = hot.remote_port[side]
-        done.local_port[side] = hot.local_port[side]
-        done.octets[side] = octets_sent(hot, cold, side) if spliced or side == CLIENT else 0
-        for number in range(STEPS):
-            done.state[side, number] = work.state[side, number]
-            done.at[side, number] = work.at[side, number]
+        done.remote_address[side], done.local_address[side] = int64(hot.remote_address[side]), int64(hot.local_address[side])
+        done.remote_port[side], done.local_port[side] = int64(hot.remote_port[side]), int64(hot.local_port[side])
+        done.octets[side] = octets_sent(hot, cold, side) if hot.options & SPLICED or side == CLIENT else 0
     store_release(address_of(records.head), head + 1)

@@ -8,7 +8,7 @@ from .free_list import give
 from .jit import kernel
 from .lookup import BUCKET_BYTES
 from .native import address_of, prefetch, record_at
-from .records import TIMEOUT, finish
+from .records import TIMEOUT, ask_for_record, finish
 from .source_ports import give_back_source
 from .shaping import end_shaping
 from .waiting_room import send_away
@@ -59,7 +59,9 @@ def release(connections, targets, sources, wheel, records, now):
     """Goes through `releases` and empties it: records are finished, counters kept, everything is given back."""
     releases, counters = connections.releases, connections.counters
     for number in range(releases.filled[0]):
-        ask_for_keys(connections, releases.connection[min(number + AHEAD, releases.filled[0] - 1)])
+        following = releases.connection[min(number + AHEAD, releases.filled[0] - 1)]
+        ask_for_keys(connections, following)
+        ask_for_record(records, following)
         connection, causes = releases.connection[number], releases.detail[number]
         hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
         if hot.options & SPECIAL and cold.special & (SHAPED * 3):

@@ -34,6 +34,7 @@ from pipeline.kernels.open import open_connections, retire
 from pipeline.kernels.outbox import dispose, settle
 from pipeline.kernels.refuse import refuse
 from pipeline.kernels.release import release
+from pipeline.kernels.records import ask_for_records
 from pipeline.kernels.report import report
 from pipeline.kernels.repetition import restore
 from pipeline.kernels.reshape import exhausted, map_row, write_stream
@@ -278,6 +279,7 @@ def stages(state, port, count, draining, now):
         left = express(packets, batch, count, connections, network, state.outbox, now)
     if left > 0:
         answer_others(state, count, now)
+        ask_for_records(state.records, batch, count)
         verify(packets, base, batch, count, connections)
         retire(packets, batch, count, connections)
     release(connections, state.targets, state.sources, state.wheel, state.records, now)

@@ -90,10 +90,6 @@ def record_dict(configuration, record, started):
     def endpoint(field, side):
         return f"{address_text(record[f'{field}_address'][side])}:{record[f'{field}_port'][side]}"
 
-    def steps(side):
-        return [(records.TCP_STATES[record["state"][side][step]], int(record["at"][side][step] - record["opened"]))
-                for step in range(record["steps"][side])]
-
     bound = record["target"] != connection.NO_TARGET
     opened = started + datetime.timedelta(microseconds=int(record["opened"]))
     return {
@@ -105,5 +101,5 @@ def record_dict(configuration, record, started):
         "proxy": endpoint("local", 1) if bound else None,
         "release": {side: records.CAUSES[record["cause"][number]] for number, side in enumerate(SIDES)},
         "octets": {side: int(record["octets"][number]) for number, side in enumerate(SIDES)},
-        "states": {side: steps(number) for number, side in enumerate(SIDES)},
+        "states": {side: records.steps_of(record, number) for number, side in enumerate(SIDES)},
     }
