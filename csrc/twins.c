@@ -545,3 +545,146 @@ void twin_rewrite(const struct context *given, uint32_t count)
         out_port[row] = neighbour->port;
     }
 }
+
+/* ---- express ---- */
+
+#define TRANSPORT (ETHERNET_LENGTH + IPV4_LENGTH)
+#define WITH_TIMESTAMPS (TCP_LENGTH + TIMESTAMPS_LENGTH)
+
+/* later - earlier as a signed number (kernels/sequence.py). */
+static inline int32_t distance(uint32_t later, uint32_t earlier)
+{
+    return (int32_t)(later - earlier);
+}
+
+static inline int has_usual_header(const struct tcp *tcp, const uint8_t *option, int64_t header)
+{
+    if ((tcp->control & (SYN | FIN | RST | ACK)) != ACK)
+        return 0;
+    return header == TCP_LENGTH || (header == WITH_TIMESTAMPS && load32(option) == ALIGNED_TIMESTAMPS);
+}
+
+static inline int is_usual(const struct hot *hot, int side, uint32_t seq, uint64_t stop, uint32_t ack)
+{
+    uint32_t following = hot->next[side];
+
+    if (hot->state != ESTABLISHED || hot->closing != 0 || (hot->options & (HOLDS | SPECIAL | BOUND)) != BOUND)
+        return 0;
+    if (side == TARGET && hot->options & (OWNS | SCALED))
+        return 0;  /* SCALED is the kernels' alone: as a rule the client is offered its target's scale */
+    if (stop == seq && stop == following && ack == hot->acked[side])
+        return 0;
+    if (stop > 0xFFFFFFFF || (stop < following && distance((uint32_t)stop, following) > 0))
+        return 0;
+    int scale = side == CLIENT ? hot->scales >> 4 : hot->scales & 0x0F;
+    int64_t away = distance((uint32_t)stop, hot->acked[1 - side] - hot->shift[side]);
+    return away >= 0 && away <= (int64_t)WINDOW << scale;
+}
+
+static inline void follow(struct hot *hot, int side, uint32_t stop, uint32_t ack, uint32_t tick)
+{
+    if (distance(stop, hot->next[side]) > 0)
+        hot->next[side] = stop;
+    uint32_t sent = hot->next[1 - side] + hot->shift[1 - side];
+    if (distance(ack, hot->acked[side]) > 0 && distance(sent, ack) >= 0)
+        hot->acked[side] = ack;
+    hot->stamp = tick;
+}
+
+/* Writes all headers of a usual segment; the frame has no tag and no IPv4 options. */
+static inline void send_on(const struct context *context, uint8_t *frame, const struct hot *hot, int side, int64_t header,
+                           const struct neighbour *neighbour)
+{
+    struct ethernet *ethernet = (struct ethernet *)frame;
+    struct ipv4 *ip = (struct ipv4 *)(frame + ETHERNET_LENGTH);
+    struct tcp *tcp = (struct tcp *)(frame + TRANSPORT);
+    int other = 1 - side;
+    uint64_t total = 0;
+
+    if (hot->options & STAMPED && header != TCP_LENGTH) {
+        uint8_t *at = frame + TRANSPORT + TCP_LENGTH + (side == TARGET ? 4 : 8);
+        uint32_t old = load32(at), by = side == TARGET ? hot->timestamp_shift : -hot->timestamp_shift;
+        store32(at, swap32(swap32(old) + by));
+        total += difference(old, swap32(swap32(old) + by));
+    }
+    uint32_t source = swap32(hot->local_address[other]), destination = swap32(hot->remote_address[other]);
+    uint32_t ports = swap16(hot->local_port[other]) | (uint32_t)swap16(hot->remote_port[other]) << 16;
+    uint32_t seq = swap32(swap32(tcp->seq) + hot->shift[side]), ack = swap32(swap32(tcp->ack) - hot->shift[other]);
+    uint64_t addresses = difference(ip->source, source) + difference(ip->destination, destination);
+    total += addresses + difference(load32((uint8_t *)tcp), ports) + difference(tcp->seq, seq) + difference(tcp->ack, ack);
+    ethernet->destination_high = swap16(neighbour->mac_high);
+    ethernet->destination_low = swap32(neighbour->mac_low);
+    ethernet->source_high = swap16((uint16_t)context->mac_high[neighbour->port]);
+    ethernet->source_low = swap32((uint32_t)context->mac_low[neighbour->port]);
+    ip->ttl--;
+    ip->checksum = update(ip->checksum, addresses + difference(1, 0));
+    ip->source = source;
+    ip->destination = destination;
+    store32((uint8_t *)tcp, ports);
+    tcp->seq = seq;
+    tcp->ack = ack;
+    tcp->checksum = update(tcp->checksum, total);
+}
+
+static inline void post(const struct context *context, int64_t port, int64_t mbuf)
+{
+    int64_t filled = context->outbox_filled[port];
+
+    if (likely(filled < context->outbox_room)) {
+        context->outbox_mbuf[port * context->outbox_room + filled] = mbuf;
+        context->outbox_filled[port] = filled + 1;
+    } else {
+        context->drops[DROP_TRANSMIT_FULL]++;
+        context->outbox_released[context->outbox_to_release[0]++] = mbuf;
+    }
+}
+
+int64_t twin_express(const struct context *given, uint32_t count)
+{
+    const struct context copy = *given, *context = &copy;
+    column(verdict);
+    const int64_t *restrict flows = context->flow, *restrict frames = context->frame, *restrict transports = context->transport;
+    const int64_t *restrict mbufs = context->mbuf;
+    struct hot *restrict hots = context->hot;
+    int64_t left = 0, payloads[2] = {0, 0};
+    uint64_t waiting = 0;
+
+    for (uint32_t row = 0; row < count; row++) {
+        int64_t flow = flows[row];
+        if (flow < 0) {
+            left++;
+            continue;
+        }
+        struct hot *hot = hots + (flow >> 1);
+        int side = flow & 1;
+        uint64_t bit = 1ull << (flow >> 1 & BITS);
+        uint8_t *frame = context->octets + frames[row];
+        const struct ipv4 *ip = (const struct ipv4 *)(frame + ETHERNET_LENGTH);
+        const struct tcp *tcp = (const struct tcp *)(frame + TRANSPORT);
+        int64_t header = (tcp->data_offset >> 4) * 4;
+        uint32_t seq = swap32(tcp->seq), ack = swap32(tcp->ack);
+        uint64_t stop = (uint64_t)((int64_t)seq + swap16(ip->total_length) - IPV4_LENGTH - header);
+        int passes = transports[row] - frames[row] == TRANSPORT && !(waiting & bit)
+                     && has_usual_header(tcp, frame + TRANSPORT + TCP_LENGTH, header) && is_usual(hot, side, seq, stop, ack);
+        const struct neighbour *neighbour = context->neighbours + (passes ? hot->neighbour[1 - side] : 0);
+        struct mbuf *mbuf = (struct mbuf *)(context->octets + mbufs[row]);
+        if (!passes || neighbour->state < REACHABLE || ip->ttl <= 1
+            || (int64_t)mbuf->packet_length - ETHERNET_LENGTH > context->mtu[neighbour->port]) {
+            waiting |= bit;
+            left++;
+            continue;
+        }
+        follow(hot, side, (uint32_t)stop, ack, (uint32_t)context->tick);
+        send_on(context, frame, hot, side, header, neighbour);
+        payloads[side] += stop != seq;
+        if (unlikely(mbuf->offload != 0))
+            mbuf->offload = 0;
+        verdict[row] = SENT;
+        post(context, neighbour->port, mbufs[row]);
+    }
+    for (int side = CLIENT; side <= TARGET; side++) {
+        context->events[side * context->event_count + RECEIVED_PAYLOAD] += payloads[side];
+        context->events[(1 - side) * context->event_count + SENT_PAYLOAD] += payloads[side];
+    }
+    return left;
+}

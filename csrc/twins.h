@@ -3,4 +3,5 @@
 void twin_parse(const struct context *context, uint32_t count);
 void twin_lookup(const struct context *context, uint32_t count);
 void twin_rewrite(const struct context *context, uint32_t count);
+int64_t twin_express(const struct context *context, uint32_t count);
 const char *twin_layout(void);

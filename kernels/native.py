@@ -362,4 +362,5 @@ shim_release = _external("shim_release", _i, _i)
 twin_parse = _external("twin_parse", _i, _i, result=types.void)
 twin_lookup = _external("twin_lookup", _i, _i, result=types.void)
 twin_rewrite = _external("twin_rewrite", _i, _i, result=types.void)
+twin_express = _external("twin_express", _i, _i)
 """(address of a `struct context`, n): the C twins of the kernels of these slots; see twins.py."""

@@ -14,7 +14,7 @@ RECORDS = {"connection": ("HOT",), "flow_table": ("BUCKET",), "neighbours": ("NE
            "headers": ("MBUF", "ETHERNET", "VLAN", "IPV4", "TCP")}
 """Module to the names of its dtypes; in C they are structures with these names in lower case, in the machine's order."""
 NUMBERS = {
-    "batch": ("NO_FLOW", "KIND_NONE", "KIND_TCP", "KIND_ARP", "KIND_ICMP", "PENDING", "FORWARD", "DROP", "REPORT"),
+    "batch": ("NO_FLOW", "KIND_NONE", "KIND_TCP", "KIND_ARP", "KIND_ICMP", "PENDING", "FORWARD", "DROP", "REPORT", "SENT"),
     "connection": ("CLIENT", "TARGET", "ESTABLISHED", "HOLDS", "OWNS", "STAMPED", "SCALED", "SPECIAL", "BOUND"),
     "flow_table": ("SLOTS", "LONGEST", "STEPS", "CLASSES", "SEED"),
     "neighbours": ("REACHABLE",),
@@ -25,18 +25,20 @@ NUMBERS = {
     "tcp_options": ("ALIGNED_TIMESTAMPS", "TIMESTAMPS_LENGTH", "HIGHEST_SCALE"),
     "parse": ("AHEAD", "MOST_SEGMENTS"),
     "shaping": ("WINDOW",),
+    "express": ("BITS",),
     "counters": ("DROP_MBUF_CHAIN", "DROP_RUNT_FRAME", "DROP_OTHER_MAC", "DROP_OTHER_ETHERTYPE", "DROP_OTHER_VLAN",
                  "DROP_IPV4_HEADER", "DROP_IPV4_LENGTH", "DROP_IPV4_CHECKSUM", "DROP_FRAGMENT", "DROP_OTHER_PROTOCOL",
                  "DROP_TCP_HEADER", "DROP_ARP_INVALID", "DROP_ICMP_INVALID", "DROP_UNRESOLVED_NEIGHBOUR", "DROP_TTL_EXCEEDED",
-                 "DROP_LARGER_THAN_MTU", "NOTICE_IPV4_OPTIONS", "NOTICE_SEVERAL_SEGMENTS", "NOTICE_VLAN_PRIORITY",
+                 "DROP_LARGER_THAN_MTU", "DROP_TRANSMIT_FULL", "NOTICE_IPV4_OPTIONS", "NOTICE_SEVERAL_SEGMENTS", "NOTICE_VLAN_PRIORITY",
                  "RECEIVED_PAYLOAD", "SENT_PAYLOAD"),
 }
 """Module to its numbers that C knows by the same names."""
 POINTERS = (("hot", "struct hot"), ("buckets", "struct bucket"), ("octets", "uint8_t"), ("drops", "int64_t"),
             ("notices", "int64_t"), ("neighbours", "struct neighbour"), ("mtu", "int64_t"), ("mac_high", "int64_t"),
-            ("mac_low", "int64_t"))
+            ("mac_low", "int64_t"), ("outbox_mbuf", "int64_t"), ("outbox_filled", "int64_t"), ("outbox_released", "int64_t"),
+            ("outbox_to_release", "int64_t"), ("events", "int64_t"))
 """Pointers of the context behind the columns of the batch."""
-SCALARS = ("bucket_count", "octet_count", "base", "own_port")
+SCALARS = ("bucket_count", "octet_count", "base", "own_port", "outbox_room", "event_count", "tick")
 """Numbers of the context behind its pointers."""
 SOURCES = sorted({*RECORDS, *NUMBERS})
 LEFT = 99

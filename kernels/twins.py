@@ -10,10 +10,13 @@ from numpy import int64
 
 from .batch import FORWARD
 from .jit import kernel
-from .native import structure_of, twin_lookup, twin_parse, twin_rewrite, use_library
+from .native import structure_of, twin_express, twin_lookup, twin_parse, twin_rewrite, use_library
 from .rewrite import rewrite as rewrite_kernel
 from .twin_layout import LEFT, digest
+from .wheel import TICK_MICROSECONDS
 
+NO_OUTBOX, NO_NUMBERS = (0,) * 5, (0,) * 3
+"""Words of the context behind `mac_low` and behind `own_port`, for those that do not post."""
 DONE = LEFT + 1
 """Verdict of a row that the twin has rewritten, while the kernel goes over the others."""
 
@@ -40,22 +43,16 @@ PATH = _load()
 
 
 @kernel
-def context_of(batch, buckets, hot, rest):
-    """Returns the address of a `struct context`, whose words are in the order of `twin_layout.context_fields`."""
-    return structure_of((batch, hot, buckets, rest))
-
-
-@kernel
 def parse(packets, base, batch, count, port, network, counters):
     """The twin of parse.parse."""
     twin_parse(structure_of((batch, 0, 0, packets.octets, counters.drops, counters.notices, 0, 0, network.mac_high, network.mac_low,
-                             0, packets.octets.shape[0], base, port)), count)
+                             NO_OUTBOX, 0, packets.octets.shape[0], base, port, NO_NUMBERS)), count)
 
 
 @kernel
 def lookup(batch, count, buckets, hot):
     """The twin of lookup.bucketed."""
-    twin_lookup(structure_of((batch, hot, buckets, 0, 0, 0, 0, 0, 0, 0, buckets.shape[0])), count)
+    twin_lookup(structure_of((batch, hot, buckets, 0, 0, 0, 0, 0, 0, 0, NO_OUTBOX, buckets.shape[0], 0, 0, 0, NO_NUMBERS)), count)
 
 
 @kernel
@@ -72,7 +69,8 @@ def exchange(batch, count, kept, shown):
 def rewrite(packets, base, batch, count, connections, network, now):
     """The twin of rewrite.rewrite, which gets the rows that are LEFT: whose connection is not as usual."""
     twin_rewrite(structure_of((batch, connections.hot, 0, packets.octets, connections.counters.drops, 0, network.neighbours,
-                               network.mtu, network.mac_high, network.mac_low, 0, packets.octets.shape[0], base, 0)), count)
+                               network.mtu, network.mac_high, network.mac_low, NO_OUTBOX, 0, packets.octets.shape[0], base, 0, NO_NUMBERS)),
+                 count)
     left = 0
     for row in range(count):
         left += int64(batch.verdict[row] == LEFT)
@@ -82,3 +80,13 @@ def rewrite(packets, base, batch, count, connections, network, now):
         for row in range(count):
             if batch.verdict[row] == DONE:
                 batch.verdict[row] = FORWARD
+
+
+@kernel
+def express(packets, batch, count, connections, network, outbox, now):
+    """The twin of express.usual; it leaves what the target sends where its window has to be shown in another scale."""
+    counters = connections.counters
+    return twin_express(structure_of((batch, connections.hot, 0, packets.octets, counters.drops, 0, network.neighbours, network.mtu,
+                                      network.mac_high, network.mac_low, outbox.mbuf, outbox.filled, outbox.released,
+                                      outbox.to_release, counters.events, 0, packets.octets.shape[0], 0, 0, outbox.mbuf.shape[1],
+                                      counters.events.shape[1], (now // TICK_MICROSECONDS) & 0xFFFFFFFF)), count)

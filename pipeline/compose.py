@@ -41,6 +41,7 @@ SLOTS = {
     ],
     "express": [
         ("usual", "pipeline.kernels.express:usual", "Usual segments of established connections, all in one pass."),
+        ("c", "pipeline.kernels.twins:express", "The same in C, a yardstick."),
         ("none", "pipeline.kernels.express:none", "Every packet goes through all stages: so where these are the user's."),
     ],
     "transition": [("splice", "pipeline.kernels.transition:transition", "Handshakes, splice and closes, in order.")],

@@ -11,11 +11,12 @@ from scapy.layers.l2 import ARP, Ether
 
 from pipeline import compose
 from pipeline.io.frames import write_frames
+from pipeline.kernels import express
 from pipeline.kernels import parse as parse_module
 from pipeline.kernels import rewrite as rewrite_module
 from pipeline.kernels import twin_layout
-from pipeline.kernels.batch import ABSORB, DROP, FORWARD, KIND_TCP, PENDING
-from pipeline.kernels.connection import HOLDS, OWNS, PLAIN, SCALED, SPECIAL, STAMPED
+from pipeline.kernels.batch import ABSORB, DROP, FORWARD, KIND_TCP, PENDING, SENT
+from pipeline.kernels.connection import BOUND, ESTABLISHED, HOLDS, OWNS, PLAIN, SCALED, SPECIAL, STAMPED
 from pipeline.kernels.flow_table import SLOTS, hash_key, insert
 from pipeline.kernels.lookup import bucketed
 from pipeline.kernels.neighbours import INCOMPLETE, PROBING
@@ -77,16 +78,19 @@ def changed(frame, generator):
     return bytes(octets)
 
 
-def both(bed, count, kernel, twin, columns):
-    """Runs a kernel and its twin from the same state, asserts that they leave the same; returns the columns."""
-    state = [*bed.batch, bed.counters.drops, bed.counters.notices, bed.arena.octets]
+def both(bed, count, kernel, twin, columns, more=()):
+    """Runs a kernel and its twin from the same state, asserts that they leave the same (in the arrays `more` too).
+
+    Returns the columns.
+    """
+    state = [*bed.batch, bed.counters.drops, bed.counters.notices, bed.arena.octets, *more]
     before = [column.copy() for column in state]
     kernel()
     expected = [column.copy() for column in state]
     for column, old in zip(state, before, strict=True):
         column[:] = old
     twin()
-    names = [*bed.batch._fields, "drops", "notices", "octets"]
+    names = [*bed.batch._fields, "drops", "notices", "octets", *(f"further array {number}" for number in range(len(more)))]
     for name, column, wanted in zip(names, state, expected, strict=True):
         differing = np.flatnonzero(column != wanted)
         assert not len(differing), f"{name}[{differing[0]}] is {column[differing[0]]}, the kernel has {wanted[differing[0]]}"
@@ -187,10 +191,75 @@ def test_rewrite_makes_of_packets_what_the_kernel_makes(bed, twins):
     assert {"ttl_exceeded", "larger_than_mtu", "unresolved_neighbour"} <= bed.drops.keys()
 
 
+def usual_segments(bed, generator, hot):
+    """Returns segments of connections, most of them just what these wait for, and whose each is (flow)."""
+    frames, flows = [], []
+    for _ in range(ROWS):
+        flow = generator.randrange(2 * len(hot))
+        one, side = hot[flow >> 1], flow & 1
+        near = generator.choice([0, 0, 0, 0, 1, -1, -6, 70_000, -70_000, 2**30])
+        stamps = [("NOP", None), ("NOP", None), ("Timestamp", (generator.getrandbits(32), 90))]
+        ip = {"ttl": generator.choice([64, 64, 64, 64, 1]), "flags": "DF"}
+        frames.append(bed.segment(
+            bytes(generator.choice([0, 6, 77])), ip=ip, tag=generator.choice([None] * 9 + [{"vlan": 0}]),
+            seq=(int(one.next[side]) + near) % 2**32, ack=(int(one.acked[side]) + generator.choice([0, 5, -5, 2**31])) % 2**32,
+            flags=generator.choice(["A", "A", "A", "PA", "PA", "PA", "FA", "R", "S", "UA"]), window=generator.getrandbits(16),
+            options=generator.choice([[], [], stamps, stamps, [("NOP", None)] * 4])))
+        flows.append(flow if generator.random() < 0.95 else -1)
+    return frames, flows
+
+
+@needs_twins
+def test_express_sends_on_what_the_kernel_sends_on(bed, twins):
+    generator, rubbish = random.Random(3), np.random.default_rng(3)
+    hot, outbox, verdicts = bed.connections.hot, bed.state.outbox, set()
+    arguments = (bed.packets, bed.batch, ROWS, bed.connections, bed.state.network, outbox, 12_345_678)
+    for number in range(BATCHES):
+        hop = random_connections(bed, rubbish)
+        hot.options = sum(bit * (rubbish.random(len(hot)) < share) for bit, share in (
+            (BOUND, 0.95), (STAMPED, 0.5), (HOLDS, 0.05), (SPECIAL, 0.05), (OWNS, 0.1)))
+        hot.state, hot.closing = rubbish.choice([ESTABLISHED] * 9 + [2], len(hot)), rubbish.choice([0] * 9 + [1], len(hot))
+        hot.next = rubbish.integers(0, 2**32, hot.next.shape)
+        hot.acked = (hot.next[:, ::-1].astype(np.int64) + hot.shift[:, ::-1]) & 0xFFFFFFFF
+        hop.state = INCOMPLETE if number % 7 == 0 else PROBING
+        frames, flows = usual_segments(bed, generator, hot)
+        mbufs = write_frames(bed.pool, frames)
+        bed.batch.mbuf[:ROWS] = mbufs
+        bed.packets.mbuf["offload"][mbufs[3]] = 5
+        parse_module.parse(bed.packets, bed.base, bed.batch, ROWS, 0, bed.state.network, bed.counters)
+        bed.batch.flow[:ROWS] = flows
+        outbox.filled[:], outbox.to_release[0] = (0, outbox.mbuf.shape[1] - number % 3 * 2), 0
+        left = []
+        more = (hot.view(np.uint8), outbox.mbuf, outbox.filled, outbox.released, outbox.to_release, bed.counters.events)
+        seen = both(bed, ROWS, lambda: left.append(express.usual(*arguments)), lambda: left.append(twins.express(*arguments)),
+                    ("verdict",), more)
+        assert left[0] == left[1] == int((seen["verdict"] != SENT).sum())
+        verdicts |= set(seen["verdict"].tolist())
+        outbox.filled[:], outbox.to_release[0] = 0, 0
+        bed.pool.release(mbufs)
+    assert {SENT, PENDING} <= verdicts and "transmit_full" in bed.drops
+
+
+@needs_twins
+def test_express_leaves_windows_in_another_scale_to_the_kernels(bed, twins):
+    hot, shown = random_connections(bed, np.random.default_rng(4)) and bed.connections.hot[1], []
+    for scaled in (0, SCALED):
+        hot.state, hot.closing, hot.options, hot.shift, hot.next, hot.acked = ESTABLISHED, 0, BOUND | scaled, 0, (100, 200), (200, 100)
+        mbufs = write_frames(bed.pool, [bed.segment(b"answer", seq=200, ack=100, flags="A")])
+        bed.batch.mbuf[:1] = mbufs
+        parse_module.parse(bed.packets, bed.base, bed.batch, 1, 0, bed.state.network, bed.counters)
+        bed.batch.flow[0] = 3
+        shown.append(twins.express(bed.packets, bed.batch, 1, bed.connections, bed.state.network, bed.state.outbox, 5))
+        bed.state.outbox.filled[:] = 0
+        bed.pool.release(mbufs)
+    assert shown == [0, 1]
+
+
 @needs_twins
 def test_a_configuration_names_the_twins():
-    text = compose.source({"parse": "c", "lookup": "c", "rewrite": "c"}, ["round_robin"], "memory")
-    assert all(f"from pipeline.kernels.twins import {slot} as {slot}\n" in text for slot in ("parse", "lookup", "rewrite"))
+    text = compose.source(dict.fromkeys(("parse", "lookup", "express", "rewrite"), "c"), ["round_robin"], "memory")
+    for slot in ("parse", "lookup", "express", "rewrite"):
+        assert f"from pipeline.kernels.twins import {slot} as {slot}\n" in text
 
 
 @needs_twins
