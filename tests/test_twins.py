@@ -220,6 +220,7 @@ def test_express_sends_on_what_the_kernel_sends_on(bed, twins):
             (BOUND, 0.95), (STAMPED, 0.5), (HOLDS, 0.05), (SPECIAL, 0.05), (OWNS, 0.1)))
         hot.state, hot.closing = rubbish.choice([ESTABLISHED] * 9 + [2], len(hot)), rubbish.choice([0] * 9 + [1], len(hot))
         hot.next = rubbish.integers(0, 2**32, hot.next.shape)
+        hot.next[::5] = rubbish.integers(2**32 - 8, 2**32, hot.next[::5].shape)
         hot.acked = (hot.next[:, ::-1].astype(np.int64) + hot.shift[:, ::-1]) & 0xFFFFFFFF
         hop.state = INCOMPLETE if number % 7 == 0 else PROBING
         frames, flows = usual_segments(bed, generator, hot)
