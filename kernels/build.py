@@ -1,20 +1,24 @@
 """Build: makes frames of the segments that the engine sends of its own, in fresh mbufs."""
 from numpy import int64
 
-from .checksum import data_start
+from .checksum import data_start, difference, update
 from .connection import (
     CLIENT,
     CONNECTING,
+    MARKED,
     OFFERED_SCALE,
+    PROMISED_ECN,
     PROMISED_SACK,
     PROMISED_SCALING,
     PROMISED_TIMESTAMPS,
+    SPECIAL,
     STAMPED,
     SYN_RECEIVED,
     TARGET,
     note,
 )
 from .counters import DROP_UNRESOLVED_NEIGHBOUR
+from .ecn import CODEPOINT
 from .headers import (
     ETHERNET_LENGTH,
     ETHERTYPE_IPV4,
@@ -131,6 +135,18 @@ def write_tcp_header(packets, connections, at, hot, cold, row, now):
 
 
 @kernel
+def pass_mark(packets, at, hot, cold):
+    """Puts the mark that a router has left on held bytes (CE) on a segment toward the target, once, if that agreed to ECN."""
+    if int64(cold.special) & PROMISED_ECN == 0:
+        ip = record_at(packets.ipv4, at)
+        ip.service = CODEPOINT
+        ip.checksum = update(int64(ip.checksum), difference(0, CODEPOINT << 8))
+    cold.special &= 0xFFFF ^ MARKED
+    if cold.special == 0:
+        hot.options &= 0xFF ^ SPECIAL
+
+
+@kernel
 def build_one(packets, base, mbuf, connections, row, neighbour, network, now):
     """Writes one ordered segment into a fresh mbuf."""
     segments, side = connections.segments, connections.segments.side[row]
@@ -144,6 +160,8 @@ def build_one(packets, base, mbuf, connections, row, neighbour, network, now):
                       int64(hot.remote_address[side]))
     start, held = at + IPV4_LENGTH + header, segments.held[row]
     copy_octets(packets.octets, start, connections.held.octets, held, length)
+    if length > 0 and cold.special & MARKED:
+        pass_mark(packets, at, hot, cold)
     finish_tcp(packets, at, header + length)
     set_length(packets, mbuf, ETHERNET_LENGTH + IPV4_LENGTH + header + length)
 

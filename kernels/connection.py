@@ -51,6 +51,7 @@ AGED = 256        # special: the client's timestamps are shifted by `stamp_shift
 PLAIN = 512       # special: mode `simple`, options go end to end
 REWRITTEN = 1024  # special: select, or a payload kernel, has changed the held bytes
 LENT = 2048       # special: its source port has been given back while it waits out TIME_WAIT
+MARKED = 4096     # special: a router has marked held bytes with CE; the next segment that carries some takes the mark on (RFC 3168)
 RESHAPED = NARROW | SHAPED << CLIENT | SHAPED << TARGET
 """Of `special`: segments may be larger than their receiver takes; they are verified in full and split (SPLICE 2.6, 5.2)."""
 

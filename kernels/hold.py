@@ -8,8 +8,10 @@ from .connection import (
     FIN_SEEN,
     FIRST_DATA,
     HOLDS,
+    MARKED,
     NO_ROW,
     OWNS,
+    PROMISED_ECN,
     SPECIAL,
     ask,
     move_on,
@@ -23,6 +25,7 @@ from .counters import (
     RECEIVED_FIN_ACTIVE,
     RECEIVED_PAYLOAD,
 )
+from .ecn import CODEPOINT
 from .farewell import leave_unbound
 from .headers import FIN
 from .jit import kernel
@@ -81,6 +84,15 @@ def append(packets, base, batch, row, held, slot, offset):
 
 
 @kernel
+def keep_mark(packets, batch, row, hot, cold):
+    """Keeps the mark of a router that is congested (CE): the target, not the proxy, is to echo it (RFC 3168, section 6.1.3)."""
+    marked = int64(record_at(packets.ipv4, batch.network[row]).service) & CODEPOINT == CODEPOINT
+    if marked and cold.agreed & PROMISED_ECN:
+        hot.options |= SPECIAL
+        cold.special |= MARKED
+
+
+@kernel
 def is_shown(connections, connection):
     """Says whether what a client sends before the splice has to wait for it: a payload kernel sees held bytes but once."""
     flow = connection * 2 + CLIENT
@@ -115,6 +127,7 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
     if slot < 0:
         return DROP_HELD_POOL_EMPTY
     append(packets, base, batch, row, held, slot, offset)
+    keep_mark(packets, batch, row, hot, cold)
     stop = wrap(first + held.length[slot])
     if batch.control[row] & FIN and wrap(batch.seq[row] + batch.payload_length[row]) == stop:
         hot.closing |= FIN_SEEN << CLIENT

@@ -139,3 +139,24 @@ def test_rule_2_2_no_option_says_ecn(proxy):
     assert names(answer) == {"MSS"}
     client.send("R")
     handshake(proxy.client())
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_rule_2_2_a_mark_on_held_bytes_goes_on_to_a_target_that_agrees_once(proxy, agrees):
+    client, _ = opened(proxy)
+    client.send("A", b"0", tos=CE)
+    server = proxy.accept("a", flags="SEC")
+    client.send("PA", b"12", tos=0x28 | ECT0)
+    server.send("SAE" if agrees else "SA", mss=1460, window=1)
+    server.expect("A", seq=1, data=b"0", tos=CE if agrees else 0)
+    server.send("A", window=100)
+    server.expect("PA", seq=2, data=b"12", tos=0)
+    proxy.received.clear()
+
+
+def test_rule_2_2_a_mark_is_not_passed_on_where_the_client_was_promised_no_ecn(proxy):
+    client, _ = opened(proxy, "S")
+    client.send("PA", b"0", tos=CE)
+    server = proxy.accept("a", flags="S")
+    server.send("SA", mss=1460)
+    server.expect("PA", data=b"0", tos=0)

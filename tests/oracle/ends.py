@@ -120,6 +120,7 @@ class Connection:
         self.due, self.patience, self.tried = None, 1 << 30, set()
         self.covered, self.fin_sent, self.repeats = 0, False, 0   # of what is held: sent to the target; bare repetitions
         self.replaced, self.lingers, self.fell_back = False, False, False
+        self.marked = False                                   # a router has marked octets of the first flight (RFC 3168)
         self.perhaps_refused, self.replaces = False, False    # by a target that had accepted: in this half round; ever
         self.marks = [0, 0, NO]                               # `told` of both ends, `all_held_acked` when this half round began
 

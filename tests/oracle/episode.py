@@ -226,6 +226,9 @@ class Episode:
                 connection.agreed if side == CLIENT else connection.accepted) & ECN and dice.random() < 0.3:
             segment.tos |= dice.randrange(4)
             segment.control |= dice.choice((0, 0, ECE, CWR, ECE | CWR))
+        if not connection.bound and side == CLIENT and segment.length and connection.agreed & ECN and dice.random() < 0.2:
+            segment.tos |= 3
+            connection.marked = True
         segment.intact = dice.random() > 0.025 or before == FREE
         if segment.kind in ("fin", "first fin", "early fin"):
             me.fin = segment.end - 1

@@ -54,7 +54,8 @@ def agreed_options(came):
 def sent(connection, side, came, now, dice):
     """Checks a frame of the proxy's own toward an end; what it owed is paid. Returns what it was."""
     capable = side == TARGET and connection.accepted & ECN and came.payload
-    require(came.sane and came.ttl > 1 and came.tos & 3 in ((0, 2) if capable else (0,)), "headers of the proxy's own are right")
+    marks = ((0, 2, 3) if connection.marked else (0, 2)) if capable else (0,)
+    require(came.sane and came.ttl > 1 and came.tos & 3 in marks, "headers of the proxy's own are right")
     control = came.control
     if control & RST:
         return _reset(connection, side, came, now)
