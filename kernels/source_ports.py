@@ -29,7 +29,8 @@ TWO_LIFETIMES = 12_000
 NUMBERS_APART = 65_537
 """How far above the last number of an old connection a new one begins, further than any window without scaling."""
 STAMPS_APART = 40_000
-"""Milliseconds that a client's clock may have gone on between its SYN and ours: the time-outs of the states between."""
+"""Milliseconds that a client's clock may have gone on between its SYN and ours: the time-outs of the states between. As much
+is left between the last TSval that is known and what may have passed unnoticed."""
 
 LAST = np.dtype([("seq", "u4"), ("stamp", "u4"), ("tick", "u4"), ("stamped", "u1"), ("used", "u1")])
 """Of each port: the number behind the last one sent, the highest TSval, when, whether with timestamps, whether ever."""
@@ -85,8 +86,8 @@ def note_last(last, hot, cold):
     last.stamped = int64(cold.agreed & PROMISED_TIMESTAMPS != 0)
     gone = 0
     if hot.closing & (FIN_SEEN << CLIENT) == 0:
-        gone = 10 * max(distance(int64(hot.stamp), int64(cold.since)), 0) + STAMPS_APART
-    last.stamp = wrap(int64(cold.stamps[CLIENT]) + int64(cold.stamp_shift) + gone)
+        gone = 10 * max(distance(int64(hot.stamp), int64(cold.since)), 0)
+    last.stamp = wrap(int64(cold.stamps[CLIENT]) + int64(cold.stamp_shift) + gone + STAMPS_APART)
     last.used = 1
 
 

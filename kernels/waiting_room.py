@@ -40,6 +40,9 @@ class WaitingRoom(NamedTuple):
     most: np.ndarray         # [1] places that one flow may have
     heads: np.ndarray        # [power of two] the first place of one of the lists of the flows that share it
     other: np.ndarray        # [places] of a list's first place: the first place of the next list that shares its head
+    tail: np.ndarray         # [places] of a list's first place: its last one
+    count: np.ndarray        # [places] of a list's first place: how many there are
+    run: np.ndarray          # [places] the first number of the run, without a gap, that ends with this place
     following: np.ndarray    # [places] the next place of the same list
     flow: np.ndarray         # [places] NONE unless in the list of a flow
     mbuf: np.ndarray         # [places]
@@ -58,9 +61,10 @@ def allocate_waiting_room(places, most, ports):
     following = np.arange(1, places + 1, dtype=np.int64)
     following[places - 1:] = NONE
     columns = [np.zeros(max(places, 1), np.int64) for _ in range(5)]
+    of_lists = [np.full(max(places, 1), NONE, np.int64) for _ in range(4)]
     heads = np.full(1 << (2 * places).bit_length(), NONE, np.int64)
     return WaitingRoom(np.array([0 if places else NONE]), np.zeros(1, np.int64), np.array([most]),
-                       heads, np.full(max(places, 1), NONE, np.int64), np.resize(following, max(places, 1)),
+                       heads, *of_lists, np.resize(following, max(places, 1)),
                        np.full(max(places, 1), NONE, np.int64), *columns, np.full(ports, NONE, np.int64),
                        np.full(ports, NONE, np.int64), np.zeros(max(places, 1), np.int64), np.zeros(1, np.int64))
 
@@ -98,14 +102,21 @@ def begin_with(room, flow, before, place):
 @kernel
 def find_place(room, flow, seq, stop):
     """Returns the place of a flow's list behind which numbers seq .. stop - 1 belong (NONE: at its front) and how many
-    there are; -2 where one place holds all of them already: the first copy wins."""
-    before, count, place = NONE, 0, first_of(room, flow)
-    while place != NONE:
-        if distance(room.seq[place], seq) <= 0:
-            before = place
-            if distance(room.stop[place], stop) >= 0:
-                return -2, count
-        count += 1
+    there are; -2 where one place holds all of them already: the first copy wins.
+
+    What comes behind one gap comes in order, as a rule: it belongs behind the last place, however many wait (measured: with
+    0.5 % of loss on a path of 10 ms, going through the list was most of the engine's time).
+    """
+    place = first_of(room, flow)
+    if place == NONE:
+        return NONE, 0
+    before, count, tail = NONE, room.count[place], room.tail[place]
+    if distance(room.seq[tail], seq) <= 0:
+        return -2 if distance(room.stop[tail], stop) >= 0 else tail, count
+    while place != NONE and distance(room.seq[place], seq) <= 0:
+        before = place
+        if distance(room.stop[place], stop) >= 0:
+            return -2, count
         place = room.following[place]
     return before, count
 
@@ -115,6 +126,11 @@ def run_around(room, flow, number):
     """Returns the first number of the run of waiting numbers with `number` in it, and the one behind its last; equal if
     nothing waits there."""
     left, right, place = number, number, first_of(room, flow)
+    if place == NONE:
+        return number, number
+    tail = room.tail[place]
+    if distance(room.seq[tail], number) <= 0:
+        return (room.run[tail], room.stop[tail]) if distance(room.stop[tail], number) > 0 else (number, number)
     begun = False
     while place != NONE:
         if not begun or distance(room.seq[place], right) > 0:
@@ -129,6 +145,28 @@ def run_around(room, flow, number):
 
 
 @kernel
+def know_runs(room, place):
+    """Finds out anew in which run each place of a list from `place` on is, where one has come or gone in its midst."""
+    reach = room.seq[place]
+    run = reach
+    while place != NONE:
+        if distance(room.seq[place], reach) > 0:
+            run = room.seq[place]
+        room.run[place] = run
+        if distance(room.stop[place], reach) > 0:
+            reach = room.stop[place]
+        place = room.following[place]
+
+
+@kernel
+def begin_later(room, flow, first, place, left):
+    """Lets a flow's list, that has begun with `first`, begin with `place`, of which there are `left` from there on."""
+    if place != NONE:
+        room.tail[place], room.count[place] = room.tail[first], left
+    begin_with(room, flow, first, place)
+
+
+@kernel
 def sit_down(room, batch, row, flow, seq, stop, before, tick):
     """Puts the mbuf of a row into the first free place, in the flow's list behind the place `before`."""
     place, first = room.free[0], first_of(room, flow)
@@ -136,12 +174,21 @@ def sit_down(room, batch, row, flow, seq, stop, before, tick):
     room.used[0] += 1
     room.flow[place], room.mbuf[place], room.port[place] = flow, batch.mbuf[row], batch.port[row]
     room.seq[place], room.stop[place], room.since[place] = seq, stop, tick
+    room.run[place] = seq
     if before == NONE:
         room.following[place] = first
+        room.tail[place], room.count[place] = (place, 1) if first == NONE else (room.tail[first], room.count[first] + 1)
         begin_with(room, flow, first, place)
     else:
         room.following[place] = room.following[before]
         room.following[before] = place
+        room.count[first] += 1
+    if before != NONE and before == room.tail[first]:
+        room.tail[first] = place
+        if distance(room.stop[before], seq) >= 0:
+            room.run[place] = room.run[before]
+    else:
+        know_runs(room, place if before == NONE else first)
 
 
 @kernel
@@ -209,14 +256,16 @@ def come_again(connections, flow, reach, everything):
     """Has the segments of a flow come again whose numbers join on to what ends before `reach`, or all that wait."""
     room = connections.waiting
     place = first = first_of(room, flow)
+    left = room.count[first] if first != NONE else 0
     while place != NONE and (everything or distance(room.seq[place], reach) <= 0):
         if distance(room.stop[place], reach) > 0:
             reach = room.stop[place]
         following = room.following[place]
         line_up(room, place)
         place = following
+        left -= 1
     if place != first:
-        begin_with(room, flow, first, place)
+        begin_later(room, flow, first, place, left)
     nobody_waits(connections, flow)
 
 
@@ -267,6 +316,19 @@ def send_away(connections, connection):
 
 
 @kernel
+def take_out(room, first, place):
+    """Takes a place that is not the first out of the list that begins with `first`."""
+    before = first
+    while room.following[before] != place:
+        before = room.following[before]
+    room.following[before] = room.following[place]
+    room.count[first] -= 1
+    if room.tail[first] == place:
+        room.tail[first] = before
+    know_runs(room, first)
+
+
+@kernel
 def send_oldest_away(connections, tick):
     """Frees what has waited too long, counted; what is not in the list of a flow comes again anyway."""
     room = connections.waiting
@@ -279,11 +341,9 @@ def send_oldest_away(connections, tick):
             continue
         before = first_of(room, flow)
         if before == place:
-            begin_with(room, flow, place, room.following[place])
+            begin_later(room, flow, place, room.following[place], room.count[place] - 1)
         else:
-            while room.following[before] != place:
-                before = room.following[before]
-            room.following[before] = room.following[place]
+            take_out(room, before, place)
         leave(room, place)
         connections.counters.drops[DROP_WAITED_TOO_LONG] += 1
         nobody_waits(connections, flow)
