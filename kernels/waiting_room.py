@@ -42,7 +42,8 @@ class WaitingRoom(NamedTuple):
     other: np.ndarray        # [places] of a list's first place: the first place of the next list that shares its head
     tail: np.ndarray         # [places] of a list's first place: its last one
     count: np.ndarray        # [places] of a list's first place: how many there are
-    run: np.ndarray          # [places] the first number of the run, without a gap, that ends with this place
+    run: np.ndarray          # [places] the run, without a gap, up to this place: its first number, and the one behind its last
+    reach: np.ndarray        # [places]
     following: np.ndarray    # [places] the next place of the same list
     flow: np.ndarray         # [places] NONE unless in the list of a flow
     mbuf: np.ndarray         # [places]
@@ -61,7 +62,7 @@ def allocate_waiting_room(places, most, ports):
     following = np.arange(1, places + 1, dtype=np.int64)
     following[places - 1:] = NONE
     columns = [np.zeros(max(places, 1), np.int64) for _ in range(5)]
-    of_lists = [np.full(max(places, 1), NONE, np.int64) for _ in range(4)]
+    of_lists = [np.full(max(places, 1), NONE, np.int64) for _ in range(5)]
     heads = np.full(1 << (2 * places).bit_length(), NONE, np.int64)
     return WaitingRoom(np.array([0 if places else NONE]), np.zeros(1, np.int64), np.array([most]),
                        heads, *of_lists, np.resize(following, max(places, 1)),
@@ -130,7 +131,7 @@ def run_around(room, flow, number):
         return number, number
     tail = room.tail[place]
     if distance(room.seq[tail], number) <= 0:
-        return (room.run[tail], room.stop[tail]) if distance(room.stop[tail], number) > 0 else (number, number)
+        return (room.run[tail], room.reach[tail]) if distance(room.reach[tail], number) > 0 else (number, number)
     begun = False
     while place != NONE:
         if not begun or distance(room.seq[place], right) > 0:
@@ -147,14 +148,13 @@ def run_around(room, flow, number):
 @kernel
 def know_runs(room, place):
     """Finds out anew in which run each place of a list from `place` on is, where one has come or gone in its midst."""
-    reach = room.seq[place]
-    run = reach
+    run = reach = room.seq[max(place, 0)]
     while place != NONE:
         if distance(room.seq[place], reach) > 0:
             run = room.seq[place]
-        room.run[place] = run
         if distance(room.stop[place], reach) > 0:
             reach = room.stop[place]
+        room.run[place], room.reach[place] = run, reach
         place = room.following[place]
 
 
@@ -174,7 +174,7 @@ def sit_down(room, batch, row, flow, seq, stop, before, tick):
     room.used[0] += 1
     room.flow[place], room.mbuf[place], room.port[place] = flow, batch.mbuf[row], batch.port[row]
     room.seq[place], room.stop[place], room.since[place] = seq, stop, tick
-    room.run[place] = seq
+    room.run[place], room.reach[place] = seq, stop
     if before == NONE:
         room.following[place] = first
         room.tail[place], room.count[place] = (place, 1) if first == NONE else (room.tail[first], room.count[first] + 1)
@@ -185,8 +185,9 @@ def sit_down(room, batch, row, flow, seq, stop, before, tick):
         room.count[first] += 1
     if before != NONE and before == room.tail[first]:
         room.tail[first] = place
-        if distance(room.stop[before], seq) >= 0:
+        if distance(room.reach[before], seq) >= 0:
             room.run[place] = room.run[before]
+            room.reach[place] = stop if distance(stop, room.reach[before]) > 0 else room.reach[before]
     else:
         know_runs(room, place if before == NONE else first)
 
@@ -316,9 +317,14 @@ def send_away(connections, connection):
 
 
 @kernel
-def take_out(room, first, place):
-    """Takes a place that is not the first out of the list that begins with `first`."""
-    before = first
+def take_out(room, flow, place):
+    """Takes a place out of the list of a flow, whose runs it may have joined."""
+    before = first = first_of(room, flow)
+    if first == place:
+        first = room.following[place]
+        begin_later(room, flow, place, first, room.count[place] - 1)
+        know_runs(room, first)
+        return
     while room.following[before] != place:
         before = room.following[before]
     room.following[before] = room.following[place]
@@ -339,11 +345,7 @@ def send_oldest_away(connections, tick):
         state = record_at(connections.hot, flow >> 1).state
         if state == FREE or (state >= ESTABLISHED and tick - room.since[place] < LONGEST_IN_SPLICE):
             continue
-        before = first_of(room, flow)
-        if before == place:
-            begin_later(room, flow, place, room.following[place], room.count[place] - 1)
-        else:
-            take_out(room, before, place)
+        take_out(room, flow, place)
         leave(room, place)
         connections.counters.drops[DROP_WAITED_TOO_LONG] += 1
         nobody_waits(connections, flow)
