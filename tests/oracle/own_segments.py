@@ -195,7 +195,8 @@ def _syn(connection, came, now, dice):
     require(came.control & ~0xC0 == SYN and not came.payload and came.ack == 0, "a SYN is nothing else")
     if connection.states == 1 << FIRST_DATA and CLOCK[0]:
         _fall_back(connection, now)
-    if connection.bound and connection.perhaps_refused and came.source != connection.local:
+    elsewhere = connection.bound and (came.source, came.destination) != (connection.local, connection.target.place)
+    if elsewhere and connection.perhaps_refused:
         unbind(connection, now)
     connecting = connection.states >> CONNECTING & 1
     pay(connection, "syn", "refusal", *(("repeat",) if connecting else ()))
