@@ -54,6 +54,7 @@ CLAUSES = {
         "unknown options are removed": "rule_2_2_unknown_options_are_removed_from_syns",
         "data in a SYN is ignored": "rule_2_2_data_in_a_syn_is_ignored",
         "ECN is agreed": "rule_2_2_ecn_is_agreed_like_the_rest",
+        "marks on held bytes": "rule_2_2_a_mark_on_held_bytes_goes_on_to_a_target_that_agrees_once",
         "and declined": "rule_2_2_marks_are_cleared_toward_a_target_that_declines_ecn"},
     "2.3": {
         "shown in the other's scale": "rule_2_3_windows_are_shown_in_the_scale_that_each_end_was_told",
@@ -79,6 +80,7 @@ CLAUSES = {
         "refused": "rule_3_1_a_refusing_target_is_replaced_and_the_client_notices_nothing",
         "silent": "rule_3_1_a_silent_target_is_replaced",
         "reset before any held byte was sent": "rule_3_1_a_target_that_resets_before_any_held_byte_was_sent_is_replaced",
+        "with nothing held too": "rule_3_1_an_immediate_target_that_resets_before_any_byte_is_replaced",
         "up to a number, then a RST": "rule_3_1_after_a_number_of_failures_the_client_gets_a_rst",
         "not after the first held byte": "rule_3_1_after_the_first_held_byte_no_other_target_is_tried",
         "a late SYN-ACK": "rule_3_1_a_late_syn_ack_of_a_target_given_up_gets_a_rst",
@@ -87,6 +89,7 @@ CLAUSES = {
         "oldest first": "rule_3_2_source_ports_are_taken_oldest_first_for_each_target",
         "numbers above the last": "rule_3_2_a_four_tuple_used_again_soon_has_higher_numbers",
         "TSvals above the last": "rule_3_2_tsvals_lie_above_the_last_ones_used_too",
+        "whatever the client's clock": "rule_3_2_our_timestamps_lie_above_the_old_ones_whatever_the_clients_clock",
         "a bare ACK": "rule_3_2_a_bare_ack_gets_a_rst_and_the_syn_again",
         "targets that close first": "rule_3_2_targets_that_close_first_leave_our_ports_free_for_a_thousand_a_second"},
     "4.1": {
@@ -96,6 +99,7 @@ CLAUSES = {
         "a RST outside it": "rule_4_1_a_rst_outside_every_window_is_dropped",
         "its timer is shortened": "rule_4_1_a_rst_in_the_window_that_nobody_contradicts_ends_the_connection_soon",
         "later traffic undoes that": "rule_4_1_later_traffic_undoes_a_forged_rst",
+        "but nothing outside the window": "rule_4_1_a_segment_outside_the_window_does_not_undo_it",
         "a SYN in the window": "rule_4_1_a_syn_in_the_window_is_answered_by_us_with_the_last_numbers_relayed",
         "its timestamp": "rule_2_4_a_challenge_does_not_outrun_a_target_with_a_slow_clock",
         "rate-limited": "rule_4_1_challenges_are_rate_limited_and_the_budget_comes_back"},
@@ -109,6 +113,7 @@ CLAUSES = {
         "not those with SACK": "rule_4_3_duplicates_with_sack_are_no_storm"},
     "4.4": {
         "re-opened by a new SYN": "rule_4_4_a_new_syn_reopens_a_time_wait",
+        "by a later timestamp": "rule_4_4_a_syn_below_the_old_numbers_with_a_later_timestamp_opens_anew",
         "our number lies above": "rule_4_4_our_new_number_lies_above_the_old_connections_last"},
     "4.5": {
         "TTL, DSCP, DF": "rule_4_5_the_ttl_falls_by_one_and_dscp_and_df_stay",

@@ -57,8 +57,8 @@ def check(room, base, kept):
 
 
 @pytest.mark.parametrize("base", [0, 2**32 - 20, 2**31 - 20], ids=str)
-@given(st.lists(st.tuples(st.sampled_from(("come", "come", "come", "next", "leave", "front")), st.integers(0, 60), st.integers(1, 6)),
-                max_size=40))
+@given(st.lists(st.tuples(st.sampled_from(("come", "come", "come", "next", "leave", "front")), st.integers(0, 60),
+                          st.integers(1, 6)), max_size=40))
 @settings(max_examples=150, deadline=None)
 def test_a_list_is_as_a_plain_one(base, moves):
     room, kept, tail = waiting_room.allocate_waiting_room(PLACES, PLACES, 1), [], 0
