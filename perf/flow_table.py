@@ -4,10 +4,10 @@
     python perf/flow_table.py --keys 400000 --json   one JSON document
 
 Beside it DPDK's rte_hash with rte_hash_crc, with the same keys, of which each table is asked for others in each run, and on
-pages of the same size: huge ones if root lets the script have them reserved for as long as it runs, else small ones. Keys are IPv4 5-tuples,
-two a connection. Both tables look up in bulk, hash included; a burst's keys are copied before the stop-watch is started,
-and it is read behind a fence on either side. Ours compares keys with the connections' own records, which a packet needs
-next; rte_hash compares with its copies of them. Bursts during which others had the core are left out.
+pages of the same size: huge ones if root lets the script have them reserved for as long as it runs, else small ones. Keys
+are IPv4 5-tuples, two a connection. Both tables look up in bulk, hash included; a burst's keys are copied before the
+stop-watch is started, and it is read behind a fence on either side. Ours compares keys with the connections' own records,
+which a packet needs next; rte_hash compares with its copies of them. Bursts during which others had the core are left out.
 """
 import contextlib
 import pathlib

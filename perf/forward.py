@@ -19,10 +19,10 @@ import os
 import click
 import measurement
 import numpy as np
-from measured_engine import MeasuredEngine, composed, configuration_for
+from measured_engine import SELECTS, MeasuredEngine, configuration_for, whole
 from testpmd import Testpmd
 
-from pipeline import compose
+from pipeline import compiled_loop, compose
 from pipeline.io.frame_rows import fill_mbufs, load, read_rows
 from pipeline.io.tcp_ends import HOST_MACS, WIDEST, Received, wrap
 
@@ -38,10 +38,10 @@ TTL = 22
 
 
 class Ports:
-    """Where the frames of one kind of port lie: `mbufs`, the arena, and how they go in and come out."""
+    """Where the frames of one kind of port lie: `mbufs`, the arena, and how they go in and come out; the loop's `entry`."""
 
-    def __init__(self, kind, module, state, arena, mbufs, wires):
-        self.kind, self.module, self.state, self.arena, self.mbufs, self.wires = kind, module, state, arena, mbufs, wires
+    def __init__(self, kind, entry, state, arena, mbufs, wires):
+        self.kind, self.entry, self.state, self.arena, self.mbufs, self.wires = kind, entry, state, arena, mbufs, wires
 
 
 class MemoryWire:
@@ -89,8 +89,6 @@ class RingPorts:
         cables = [around.enter_context(contextlib.closing(dpdk.Cable(name, self.pool, 2 * MBUFS)))
                   for name in ("clients", "servers")]
         native.use_shim(str(dpdk.PATH))
-        with compose.compiling():
-            self.module = composed("dpdk")
         self.device = dpdk.device(self.pool, [cable.ports[0] for cable in cables])
         self.wires = [RingWire(cable.ports[1], self.pool) for cable in cables]
         self.mbufs = self.pool.allocate(MBUFS)
@@ -99,8 +97,12 @@ class RingPorts:
         """Returns Ports: the state of a bench's engine, its device replaced by ours."""
         arena = self.pool.arena
         state = bench.state._replace(device=self.device, packets=arena.native, base=np.array([arena.base], np.int64))
-        self.module.whole(state, 0)
-        return Ports("net_ring", self.module, state, arena, self.mbufs, self.wires)
+        with compose.compiling():
+            run = compose.compose({}, SELECTS, "dpdk")
+            run(state, 0, 0)
+        entry = compiled_loop.entry(run, state)
+        whole(entry, state, 0)
+        return Ports("net_ring", entry, state, arena, self.mbufs, self.wires)
 
 
 class Bench(MeasuredEngine):
@@ -114,7 +116,7 @@ class Bench(MeasuredEngine):
 
     def memory_ports(self):
         """Returns Ports of this engine's own."""
-        return Ports("memory", self.module, self.state, self.engine.arena, self.pool.allocate(MBUFS),
+        return Ports("memory", self.entry, self.state, self.engine.arena, self.pool.allocate(MBUFS),
                      [MemoryWire(self, 0), MemoryWire(self, 1)])
 
     def frames(self, side, count, payload):
@@ -137,7 +139,7 @@ class Bench(MeasuredEngine):
             fill_mbufs(ports.arena, mbufs, rows, lengths)
             ports.wires[side].send(mbufs)
         self.start_clock(ports.state)
-        taken = int(ports.module.whole(ports.state, -(-half // self.burst)))
+        taken = int(whole(ports.entry, ports.state, -(-half // self.burst)))
         self.engine.now += int(taken * 1e6 / measurement.tsc_hertz()) + 1
         received = self.ends.received.copy()
         for side in (0, 1):

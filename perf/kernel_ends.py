@@ -1,7 +1,7 @@
 """A client and a server on the kernel's own TCP, so lean that the kernel is the limit: what scripts in perf/ load a path with.
 
     python perf/kernel_ends.py serve             serves for ever
-    python perf/kernel_ends.py ask               reads orders (JSON, a line each) from standard input, answers likewise
+    python perf/kernel_ends.py ask               says "ready", reads orders (JSON, a line each), answers each with a line
 
 Both loops are compiled by Numba and call the C library's socket, epoll_wait, send, recv themselves: a connection costs five
 system calls at the client and five at the server, and nothing of Python. Three services, each on a port of its own:
@@ -125,6 +125,24 @@ def begin(poll, address, wanted, have, begun):
 
 
 @kernel
+def open_until(poll, address, wanted, have, begun, still_open, at_once):
+    """Opens connections until `at_once` of them are open, or the kernel has no more; returns how many are."""
+    while still_open < at_once and begin(poll, address, wanted, have, begun):
+        still_open += 1
+    return still_open
+
+
+@kernel
+def awaited(poll, events, counts, still_open):
+    """Waits for events and returns how many there are; none for PATIENCE means that all that is still open has failed."""
+    count = c_poll(poll, address_of(events), events.shape[0], PATIENCE)
+    if count > 0:
+        return count
+    counts[FAILED] += still_open
+    return 0
+
+
+@kernel
 def is_answer(buffer, answer, have, got):
     """Says whether the octets that came are those that the server sends."""
     for place in range(got):
@@ -165,13 +183,12 @@ def connections(poll, address, events, wanted, buffer, answer, have, begun, late
     counts[:] = 0
     while True:
         now = ticks() - start
-        while still_open < at_once and now < length and begin(poll, address, wanted, have, begun):
-            still_open += 1
+        if now < length:
+            still_open = open_until(poll, address, wanted, have, begun, still_open, at_once)
         if still_open == 0:
             break
-        count = c_poll(poll, address_of(events), events.shape[0], PATIENCE)
-        if count <= 0:
-            counts[FAILED] += still_open
+        count = awaited(poll, events, counts, still_open)
+        if count == 0:
             break
         for number in range(count):
             descriptor, flags = int64(events[number, 1]), int64(events[number, 0])
@@ -191,14 +208,10 @@ def connections(poll, address, events, wanted, buffer, answer, have, begun, late
 def requests(poll, address, events, wanted, buffer, answer, have, begun, latency, counts, at_once, length, scale):
     """Asks over and over on `at_once` connections, on each as soon as the answer has come, for `length` ticks."""
     counts[:] = 0
-    still_open = 0
-    while still_open < at_once and begin(poll, address, wanted, have, begun):
-        still_open += 1
-    start = ticks()
+    still_open, start = open_until(poll, address, wanted, have, begun, 0, at_once), ticks()
     while still_open > 0:
-        count = c_poll(poll, address_of(events), events.shape[0], PATIENCE)
-        if count <= 0:
-            counts[FAILED] += still_open
+        count = awaited(poll, events, counts, still_open)
+        if count == 0:
             break
         for number in range(count):
             descriptor, flags = int64(events[number, 1]), int64(events[number, 0])
@@ -223,14 +236,10 @@ def requests(poll, address, events, wanted, buffer, answer, have, begun, latency
 def bulk(poll, address, events, wanted, buffer, answer, have, begun, latency, counts, at_once, length, scale):
     """Sends as much as it can on `at_once` connections for `length` ticks, and waits until all of it has arrived."""
     counts[:] = 0
-    still_open = 0
-    while still_open < at_once and begin(poll, address, wanted, have, begun):
-        still_open += 1
-    start = ticks()
+    still_open, start = open_until(poll, address, wanted, have, begun, 0, at_once), ticks()
     while still_open > 0:
-        count = c_poll(poll, address_of(events), events.shape[0], PATIENCE)
-        if count <= 0:
-            counts[FAILED] += still_open
+        count = awaited(poll, events, counts, still_open)
+        if count == 0:
             break
         for number in range(count):
             descriptor, flags = int64(events[number, 1]), int64(events[number, 0])
@@ -252,6 +261,12 @@ def bulk(poll, address, events, wanted, buffer, answer, have, begun, latency, co
 ORDERS = {"connections": (connections, ANSWER), "requests": (requests, REQUEST), "bulk": (bulk, DISCARD)}
 
 
+def arguments_of(ends, poll, address, at_once, length, scale):
+    """Returns the arguments of any of the loops of ORDERS."""
+    return (poll, address, ends.events, ends.wanted, ends.buffer, ends.answer, ends.have, ends.begun, ends.latency, ends.counts,
+            at_once, length, scale)
+
+
 def ask(order, ends):
     """Does what an order (dict: do, address, at_once, seconds) says; returns what it came to (dict)."""
     made, port = ORDERS[order["do"]]
@@ -260,8 +275,8 @@ def ask(order, ends):
     ends.latency[:] = 0
     before = open_descriptors()
     with select.epoll() as poll:
-        made(poll.fileno(), address, ends.events, ends.wanted, ends.buffer, ends.answer, ends.have, ends.begun, ends.latency,
-             ends.counts, order["at_once"], int(order["seconds"] * hertz), round((1 << FRACTION) * 1e9 / hertz))
+        made(*arguments_of(ends, poll.fileno(), address, order["at_once"], int(order["seconds"] * hertz),
+                           round((1 << FRACTION) * 1e9 / hertz)))
     for left in open_descriptors() - before:  # of connections that have failed by time
         with contextlib.suppress(OSError):
             os.close(left)
@@ -295,6 +310,10 @@ def main():
     if sys.argv[1:] == ["serve"]:
         serve_for_ever()
     ends = Ends()
+    for do in ORDERS:  # compiled before the first order that counts
+        made, _ = ORDERS[do]
+        made.compile(tuple(map(numba.typeof, arguments_of(ends, 0, np.zeros(16, np.uint8), 0, 0, 0))))
+    print("ready", flush=True)
     for line in sys.stdin:
         print(json.dumps(ask(json.loads(line), ends)), flush=True)
 

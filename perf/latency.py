@@ -21,18 +21,20 @@ import sys
 import click
 import measurement
 import numpy as np
+from measured_engine import MeasuredEngine, configuration_for
 from peers import BUSY, Turns, label, stand
 from peers_bed import Bed
 
-from pipeline import compose, configuration
+from pipeline import compose
+from pipeline.compiled_loop import call
 from pipeline.errors import RunError
 from pipeline.generator_report import percentiles
 from pipeline.io.frame_rows import fill_mbufs
 from pipeline.io.memory_pool import ELEMENT
-from pipeline.io.tcp_ends import TcpEnds
-from pipeline.kernels import memory_device
-from pipeline.kernels.histogram import BUCKETS
-from pipeline.memory_engine import MemoryEngine
+from pipeline.kernels.histogram import BUCKETS, count_value
+from pipeline.kernels.jit import kernel, loop
+from pipeline.kernels.memory_device import dequeue, enqueue
+from pipeline.kernels.native import ticks
 
 SHARES = ("p50", "p90", "p99", "p99.9", "max")
 INTERRUPTED = 100e-6
@@ -43,27 +45,38 @@ PAYLOAD = 6
 """Octets of payload in a frame of 60: with the check sequence of the wire, 64."""
 FRACTION = 20
 """Binary digits of the number of nanoseconds that a tick lasts."""
+GIVEN_UP = 10_000_000_000
+"""Ticks after the last packet was due; those that have not come by then are missing."""
 FULL = "full"
 """The case in which all packets are due at once: it tells the rate that the loads are shares of."""
-DRIVER = """
-from pipeline.kernels.memory_device import dequeue, enqueue
-from pipeline.kernels.histogram import count_value
-from pipeline.kernels.native import ticks
+SEND_RING = 1
+"""The port that what comes by the first one leaves by."""
+
+
+@kernel
+def feed(device, mbufs, due, fed, passed):
+    """Puts the packets that are due into the receive ring; returns how many have been put there."""
+    until = fed
+    while until < due.shape[0] and due[until] <= passed:
+        until += 1
+    return fed + enqueue(device.received, 0, mbufs, fed, until - fed) if until > fed else fed
 
 
 @loop
-def paced(state, device, mbufs, due, order, scratch, latency, scale, fraction, element, longest):
-    fed, out, total, last = 0, 0, mbufs.shape[0], state.outbox.filled.shape[0] - 1
-    strange, away = 0, 0
+def paced(entry, state, device, mbufs, due, order, scratch, latency, scale, longest):
+    """Has the loop pass on every packet when it is due (ticks), and counts the nanoseconds that each takes in `latency`.
+
+    `order` (int64) has a packet's number by the place of its mbuf, -1 for an mbuf that is not ours: a frame of the engine's
+    own, of which `strange` were found and left at the start of `scratch`. It gives up when packets are missing for seconds.
+    A pass of more than `longest` ticks was interrupted (`away` times): it is taken out, as if the clock had stood still.
+    Returns the ticks that all took, how many came out, `strange` and `away`.
+    """
+    fed, out, total, strange, away = 0, 0, mbufs.shape[0], 0, 0
     start = before = ticks()
     while out < total:
-        passed, until = ticks() - start, fed
-        while until < total and due[until] <= passed:
-            until += 1
-        if until > fed:
-            fed += enqueue(device.received, 0, mbufs, fed, until - fed)
-        run(state, 1, -1)
-        count = dequeue(device.sent, last, scratch, strange, scratch.shape[0] - strange)
+        fed = feed(device, mbufs, due, fed, ticks() - start)
+        call(entry, state, 1, -1)
+        count = dequeue(device.sent, SEND_RING, scratch, strange, scratch.shape[0] - strange)
         after = ticks()
         interrupted = after - before > longest
         if interrupted:
@@ -71,83 +84,47 @@ def paced(state, device, mbufs, due, order, scratch, latency, scale, fraction, e
             away += 1
         before, passed = after, after - start
         for place in range(strange, strange + count):
-            number = order[scratch[place] // element]
+            number = order[scratch[place] // ELEMENT]
             if number < 0:
                 scratch[strange] = scratch[place]
                 strange += 1
                 continue
             if not interrupted:
-                count_value(latency, max(((passed - due[number]) * scale) >> fraction, 0))
+                count_value(latency, max(((passed - due[number]) * scale) >> FRACTION, 0))
             out += 1
-        if passed > due[total - 1] + 10_000_000_000:
+        if passed > due[total - 1] + GIVEN_UP:
             break
     return ticks() - start, out, strange, away
 
 
 @loop
-def calls(state, passes):
+def calls(entry, state, passes):
+    """Returns the ticks by which empty passes take longer if each is a call of its own, as the driver has to make it."""
     start = ticks()
-    run(state, passes, -1)
+    call(entry, state, passes, -1)
     middle = ticks()
     for _ in range(passes):
-        run(state, 1, -1)
+        call(entry, state, 1, -1)
     return (ticks() - middle) - (middle - start)
-"""
-"""`order` (int64) has a packet's number by the place of its mbuf, -1 for an mbuf that is not ours: a frame of the engine's
-own, of which `strange` were found and left at the start of `scratch`. It gives up when packets are missing for seconds.
-A pass of more than `longest` ticks was interrupted (`away` times): it is taken out, as if the clock had stood still.
-`calls` returns the ticks by which empty passes take longer if each is a call of its own, as the driver has to make it."""
-CONFIGURATION = """
-[engine]
-idle = "spin"
-detailed_records = false
-connections = {connections}
-[[ports]]
-name = "clients"
-device = "net_null0"
-addresses = ["10.0.0.1/9"]
-[[ports]]
-name = "servers"
-device = "net_null1"
-addresses = ["10.200.0.1/16"]
-[timeouts]
-established = 86400
-[[targets]]
-id = "target"
-ip = "10.200.0.2"
-port = 8080
-[[services]]
-name = "service"
-listen = "10.0.0.1:80"
-targets = ["target"]
-"""
-SERVICE, FIRST_CLIENT = (0x0A000001, 80), 0x0A010000
 
 
-class Bench:
+class Bench(MeasuredEngine):
     """An engine on memory ports with established connections, and `packets` frames of theirs that go through it each run."""
 
     def __init__(self, connections, packets, say):
-        self.random, self.connections = np.random.default_rng(1), connections
-        settings = configuration.parse(CONFIGURATION.format(connections=max(connections, 1024)), "perf/latency.py")
-        say("compiling the loop, unless it is cached")
-        with compose.compiling():
-            self.module = measurement.module_of(compose.source({}, ["round_robin"], "memory") + DRIVER, "latency")
-        ring = 1 << max(packets, 2048).bit_length()
-        self.engine = MemoryEngine(settings, mbufs=2 * packets + 8192, ring_size=ring)
+        super().__init__(configuration_for(connections), connections, packets + 4096, 1 << max(packets, 2048).bit_length(), say)
         say(f"opening {connections} connections")
-        numbers = np.arange(connections)
-        self.ends = TcpEnds(self.engine, (FIRST_CLIENT + numbers // 64, 1024 + numbers % 64), SERVICE, self.random)
         self.ends.open()
-        self.pool = self.engine.pool
+        self.connections = connections
         self.mbufs = self.pool.allocate(packets)
         self.order = np.full(self.pool.mbufs, -1, np.int64)
-        self.scratch = np.empty(2 * ring, np.int64)
         self.latency = np.zeros(BUCKETS, np.int64)
         self.scale = round((1 << FRACTION) * 1e9 / measurement.tsc_hertz())
-        stale = memory_device.dequeue(self.pool.device.sent, 1, self.scratch, 0, self.scratch.size)
-        self.pool.release(self.scratch[:stale])
+        self.pool.release(self.sent(SEND_RING))
         self.rate, self.interrupted = 0.0, 0
+        with compose.compiling():
+            self.paced([], [])
+            calls(self.entry, self.state, 0)
 
     def refill(self):
         """Puts new segments of all connections, in random order, into the mbufs, which lie in no order."""
@@ -161,6 +138,11 @@ class Bench:
         self.order[:] = -1
         self.order[self.mbufs // ELEMENT] = np.arange(len(self.mbufs))
 
+    def paced(self, mbufs, due):
+        """Has packets go through when they are due; returns what `paced` does."""
+        return paced(self.entry, self.state, self.pool.device, np.array(mbufs, np.int64), np.array(due, np.int64), self.order,
+                     self.scratch, self.latency, self.scale, int(INTERRUPTED * measurement.tsc_hertz()))
+
     def run(self, load):
         """Has all packets go through at a load (FULL, or a share of the rate of the last FULL); returns microseconds by SHARES.
 
@@ -172,10 +154,8 @@ class Bench:
         if load != FULL:
             due[:] = np.cumsum(self.random.exponential(hertz / (load * self.rate), count))
         self.latency[:] = 0
-        state = self.engine.state
-        state.clock[:] = measurement.read_clock(), self.engine.now, round((1 << 32) * 1e6 / hertz)
-        taken, out, strange, away = self.module.paced(state, self.pool.device, self.mbufs, due, self.order, self.scratch,
-                                                      self.latency, self.scale, FRACTION, ELEMENT, int(INTERRUPTED * hertz))
+        self.start_clock()
+        taken, out, strange, away = self.paced(self.mbufs, due)
         self.engine.now += int(taken * 1e6 / hertz) + 1
         self.interrupted += away
         self.pool.release(self.scratch[:strange])
@@ -192,7 +172,7 @@ def over_memory(runs, say, connections, packets, loads):
     """Returns `rows` (list of dict: load, and microseconds by SHARES) and the packets a second at a load of 100 %."""
     bench = Bench(connections, packets, say)
     bench.run(FULL)
-    called = [bench.module.calls(bench.engine.state, CALLS) * 1e6 / measurement.tsc_hertz() / CALLS for _ in range(runs)]
+    called = [calls(bench.entry, bench.state, CALLS) * 1e6 / measurement.tsc_hertz() / CALLS for _ in range(runs)]
     cases = {FULL: functools.partial(bench.run, FULL)}
     cases |= {load: functools.partial(bench.run, load / 100) for load in loads}
     taken = measurement.in_turns(cases, runs, say)

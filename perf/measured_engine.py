@@ -1,7 +1,7 @@
 """An engine with open connections that a script in perf/ drives and times: over memory ports, and over net_ring.
 
-The loop is the one that runs in production, with `whole` behind it, which makes passes of it and returns the ticks that they
-took. Its clock runs by the time-stamp counter while it is timed and stands still in between.
+The loop is the one that runs in production; `whole` makes passes of it and returns the ticks that they took. Its clock runs by
+the time-stamp counter while it is timed and stands still in between.
 """
 import ast
 import json
@@ -9,9 +9,11 @@ import json
 import measurement
 import numpy as np
 
-from pipeline import compose, configuration
+from pipeline import compiled_loop, compose, configuration
 from pipeline.io.tcp_ends import TcpEnds
 from pipeline.kernels import memory_device
+from pipeline.kernels.jit import loop
+from pipeline.kernels.native import ticks
 from pipeline.memory_engine import MemoryEngine
 
 A_TARGET = 32768
@@ -19,14 +21,15 @@ A_TARGET = 32768
 SERVICE = 0x0A000001, 80
 FIRST_CLIENT = 0x64400001
 """100.64.0.1: clients are behind a router, as clients mostly are; the engine knows 16,384 hosts on-link."""
-DRIVER = """
+SELECTS = ["round_robin"]
+
 
 @loop
-def whole(state, passes):
+def whole(entry, state, passes):
+    """Makes passes of the loop that has this entry; returns the ticks that they took."""
     start = ticks()
-    run(state, passes, -1)
+    compiled_loop.call(entry, state, passes, -1)
     return ticks() - start
-"""
 
 
 def configuration_for(connections, burst=32, capacity=None, records=False, mbufs=65536, time_wait=2.0, held=4096):
@@ -68,19 +71,12 @@ def configuration_for(connections, burst=32, capacity=None, records=False, mbufs
     return configuration.parse(text, "perf/measured_engine.py")
 
 
-def composed(device, more=""):
-    """Returns the module of the loop over "memory" or "dpdk" ports, with `whole` and the source `more` behind it."""
-    text = compose.source({}, ["round_robin"], device)
-    imports = "from pipeline.kernels.batch import Batch\nfrom pipeline.kernels.native import ticks\n"
-    return measurement.module_of(f"{text}\n{imports}{DRIVER}{more}", f"measured_{device}")
-
-
 def stage_calls():
     """Returns what `stages` in pipeline/loop.py does, in order: assignments (source), and (kernel, call, condition) each.
 
     A call is the source of a statement; its condition is that of the `if` that it stands in, or None.
     """
-    text = compose.source({}, ["round_robin"], "memory")
+    text = compose.source({}, SELECTS, "memory")
     (stages,) = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == "stages"]
     assignments, calls = [], []
 
@@ -99,17 +95,16 @@ def stage_calls():
 class MeasuredEngine:
     """A MemoryEngine for `settings` and both ends of `clients` connections through it (`ends`, a TcpEnds).
 
-    `mbufs` is how many each side of the memory network has, `ring` how many frames a port holds.
+    `mbufs` is how many each side of the memory network has, `ring` how many frames a port holds; `entry` is its loop's.
     """
 
-    def __init__(self, settings, clients, mbufs, ring, say, more=""):
+    def __init__(self, settings, clients, mbufs, ring, say):
         self.random = np.random.default_rng(1)
         say("compiling the loop, unless it is cached")
-        with compose.compiling():
-            self.module = composed("memory", more)
-        self.engine = MemoryEngine(settings, mbufs=2 * mbufs, ring_size=ring, run=self.module.run)
+        self.engine = MemoryEngine(settings, mbufs=2 * mbufs, ring_size=ring)
         self.state, self.pool = self.engine.state, self.engine.pool
-        self.module.whole(self.state, 0)  # compiled here: not while the engine's clock runs
+        self.entry = compiled_loop.entry(self.engine.run, self.state)
+        whole(self.entry, self.state, 0)  # compiled here: not while the engine's clock runs
         numbers = np.arange(clients)
         self.ends = TcpEnds(self.engine, (FIRST_CLIENT + numbers // 64, 1024 + numbers % 64), SERVICE, self.random)
         self.scratch = np.empty(2 * ring, np.int64)
@@ -122,7 +117,7 @@ class MeasuredEngine:
     def timed(self, passes):
         """Makes that many passes of the loop; returns the ticks that they took, by which the engine's time goes on."""
         self.start_clock()
-        taken = int(self.module.whole(self.state, passes))
+        taken = int(whole(self.entry, self.state, passes))
         self.engine.now += int(taken * 1e6 / measurement.tsc_hertz()) + 1
         return taken
 

@@ -74,11 +74,15 @@ class Program:
         """Hands it an order (dict) and returns its answer (dict)."""
         self.process.stdin.write(json.dumps(order).encode() + b"\n")
         self.process.stdin.flush()
+        return json.loads(self.next_line(seconds))
+
+    def next_line(self, seconds):
+        """Returns the next line (bytes) of one that `talks`; raises BedFailed if none comes within so many seconds."""
         readable, _, _ = select.select([self.process.stdout], [], [], seconds)
         line = self.process.stdout.readline() if readable else b""
         if not line:
             raise BedFailed(f"the client does not answer: {self.words()}")
-        return json.loads(line)
+        return line
 
     def signal(self, number):
         """Sends it a signal."""
@@ -158,6 +162,7 @@ class Bed:
             self.server = self.program("server", [sys.executable, ENDS, "serve"], "server")
             self.server.wait_until(lambda: self.server.has_said("ready"))
             self.client = self.program("client", [sys.executable, ENDS, "ask"], "client", talks=True)
+            self.client.next_line(PATIENCE)
         except BaseException:
             self.__exit__()
             raise

@@ -14,8 +14,9 @@ import functools
 import click
 import measurement
 import numpy as np
-from measured_engine import MeasuredEngine, configuration_for, stage_calls
+from measured_engine import SELECTS, MeasuredEngine, configuration_for, stage_calls
 
+from pipeline import compose
 from pipeline.io.frame_rows import fill_mbufs, write_rows
 from pipeline.kernels.batch import Batch
 from pipeline.kernels.headers import ACK
@@ -29,6 +30,9 @@ FIRST = "receive"
 POSTING = ("express", "dispose")
 """Kernels that post packets: what they have posted is sent at once, since the outbox has room for a burst's."""
 DRIVER = """
+from pipeline.kernels.batch import Batch
+from pipeline.kernels.native import ticks
+
 
 @kernel
 def nth(columns, number):
@@ -55,7 +59,7 @@ A_LOOP = """
 
 
 def driver():
-    """Returns the source of `alone`, and the names of the kernels that it times."""
+    """Returns the module of `alone`, the loop's own source with it behind, and the names of the kernels that it times."""
     assignments, calls = stage_calls()
     calls.insert(0, (FIRST, "receive(state.device, port, 0, batch.mbuf, count)", None))
     missing = {*POSTING} - {name for name, _, _ in calls}
@@ -68,16 +72,16 @@ def driver():
         assignments="\n".join(f"    {line}" for line in assignments),
         loops="".join(A_LOOP.format(call=line, condition=condition or "True", place=place)
                       for place, (_, line, condition) in enumerate(calls)))
-    return text, [name for name, _, _ in calls]
+    module = measurement.module_of(compose.source({}, SELECTS, "memory") + text, "stages")
+    return module, [name for name, _, _ in calls]
 
 
 class Bench(MeasuredEngine):
     """An engine with established connections, and `packets` frames of theirs that go through it again and again."""
 
     def __init__(self, connections, packets, say):
-        text, self.names = driver()
-        super().__init__(configuration_for(connections), connections, packets + 4096, 1 << max(packets, 2048).bit_length(),
-                         say, text)
+        super().__init__(configuration_for(connections), connections, packets + 4096, 1 << max(packets, 2048).bit_length(), say)
+        self.module, self.names = driver()
         say(f"opening {connections} connections")
         self.ends.open()
         self.mbufs = write_rows(self.pool, *self.frames(packets))

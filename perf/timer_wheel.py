@@ -107,7 +107,8 @@ class RteTimer:
 
     def timed(self, function, order, *more):
         """Calls a function of the shim for timers; returns TSC ticks a timer."""
-        columns = [self.ffi.from_buffer("int64_t[]", np.ascontiguousarray(column, np.int64)) for column in (self.number[order], *more)]
+        columns = [self.ffi.from_buffer("int64_t[]", np.ascontiguousarray(column, np.int64))
+                   for column in (self.number[order], *more)]
         timers = self.ffi.from_buffer("char[]", self.timers)
         return self.shim.ask("rte_timer refuses a timer", function, timers, *columns, len(order)) / len(order)
 

@@ -8,12 +8,14 @@ parsed, looked up and rewritten, by the kernel in one round and by its twin in t
 around every stage. The twins are compiled with -O3 -march=native, the kernels by LLVM as the loop compiles them, but without
 the rest of the loop around them.
 """
-import measurement
+import functools
 
 import click
+import measurement
 import numpy as np
+from measured_engine import FIRST_CLIENT, SERVICE, configuration_for
 
-from pipeline import assemble, configuration
+from pipeline import assemble
 from pipeline.io.frame_rows import fill_mbufs, tcp_rows, write_rows
 from pipeline.io.memory_port import MemoryNetwork
 from pipeline.kernels import lookup, neighbours, parse, rewrite, twins
@@ -25,30 +27,10 @@ from pipeline.kernels.jit import loop
 from pipeline.kernels.native import ordered_ticks
 
 STAGES = ("parse", "lookup", "rewrite")
-SERVICE, CLIENTS, TARGET, OURS = (0x0A000001, 80), 0x0A010000, (0x0A800002, 8080), 0x0A800001
+TARGET, OURS = (0x0AC80002, 8080), 0x0AC80001
+"""The first target of `configuration_for`, and the engine's own address beside it."""
 A_CLIENT = 64
 INTERRUPTED = 10
-TEXT = """
-[engine]
-connections = {connections}
-detailed_records = false
-[[ports]]
-name = "clients"
-device = "net_null0"
-addresses = ["10.0.0.1/9"]
-[[ports]]
-name = "servers"
-device = "net_null1"
-addresses = ["10.128.0.1/9"]
-[[targets]]
-id = "t"
-ip = "10.128.0.2"
-port = 8080
-[[services]]
-name = "service"
-listen = "10.0.0.1:80"
-targets = ["t"]
-"""
 
 
 @loop
@@ -61,43 +43,33 @@ def insert_clients(buckets, addresses, ports, service, service_port):
 
 
 @loop
-def kernels(state, mbufs, burst, taken):
-    """Takes bursts through the three kernels; `taken` (int64[bursts, 3]) gets the ticks. Returns how many were rewritten."""
-    batch, connections, done = state.batch, state.connections, 0
+def stages(in_c, state, mbufs, burst, taken):
+    """Takes bursts through the three kernels, or the twins; `taken` (int64[bursts, 3]) gets the ticks.
+
+    Returns how many were rewritten.
+    """
+    packets, base, batch, connections, done = state.packets, state.base[0], state.batch, state.connections, 0
     for number in range(taken.shape[0]):
         for row in range(burst):
             batch.mbuf[row] = mbufs[number * burst + row]
         first = ordered_ticks()
-        parse.parse(state.packets, state.base[0], batch, burst, 0, state.network, connections.counters)
+        if in_c:
+            twins.parse(packets, base, batch, burst, 0, state.network, connections.counters)
+        else:
+            parse.parse(packets, base, batch, burst, 0, state.network, connections.counters)
         second = ordered_ticks()
-        lookup.bucketed(batch, burst, connections.buckets, connections.hot)
+        if in_c:
+            twins.lookup(batch, burst, connections.buckets, connections.hot)
+        else:
+            lookup.bucketed(batch, burst, connections.buckets, connections.hot)
         third = ordered_ticks()
         for row in range(burst):
             batch.verdict[row] = FORWARD if batch.verdict[row] == PENDING and batch.flow[row] >= 0 else ABSORB
         fourth = ordered_ticks()
-        rewrite.rewrite(state.packets, state.base[0], batch, burst, connections, state.network, 0)
-        taken[number, 0], taken[number, 1], taken[number, 2] = second - first, third - second, ordered_ticks() - fourth
-        for row in range(burst):
-            done += batch.verdict[row] == FORWARD
-    return done
-
-
-@loop
-def in_c(state, mbufs, burst, taken):
-    """The same with the twins."""
-    batch, connections, done = state.batch, state.connections, 0
-    for number in range(taken.shape[0]):
-        for row in range(burst):
-            batch.mbuf[row] = mbufs[number * burst + row]
-        first = ordered_ticks()
-        twins.parse(state.packets, state.base[0], batch, burst, 0, state.network, connections.counters)
-        second = ordered_ticks()
-        twins.lookup(batch, burst, connections.buckets, connections.hot)
-        third = ordered_ticks()
-        for row in range(burst):
-            batch.verdict[row] = FORWARD if batch.verdict[row] == PENDING and batch.flow[row] >= 0 else ABSORB
-        fourth = ordered_ticks()
-        twins.rewrite(state.packets, state.base[0], batch, burst, connections, state.network, 0)
+        if in_c:
+            twins.rewrite(packets, base, batch, burst, connections, state.network, 0)
+        else:
+            rewrite.rewrite(packets, base, batch, burst, connections, state.network, 0)
         taken[number, 0], taken[number, 1], taken[number, 2] = second - first, third - second, ordered_ticks() - fourth
         for row in range(burst):
             done += batch.verdict[row] == FORWARD
@@ -108,17 +80,17 @@ class Bench:
     """A worker's state with established connections, and packets of theirs."""
 
     def __init__(self, connections, packets):
-        settings = configuration.parse(TEXT.format(connections=connections), "perf/twins.py")
+        settings = configuration_for(connections)
         self.network = MemoryNetwork(2, 2 * packets + 1024, 1024)
         self.macs = [port.mac for port in self.network.ports]
         self.state = assemble.make_state(settings, self.network.device, self.network.arena, self.macs, 0, 1e9)[0]
         self.random = np.random.default_rng(1)
-        numbers, hot = np.arange(connections), self.state.connections.hot
-        self.addresses, self.ports = CLIENTS + numbers // A_CLIENT, 1024 + numbers % A_CLIENT
+        numbers, hot = np.arange(connections), self.state.connections.hot[:connections]
+        self.addresses, self.ports = FIRST_CLIENT + numbers // A_CLIENT, 1024 + numbers % A_CLIENT
         hot.remote_address, hot.local_address = np.c_[self.addresses, numbers * 0 + TARGET[0]], (SERVICE[0], OURS)
         hot.remote_port, hot.local_port = np.c_[self.ports, numbers * 0 + TARGET[1]], np.c_[numbers * 0 + 80, numbers & 0xFFFF]
         hot.shift, hot.state, hot.options = self.random.integers(0, 2**32, hot.shift.shape), ESTABLISHED, BOUND
-        hot.neighbour = [self.hop(CLIENTS, 0), self.hop(TARGET[0], 1)]
+        hot.neighbour = [self.hop(FIRST_CLIENT, 0), self.hop(TARGET[0], 1)]
         if insert_clients(self.state.connections.buckets, self.addresses, self.ports, *SERVICE) < connections:
             raise click.ClickException("the flow table refuses a key")
         self.mbufs = write_rows(self.network.pool, *self.frames(packets))
@@ -137,12 +109,12 @@ class Bench:
         return tcp_rows((self.macs[0], 0x02AA00000001), (self.addresses[which], SERVICE[0]), (self.ports[which], SERVICE[1]),
                         numbers, ACK, np.zeros((packets, 6), np.uint8))
 
-    def run(self, driver, burst):
+    def run(self, in_c, burst):
         """Returns the ticks a packet of each stage, but for bursts during which others had the core."""
         self.mbufs = self.random.permutation(self.mbufs)
         fill_mbufs(self.network.arena, self.mbufs, *self.frames(len(self.mbufs)))
         taken = np.zeros((len(self.mbufs) // burst, len(STAGES)), np.int64)
-        done = driver(self.state, self.mbufs, burst, taken)
+        done = stages(in_c, self.state, self.mbufs, burst, taken)
         if done != len(taken) * burst:
             raise click.ClickException(f"{done} of {len(taken) * burst} packets were rewritten")
         return [column[column <= INTERRUPTED * np.median(column)].mean() / burst for column in taken.T]
@@ -176,8 +148,7 @@ def draw(axes, result):
 def main(runs, say, bursts, connections, packets):
     """Measures and returns the result."""
     bench = Bench(connections, packets)
-    cases = {(kind, burst): lambda driver=driver, burst=burst: bench.run(driver, burst)
-             for burst in bursts for kind, driver in (("numba", kernels), ("c", in_c))}
+    cases = {(kind, burst): functools.partial(bench.run, kind == "c", burst) for burst in bursts for kind in ("numba", "c")}
     taken, rows = measurement.in_turns(cases, runs, say), {}
     for burst in bursts:
         rows[str(burst)] = {}

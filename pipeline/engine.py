@@ -155,7 +155,8 @@ class Engine:
     def snapshot(self):
         """Returns all counters (dict, JSON-able); may be called at any time."""
         settings = self.configuration
-        shown = {"name": settings.engine.name, "mode": settings.engine.mode, "uptime": time.monotonic() - self._begun, "state": self.condition}
+        shown = {"name": settings.engine.name, "mode": settings.engine.mode, "uptime": time.monotonic() - self._begun,
+                 "state": self.condition}
         if self.state is None:
             return shown
         counted = self.state.counters

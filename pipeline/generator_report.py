@@ -96,10 +96,12 @@ def lines(shown):
         if role is None:
             continue
         rate = f", {role['per_second']:,.0f} a second over {role['seconds']:.3f} s" if "per_second" in role else ""
-        said.append(f"{name}: {role['opened']:,} connections opened, {role['completed']:,} completed{rate}, {role['failed']:,} failed")
+        said.append(f"{name}: {role['opened']:,} connections opened, {role['completed']:,} completed{rate}, "
+                    f"{role['failed']:,} failed")
         again = ", ".join(f"{key.partition('_')[0]} {role[key]:,}" for key in
                           ("syn_retransmitted", "data_retransmitted", "fin_retransmitted") if role[key])
-        said += [f"  failures: {', '.join(f'{kind} {count:,}' for kind, count in role['failures'].items())}"] if role["failures"] else []
+        failures = ", ".join(f"{kind} {count:,}" for kind, count in role["failures"].items())
+        said += [f"  failures: {failures}"] if failures else []
         said += [f"  retransmitted: {again}"] if again else []
         said += [f"  by target: {', '.join(f'{target} {count:,}' for target, count in role['targets'].items())}"]
         for key in LATENCIES:

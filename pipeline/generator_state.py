@@ -1,4 +1,4 @@
-"""Makes the state of a worker in `mode = "generator"` from a configuration: plain Python, as pipeline.assemble does for the proxy."""
+"""Makes the state of a worker in `mode = "generator"` from a configuration, as pipeline.assemble does for the proxy."""
 from typing import NamedTuple
 
 import numpy as np
@@ -134,7 +134,8 @@ def make_ends(configuration, neighbour):
     named = [number_of[identifier] for identifier in (traffic.clients.targets or number_of)] if traffic.clients else [0]
     return generator_ends.Ends(
         hot=memory.allocate(max(clients + servers, 1), generator_ends.END),
-        buckets=flow_table.allocate_buckets(max(servers // 2, 1)), free=free, taken=_numbers(0, 0), given=_numbers(clients, servers),
+        buckets=flow_table.allocate_buckets(max(servers // 2, 1)), free=free, taken=_numbers(0, 0),
+        given=_numbers(clients, servers),
         orders=generator_ends.allocate_orders(ORDERS), settings=settings, contents=make_contents(configuration),
         listening=np.array(listening, np.int64).reshape(-1, 3), sources=_numbers(*sources), source_number=source_number,
         client_targets=_numbers(*named), pace=np.zeros(len(generator_ends.PACE), np.int64),

@@ -1,5 +1,6 @@
 """An engine among malformed frames: open connections that transfer data meanwhile, and an account of every frame."""
 import numpy as np
+from configuration_text import two_networks
 from malformed import ARP_ANSWERED, CORRUPT, ECHOED, EVERY_KIND, FORWARDED, IN_MEMORY, REFUSED, Valid
 
 from pipeline import configuration
@@ -8,36 +9,7 @@ from pipeline.io.tcp_ends import TcpEnds
 from pipeline.kernels import counters
 from pipeline.memory_engine import SECOND
 
-CONFIGURATION = """
-[engine]
-idle = "spin"
-burst = 64
-connections = 4096
-reset_rate = 10000000
-[[ports]]
-name = "clients"
-device = "net_null0"
-addresses = ["10.1.0.1/24"]
-[[ports]]
-name = "servers"
-device = "net_null1"
-addresses = ["10.2.0.1/24"]
-[[routes]]
-network = "10.9.0.0/16"
-gateway = "10.1.0.99"
-[[targets]]
-id = "a"
-ip = "10.2.0.11"
-port = 8080
-[[targets]]
-id = "b"
-ip = "10.2.0.12"
-port = 8080
-[[services]]
-name = "service"
-listen = "10.1.0.1:80"
-targets = ["a", "b"]
-"""
+CONFIGURATION = two_networks({"idle": "spin", "burst": 64, "connections": 4096, "reset_rate": 10_000_000}, gateway="10.1.0.99")
 SETTINGS = configuration.parse(CONFIGURATION, "the flood's configuration")
 CONNECTIONS = 16
 

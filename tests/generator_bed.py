@@ -2,6 +2,7 @@
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 
+from configuration_text import table
 from kernel_bed import checked
 from pipeline import configuration, generator_report
 from pipeline.kernels.counters import TOTAL_OPEN
@@ -14,31 +15,20 @@ STEP = 10_000
 """Microseconds of a tick of the wheel, by which the time goes on."""
 
 
-def table(header, content):
-    """Returns a TOML table."""
-    return "\n".join([f"[{header}]", *(f"{key} = {toml(value)}" for key, value in content.items())]) + "\n"
-
-
-def toml(value):
-    """Returns a value as TOML writes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return '"' + value.replace("\n", "\\n") + '"' if isinstance(value, str) else repr(value)
-
-
 def settings_for(role, traffic=None, faults=None, hosts=TARGETS, **chosen):
     """Returns the Configuration of a generator that plays `role`, "clients" or "servers", on the network 10.0.0.0/24.
 
     `traffic` is for [generator], `chosen` for the role's own table, `faults` for the port.
     """
-    own = {"connect": f"{TARGETS['a']}:{PORT}", "source_ports": [5000, 5999], "targets": ["a"], **chosen} if role == "clients" else chosen
-    rows = "".join(table("[targets]", {"id": name, "ip": ip, "port": PORT}) for name, ip in hosts.items())
+    clients = {"connect": f"{TARGETS['a']}:{PORT}", "source_ports": [5000, 5999], "targets": ["a"]}
+    own = {**(clients if role == "clients" else {}), **chosen}
+    rows = "".join(table("[[targets]]", {"id": name, "ip": ip, "port": PORT}) for name, ip in hosts.items())
     text = "\n".join([
-        table("engine", {"name": role, "mode": "generator", "connections": 512}),
-        table("[ports]", {"name": "p", "device": "net_null0", "addresses": [f"10.0.0.{2 if role == 'clients' else 3}/24"]}),
-        table("ports.faults", faults) if faults else "", rows,
-        table("timeouts", {"connecting": 20, "established": 60, "time_wait": 0.1}),
-        table("generator", traffic or {}), table(f"generator.{role}", own)])
+        table("[engine]", {"name": role, "mode": "generator", "connections": 512}),
+        table("[[ports]]", {"name": "p", "device": "net_null0", "addresses": [f"10.0.0.{2 if role == 'clients' else 3}/24"]}),
+        table("[ports.faults]", faults) if faults else "", rows,
+        table("[timeouts]", {"connecting": 20, "established": 60, "time_wait": 0.1}),
+        table("[generator]", traffic or {}), table(f"[generator.{role}]", own)])
     return configuration.parse(text, f"{role}.toml")
 
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Dot1Q, Ether
 
+from configuration_text import two_networks
 from pipeline import assemble, configuration
 from pipeline.io.frames import frame_bytes, write_frames
 from pipeline.io.memory_port import MemoryNetwork
@@ -34,59 +35,15 @@ CLIENT_MAC, TARGET_MAC = 0x02AA00000002, 0x02BB00000011
 NOW = 1_000_000
 """Microseconds on the engine's clock at which the tests of kernels take place."""
 
-CONFIGURATION = """
-[engine]
-name = "kernel-bed"
-connections = 64
-held_connections = 8
-held_bytes = 2048
-records = 64
-detailed_records = true
-reset_rate = 100
-idle = "spin"
+ENGINE = {"name": "kernel-bed", "connections": 64, "held_connections": 8, "held_bytes": 2048, "records": 64,
+          "detailed_records": True, "reset_rate": 100, "idle": "spin"}
 
-[[ports]]
-name = "left"
-device = "net_null0"
-addresses = ["10.1.0.1/24"]
 
-[[ports]]
-name = "right"
-device = "net_null1"
-addresses = ["10.2.0.1/24"]
-
-[[routes]]
-network = "10.9.0.0/16"
-gateway = "10.2.0.254"
-
-[[targets]]
-id = "a"
-ip = "10.2.0.11"
-port = 8080
-
-[[targets]]
-id = "b"
-ip = "10.2.0.12"
-port = 8080
-
-[[targets]]
-id = "c"
-ip = "10.9.0.13"
-port = 8080
-
-[[services]]
-name = "web"
-listen = "10.1.0.1:80"
-select = "SELECT"
-targets = ["a", "b", "c"]
-
-[[services]]
-name = "silent"
-listen = "10.1.0.1:81"
-select = "SELECT"
-targets = ["a"]
-stray = "drop"
-"""
+def configuration_text(select):
+    """Returns the bed's configuration (TOML), all of whose services have one select kernel."""
+    services = ({"name": "web", "listen": f"{SERVICE}:{PORT}", "select": select, "targets": ["a", "b", "c"]},
+                {"name": "silent", "listen": f"{SERVICE}:{PORT + 1}", "select": select, "targets": ["a"], "stray": "drop"})
+    return two_networks(ENGINE, gateway=GATEWAY, targets=dict(zip("abc", TARGETS, strict=True)), services=services)
 
 
 def address(text):
@@ -103,7 +60,7 @@ class KernelBed:
     """`state` of one worker with two memory ports, "left" toward clients and "right" toward targets."""
 
     def __init__(self, select="round_robin", mbufs=1024):
-        self.configuration = configuration.parse(CONFIGURATION.replace("SELECT", select), "kernel_bed.toml")
+        self.configuration = configuration.parse(configuration_text(select), "kernel_bed.toml")
         self.network = MemoryNetwork(ports=2, mbufs=mbufs)
         self.macs = [port.mac for port in self.network.ports]
         self.state, self.selects = assemble.make_state(

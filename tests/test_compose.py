@@ -260,7 +260,7 @@ def test_a_second_process_loads_the_whole_loop_from_the_cache():
         recorder = event.RecordingListener()
         with event.install_listener("numba:compile", recorder):
             import whole_connection
-            whole_connection.main("number_modulo", "1 please")
+            whole_connection.main()
         print(sum(happened.is_start for _, happened in recorder.buffer), file=sys.stderr)
         """)
     compiled = [

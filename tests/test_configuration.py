@@ -5,45 +5,15 @@ import pathlib
 
 import pytest
 
+from configuration_text import two_networks
 from pipeline import configuration
 from pipeline.errors import ConfigurationError
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.toml"))
 ADDRESS = ipaddress.IPv4Address
 
-GOOD = """
-[engine]
-name = "test"
-
-[[ports]]
-name = "left"
-device = "net_af_packet0,iface=px0"
-addresses = ["10.1.0.1/24"]
-
-[[ports]]
-name = "right"
-device = "net_af_packet1,iface=px1"
-addresses = ["10.2.0.1/24"]
-
-[[routes]]
-network = "10.9.0.0/16"
-gateway = "10.2.0.254"
-
-[[targets]]
-id = "a"
-ip = "10.2.0.11"
-port = 8080
-
-[[targets]]
-id = "b"
-ip = "10.9.0.12"
-port = 8080
-
-[[services]]
-name = "web"
-listen = "10.1.0.1:80"
-targets = ["a", "b"]
-"""
+GOOD = two_networks({"name": "test"}, devices=("net_af_packet0,iface=px0", "net_af_packet1,iface=px1"),
+                    targets={"a": "10.2.0.11", "b": "10.9.0.12"})
 
 WITH_BED = GOOD.replace('name = "test"', 'name = "test"\nnetwork_namespace = "test"') + """
 [bed]
@@ -422,8 +392,9 @@ connect = "10.1.0.1:80"
 [generator.servers]
 """
 OF_GENERATORS = [
-    ('connect = "10.1.0.1:80"', 'connect = "10.9.0.1:80"', 'generator.clients.connect = "10.9.0.1:80" cannot be reached; it must be '
-     "in a network of a port, or [[routes]] must lead there"),
+    ('connect = "10.1.0.1:80"', 'connect = "10.9.0.1:80"',
+     'generator.clients.connect = "10.9.0.1:80" cannot be reached; it must be in a network of a port, or [[routes]] must '
+     "lead there"),
     ('connect = "10.1.0.1:80"', 'connect = "10.1.0.2:80"',
      'generator.clients.connect = "10.1.0.2:80" is one of the clients\' own addresses'),
     ('connect = "10.1.0.1:80"', 'connect = "10.1.0.1:80"\nsource_addresses = ["10.1.0.9-10.1.0.5"]',
@@ -435,12 +406,13 @@ OF_GENERATORS = [
      'generator.clients.source_addresses = ["10.1.0.5", "10.1.0.4-10.1.0.6"] names an address twice'),
     ('connect = "10.1.0.1:80"', 'connect = "10.1.0.1:80"\ntargets = ["b"]',
      'generator.clients.targets[0] = "b" is not the id of one of [[targets]]; known here: a'),
-    ("[generator]", '[generator]\nrequest = "{port}"', 'generator.request = "{port}" must be at most 1000 ASCII characters, in which '
-     '{number} and {target} stand for a target, such as "{number}\\n"'),
-    ("[generator]", "[generator]\nrequest_bytes = 7", "generator.request_bytes = 7 has no room for its text and four bytes of serial "
-     "number; it must be at least 8, or 0 for the text alone"),
-    ("[generator]", "[generator]\nresponse_bytes = 0\nresponse_packets = 2", "generator.response_packets = 2 needs response_bytes, for "
-     "the text alone is one packet"),
+    ("[generator]", '[generator]\nrequest = "{port}"',
+     'generator.request = "{port}" must be at most 1000 ASCII characters, in which {number} and {target} stand for a target, such as "{number}\\n"'),
+    ("[generator]", "[generator]\nrequest_bytes = 7",
+     "generator.request_bytes = 7 has no room for its text and four bytes of serial number; it must be at least 8, or 0 "
+     "for the text alone"),
+    ("[generator]", "[generator]\nresponse_bytes = 0\nresponse_packets = 2",
+     "generator.response_packets = 2 needs response_bytes, for the text alone is one packet"),
     ("[generator]", '[generator]\nproxy = "none.toml"', None),
     ("[generator.clients]\nconnect = \"10.1.0.1:80\"\n[generator.servers]", "",
      "generator = {} must have a table [generator.clients], or [generator.servers], or both"),

@@ -152,7 +152,8 @@ def test_data_without_an_acknowledgement_is_sent_again_with_back_off_and_given_u
     pair.pass_on = lambda sender, frame: [] if len(frame) > 70 and sender is pair.client else [frame]
     clients, servers = pair.finish()
     sent = [packet[TCP] for sender, packet in pair.segments() if sender is pair.client]
-    assert [str(segment.flags) for segment in sent] == ["S", "A", "PA", "PA", "PA", "RA", "R"], "the RST is not exact: asked, it is (RFC 5961)"
+    assert [str(segment.flags) for segment in sent] == ["S", "A", "PA", "PA", "PA", "RA", "R"], (
+        "the RST is not exact: asked, it is (RFC 5961)")
     assert len({segment.seq for segment in sent[2:5]}) == 1
     assert clients["failures"] == {"timeout": 1} and servers["failures"] == {"reset": 1}
 

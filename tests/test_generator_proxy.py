@@ -82,7 +82,8 @@ TARGETS = "".join(f'[[targets]]\nid = "{name}"\nip = "10.2.0.{11 + number}"\npor
 
 def run(port=80, traffic="", faults="", named=("a", "b", "c")):
     """Runs 60 connections through a proxy's service on `port`; returns what clients and servers have come to, and the proxy."""
-    text = GENERATOR.replace("TARGETS", TARGETS).replace("TRAFFIC", traffic).replace("NAMED", json.dumps(named)).replace("SERVICE", str(port))
+    text = GENERATOR.replace("TARGETS", TARGETS).replace("TRAFFIC", traffic)
+    text = text.replace("NAMED", json.dumps(named)).replace("SERVICE", str(port))
     settings = configuration.parse(text, "generator.toml")
     text = PROXY.replace("TARGETS", TARGETS).replace("FAULTS", faults)
     generator, proxy = MemoryEngine(settings), MemoryEngine(configuration.parse(text, "proxy.toml"))

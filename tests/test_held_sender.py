@@ -21,7 +21,8 @@ def deliveries(draw):
     sent = acked + draw(octets)
     return {"sent": sent, "acked": acked, "edge": acked + draw(octets), "widest": draw(st.integers(0, 1 << 30)),
             "congestion": draw(st.integers(1, 1 << 17)), "threshold": draw(st.integers(2, 1 << 16)),
-            "recover": draw(st.sampled_from((0, acked, sent))), "duplicates": draw(st.integers(0, 5)), "doublings": 0, "timeout": 30}
+            "recover": draw(st.sampled_from((0, acked, sent))), "duplicates": draw(st.integers(0, 5)), "doublings": 0,
+            "timeout": 30}
 
 
 def record(values):

@@ -12,6 +12,7 @@ import sys
 import pytest
 from flood import SETTINGS, Flood
 from malformed import EVERY_KIND, giants
+from memory_loop import composed
 
 from pipeline.memory_engine import MemoryEngine
 
@@ -24,7 +25,7 @@ KINDS_A_ROUND, A_ROUND, GIANTS_A_ROUND = 8, 256, 64
 @pytest.fixture
 def flood():
     print(f"PIPELINE_SEED={SEED}")
-    return Flood(MemoryEngine(SETTINGS, mbufs=1 << 15, ring_size=1 << 13), SEED)
+    return Flood(MemoryEngine(SETTINGS, mbufs=1 << 15, ring_size=1 << 13, run=composed()), SEED)
 
 
 @pytest.mark.parametrize("kind", EVERY_KIND, ids=lambda kind: kind.__name__)

@@ -1,5 +1,4 @@
 """Peers with habits of their own, kernel stacks all of them: Nagle, long first messages, narrow windows, few options."""
-import pathlib
 import random
 import socket
 import threading
@@ -11,14 +10,12 @@ import pytest
 from peers import select_whole_message
 from peers.capture import Capture
 from peers.listener import Listener, client_of, receive, receive_all
-from peers.path_bed import open_path, service
+from peers.path_bed import AFTER_LINE, BESIDE, LAST_OF_60_KIB, open_path, service
 from peers.requirements import needs_bed
 from peers.transfers import Octets, TransferServer
 
 pytestmark = needs_bed
 NAGLE, LONG, NARROW, HALF, GREETING = 7000, 7001, 7002, 7003, 7004
-SELECTS = pathlib.Path(select_whole_message.__file__)
-AFTER_LINE = f"{SELECTS}:after_line"
 DECLINING = {"timestamps": ("s1", "ipv4/tcp_timestamps"), "sack": ("s2", "ipv4/tcp_sack"),
              "wscale": ("s3", "ipv4/tcp_window_scaling")}
 """Options, each with the host that declines it and the setting by which it does."""
@@ -30,7 +27,7 @@ TCP_WINDOW_CLAMP = 10
 @pytest.fixture(scope="module")
 def path():
     """An engine before four servers, three of which decline an option each."""
-    services = [service(NAGLE, select=AFTER_LINE), service(LONG, ("s0", "s1"), select=f"{SELECTS}:last_of_60_kib"),
+    services = [*BESIDE, service(NAGLE, select=AFTER_LINE), service(LONG, ("s0", "s1"), select=LAST_OF_60_KIB),
                 service(NARROW, select=AFTER_LINE), service(HALF, select=AFTER_LINE), service(GREETING, binding="immediate"),
                 *(service(port, (DECLINING[option][0],)) for (option, _), port in DECLINED_PORTS.items())]
     with open_path("peers", services, servers=4, engine={"held_bytes": 65472, "held_connections": 64},

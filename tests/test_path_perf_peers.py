@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import pathlib
+import secrets
 import subprocess
 import sys
 
@@ -14,20 +15,30 @@ pytestmark = needs_bed
 
 
 def start(*arguments):
-    """The script's process."""
-    return subprocess.Popen([sys.executable, PERF / "peers.py", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True)
+    """The script's process; what it starts inherits a mark by which it is known among what others run on the machine."""
+    mark = secrets.token_hex(8)
+    process = subprocess.Popen([sys.executable, PERF / "peers.py", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, env={**os.environ, "STARTED_BY": mark})
+    process.mark = f"STARTED_BY={mark}".encode()
+    return process
+
+
+def programs_of(process):
+    """The command lines of what runs and was started by a script, itself among it."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if process.mark in path.read_bytes().split(b"\0"):
+                found.append(path.with_name("cmdline").read_bytes())
+    return found
 
 
 def assert_nothing_is_left_of(process):
     """No namespace of it, no entry of its bed, and no program of its."""
     name = f"peers{process.pid}"
-    assert not [left for left in os.listdir("/run/netns") if left.startswith(name)]
+    assert not [left for left in os.listdir("/run/netns") if left.startswith(f"{name}-")]
     assert not pathlib.Path(f"/run/proxy-pipeline/beds/{name}.json").exists()
-    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            line = path.read_bytes()
-            assert f"{PERF}/kernel_ends.py".encode() not in line and b"run\0/tmp/proxy-pipeline-bed-" not in line
+    assert not programs_of(process)
 
 
 def test_peers_prints_one_json_document_and_cleans_up():
@@ -50,6 +61,9 @@ def test_peers_prints_one_json_document_and_cleans_up():
 def test_peers_stopped_half_way_leaves_nothing():
     process = start("--peers", "engine", *SHORT, "--runs", "1000")
     assert any("starting engine" in line for line in process.stderr)
+    running = programs_of(process)
+    for words in ("peers.py", "kernel_ends.py\0serve", "kernel_ends.py\0ask"):
+        assert any(words.encode() in line for line in running), running
     process.terminate()
     process.communicate(timeout=120)
     assert process.returncode == 143

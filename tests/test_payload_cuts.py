@@ -1,7 +1,8 @@
 """One direction through a payload kernel, its segments cut, repeated and reordered in every way (SPLICE 5.1, 5.2).
 
 Each byte that reaches the receiver beyond its acknowledgement has to be the one that the kernel makes of the whole stream
-there, though what is repeated has other bytes at times (SPLICE 1.4); each acknowledgement that reaches the sender has to be of bytes of which the receiver has all that was made of them.
+there, though what is repeated has other bytes at times (SPLICE 1.4); each acknowledgement that reaches the sender has to be
+of bytes of which the receiver has all that was made of them.
 """
 import random
 

@@ -1,4 +1,4 @@
-"""perf/flow_table.py, perf/timer_wheel.py and perf/twins.py run and print what they say; how fast anything is, is never asserted."""
+"""perf/flow_table.py, perf/timer_wheel.py and perf/twins.py run and print what they say; no speed is ever asserted."""
 
 import importlib.util
 import json

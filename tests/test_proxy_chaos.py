@@ -6,7 +6,6 @@ stands in the output of a test that fails.
 import collections
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import time
@@ -16,14 +15,13 @@ import pytest
 
 from peers import chaos
 from peers.chaos import Plan
-from peers.path_bed import open_path, service
+from peers.path_bed import AFTER_LINE, BESIDE, open_path, service
 from peers.requirements import needs_bed
 
 pytestmark = needs_bed
 AT_ONCE, SECONDS = (2000, 60) if os.environ.get("PIPELINE_SOAK") else (300, 6)
 SEED = int(os.environ.get("CHAOS_SEED", "3"))
-SELECTS = pathlib.Path(chaos.__file__).with_name("select_whole_message.py")
-SERVICES = [service(7000), service(7001, ("s1",)), service(7002, ("s2",), select=f"{SELECTS}:after_line"),
+SERVICES = [service(7000), service(7001, ("s1",)), service(7002, ("s2",), select=AFTER_LINE),
             service(7003, ("s3",), binding="immediate"), service(7004, ("s1",), binding="simple")]
 """One way of choosing each; the last three hosts decline an option each, `simple` alone leaves that to the ends."""
 DECLINES = {"s1": "ipv4/tcp_timestamps", "s2": "ipv4/tcp_sack", "s3": "ipv4/tcp_window_scaling"}
@@ -53,7 +51,7 @@ def aftermath():
     """One run of it all."""
     told = Aftermath()
     engine = {"connections": 16384, "held_connections": 4096, "records": 1 << 17}
-    with open_path("chaos", SERVICES, servers=4, faults=FAULTS, engine=engine, timeouts=TIMEOUTS) as path:
+    with open_path("chaos", [*BESIDE, *SERVICES], servers=4, faults=FAULTS, engine=engine, timeouts=TIMEOUTS) as path:
         for host, setting in DECLINES.items():
             path.set_kernel(host, {setting: "0"})
         told.before = path.engine.stats()

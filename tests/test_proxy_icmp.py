@@ -3,7 +3,6 @@ there."""
 import contextlib
 import errno
 import hashlib
-import pathlib
 import random
 import socket
 import struct
@@ -12,15 +11,13 @@ import time
 
 import pytest
 
-from peers import select_whole_message
-from peers.path_bed import SERVICE
+from peers.path_bed import AFTER_LINE, SERVICE
 from peers.requirements import needs_bed
 from peers.routed_bed import ABSENT, BULK, CLIENT, PATIENCE, open_routed
 
 pytestmark = needs_bed
 OCTETS = random.Random(8).randbytes(4 << 20)
 IP_RECVERR = 11
-AFTER_LINE = f"{pathlib.Path(select_whole_message.__file__)}:after_line"
 
 
 @pytest.fixture(scope="module")

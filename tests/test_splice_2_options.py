@@ -66,7 +66,8 @@ MULTIPATH, FAST_OPEN, COOKIE = (30, b"\x00\x81" + b"k" * 8), (34, b""), (34, b"c
 SIGNATURE, AUTHENTICATION = (19, b"\0" * 16), (29, b"\1\2" + b"\0" * 12)
 
 
-@pytest.mark.parametrize("unknown", [MULTIPATH, FAST_OPEN, COOKIE, SIGNATURE, AUTHENTICATION, (254, b"x")], ids=lambda each: str(each[0]))
+@pytest.mark.parametrize("unknown", [MULTIPATH, FAST_OPEN, COOKIE, SIGNATURE, AUTHENTICATION, (254, b"x")],
+                         ids=lambda each: str(each[0]))
 def test_rule_2_2_unknown_options_are_removed_from_syns(proxy, unknown):
     client, answer, syn = asked(proxy, [unknown, *SACK])
     assert names(answer) == names(syn) == {"MSS", "SAckOK"}

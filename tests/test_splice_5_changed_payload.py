@@ -5,8 +5,9 @@ import random
 import pytest
 
 from tcp.negotiated import SACK, STAMP, STAMPS, option, stamped
+from tcp.payload_services import services
 from tcp.proxy import handshake, settings
-from tcp.spelling import REWRITES, SHAPED, SHAPED_FIRST, services, spelled
+from tcp.spelling import REWRITES, SHAPED, SHAPED_FIRST, spelled
 
 pytestmark = settings(services=services(), edits=512)
 FIRST = b"hi\n"
@@ -21,7 +22,7 @@ def bound(proxy, options=(), mss=1460):
     client.send("A", options=stamps)
     client.send("PA", FIRST, options=stamps)
     server = proxy.accept("a")
-    server.send("SA", mss=mss, options=[("Timestamp", (7, STAMP)) if name == "Timestamp" else (name, value) for name, value in options])
+    server.send("SA", mss=mss, options=[(name, (7, STAMP) if name == "Timestamp" else value) for name, value in options])
     server.expect("PA", seq=1, ack=1, data=FIRST)
     server.send("A", options=stamped(8, STAMP) if stamps else [])
     client.expect("A", ack=4)

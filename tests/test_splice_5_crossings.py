@@ -5,8 +5,9 @@ import pytest
 
 from tcp.icmp import error, read_error
 from tcp.negotiated import SACK, STAMP, STAMPS, names, option, peek, scale, stamped
+from tcp.payload_services import services
 from tcp.proxy import handshake, settings
-from tcp.spelling import SHAPED, SHAPED_FEW, services, spelled
+from tcp.spelling import SHAPED, SHAPED_FEW, spelled
 from test_splice_5_changed_payload import pair, taken
 
 pytestmark = settings(services=services(), edits=512)
@@ -77,7 +78,8 @@ def test_rule_5_1_and_3_2_a_changed_stream_over_shifted_numbers(proxy, side):
     assert proxy.states() == {}
 
 
-@pytest.mark.parametrize("agreed", [list(each) for count in range(3) for each in itertools.combinations(SACK + STAMPS, count)], ids=str)
+@pytest.mark.parametrize("agreed", [list(each) for count in range(3)
+                                    for each in itertools.combinations(SACK + STAMPS, count)], ids=str)
 @pytest.mark.parametrize("side", [0, 1])
 def test_rule_5_1_and_2_5_a_changed_stream_with_a_target_that_declines_options(proxy, side, agreed):
     client, server, answer = opened(proxy, options=SACK + STAMPS + scale(7), agreed=agreed)

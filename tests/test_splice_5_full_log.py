@@ -1,8 +1,8 @@
 """SPLICE 5.2: a log of edits that has no more room is counted, and its connection has a defined end: RST to both sides."""
 import pytest
 
+from tcp.payload_services import services
 from tcp.proxy import TURNS, connect, settings
-from tcp.spelling import services
 from test_splice_5_changed_payload import bound, pair, taken
 
 pytestmark = settings(services=services(), edits=4)

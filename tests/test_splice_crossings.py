@@ -147,7 +147,8 @@ def test_an_icmp_error_about_a_shifted_connection_quotes_the_senders_own_numbers
     assert quote[12:28] == frame[26:42], "addresses, ports and sequence number are the sender's"
 
 
-@pytest.mark.parametrize("agreed", [list(chosen) for count in range(3) for chosen in itertools.combinations(SACK + STAMPS, count)], ids=str)
+@pytest.mark.parametrize("agreed", [list(chosen) for count in range(3)
+                                    for chosen in itertools.combinations(SACK + STAMPS, count)], ids=str)
 def test_a_target_that_declines_some_options_in_a_shifted_connection(proxy, agreed):
     client, server, answer = shifted(proxy, SACK + STAMPS + scale(5), agreed)
     theirs = stamped(90, 0) if "Timestamp" in dict(agreed) else []

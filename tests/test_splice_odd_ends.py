@@ -5,6 +5,7 @@ import pytest
 
 from peers import payload_kernels
 from tcp.negotiated import STAMP, STAMPS, option, peek, scale, stamped
+from tcp.payload_services import services
 from tcp.proxy import HELD_BYTES, NUMBER, PATH, SERVICE, SIMPLE, handshake, settings
 
 ROUND = 1 << 32
@@ -13,7 +14,7 @@ FILTERED = {"name": '"filtered"', "listen": f'"{SERVICE}:7900"', "targets": '["a
             "rules": '[{ match = "/a", target = "a" }]', "default": '"b"', "payload_to_target": f'"{FILTER}"'}
 
 
-@settings(services=(FILTERED,))
+@settings(services=(*services(), FILTERED))
 def test_rule_5_1_a_first_data_time_out_shows_what_is_held_to_the_payload_kernel_too(proxy):
     client = proxy.client(7900)
     handshake(client)

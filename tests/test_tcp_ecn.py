@@ -43,7 +43,8 @@ def spliced(proxy, agrees):
     return client, server
 
 
-@pytest.mark.parametrize("flags, answered, offered", [("SEC", "SAE", "SEC"), ("S", "SA", "S"), ("SE", "SA", "S"), ("SC", "SA", "S")])
+@pytest.mark.parametrize("flags, answered, offered", [("SEC", "SAE", "SEC"), ("S", "SA", "S"), ("SE", "SA", "S"),
+                                                      ("SC", "SA", "S")])
 def test_rule_2_2_ecn_is_promised_where_it_is_offered_and_offered_where_it_was_promised(proxy, flags, answered, offered):
     client = proxy.client(NUMBER)
     client.send(flags, mss=1460)

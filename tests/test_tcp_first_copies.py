@@ -1,8 +1,9 @@
-"""What payload kernels have seen is what passes, however it is sent again: the first copy wins inside the splice too (SPLICE 1.4)."""
+"""What payload kernels have seen is what passes, however it is sent again: the first copy wins in the splice too (SPLICE 1.4)."""
 import pytest
 
+from tcp.payload_services import services
 from tcp.proxy import settings
-from tcp.spelling import services, spelled
+from tcp.spelling import spelled
 from test_splice_5_changed_payload import bound, pair, taken
 
 USUAL = settings(services=services())

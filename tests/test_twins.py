@@ -148,7 +148,8 @@ def test_lookup_finds_what_the_kernel_finds(bed, twins, load):
             batch.destination_port[row] ^= generator.random() < 0.2
             batch.kind[row] = KIND_TCP if generator.random() < 0.9 else 2
             batch.verdict[row] = PENDING if generator.random() < 0.9 else DROP
-        seen = both(bed, ROWS, lambda: bucketed(batch, ROWS, buckets, hot), lambda: twins.lookup(batch, ROWS, buckets, hot), ("flow",))
+        seen = both(bed, ROWS, lambda: bucketed(batch, ROWS, buckets, hot),
+                    lambda: twins.lookup(batch, ROWS, buckets, hot), ("flow",))
         assert (seen["flow"] >= 0).any() and (seen["flow"] < 0).any()
 
 

@@ -3,7 +3,7 @@
     python tests/whole_connection.py [SELECT [PAYLOAD]]
 
 A child process of tests: the same story is told jitted, as plain Python, and with bounds checked, and each has to give
-the same frames and leave the same state. SELECT names the select kernel (default: pipeline/loop.py as it stands).
+the same frames and leave the same state. SELECT names the select kernel (default: each target in turn).
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from kernel_bed import CLIENT, CLIENT_MAC, GATEWAY, NOW, SERVICE, TARGET_MAC, TA
 from scapy.layers.inet import ICMP, IP, TCP
 from scapy.layers.l2 import ARP, Ether
 
-from pipeline import compose, loop
+from memory_loop import started
 
 SECOND = 1_000_000
 
@@ -27,9 +27,7 @@ class Story:
     def __init__(self, select):
         self.bed = KernelBed("round_robin" if select is None else select)
         self.now, self.frames = NOW, []
-        with compose.compiling():
-            self.run = loop.run if select is None else compose.compose({}, self.bed.selects, "memory")
-            self.run(self.bed.state, 0, 0)
+        self.run = started(self.bed.state, tuple(self.bed.selects))
 
     def tell(self, *fed, port=0, after=1_000):
         """Feeds frames to `port`, runs the loop once `after` microseconds later; returns the TCP packets it sent."""

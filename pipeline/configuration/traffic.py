@@ -8,7 +8,8 @@ from pipeline.configuration import values
 from pipeline.configuration.values import PortRange, choice, seconds, switch, whole
 
 LONGEST_TEXT = 1000
-_TEXT_IS = f'at most {LONGEST_TEXT} ASCII characters, in which {{number}} and {{target}} stand for a target, such as "{{number}}\\n"'
+_TEXT_IS = (f"at most {LONGEST_TEXT} ASCII characters, in which {{number}} and {{target}} stand for a target, such as "
+            '"{number}\\n"')
 
 
 class _Section(BaseModel):

@@ -67,7 +67,8 @@ def _clients(configuration):
     low, high = clients.source_ports
     for target in configuration.played_targets:
         if target.ip in addresses and low <= target.port <= high:
-            yield Fault((*place, "source_ports"), f'leads clients to {target.ip}:{target.port}, where target "{target.id}" is played')
+            yield Fault((*place, "source_ports"),
+                        f'leads clients to {target.ip}:{target.port}, where target "{target.id}" is played')
 
 
 def _sizes(configuration):

@@ -52,8 +52,8 @@ class End:
     What has passed only perhaps (a wrong checksum, a number outside the window: SPLICE 1.5) moves the `_may` twin alone.
     """
 
-    __slots__ = ("closed", "dead", "edge", "edge_may", "false_fin", "fin", "fin_acked", "fin_seen", "first_stamp", "heard", "isn", "limit",
-                 "mss", "place", "recent", "scale", "sent", "stamp_start", "takes", "told", "told_may", "top", "top_may",
+    __slots__ = ("closed", "dead", "edge", "edge_may", "false_fin", "fin", "fin_acked", "fin_seen", "first_stamp", "heard", "isn",
+                 "limit", "mss", "place", "recent", "scale", "sent", "stamp_start", "takes", "told", "told_may", "top", "top_may",
                  "window")
 
     def __init__(self, place, isn):
@@ -64,7 +64,8 @@ class End:
         self.edge, self.edge_may, self.limit = 0, 0, 0        # right edge of the windows it offered; of those offered to it
         self.scale, self.window = 0, 8192                     # `window` as it stands in the header
         self.mss, self.takes = 536, 536                       # octets a segment that it may send; that it announces
-        self.fin_seen, self.fin_acked, self.false_fin = NO, NO, False   # false: one that it has not sent may have been taken for its own
+        self.fin_seen, self.fin_acked = NO, NO
+        self.false_fin = False           # one that it has not sent may have been taken for its own
         self.stamp_start, self.first_stamp, self.recent = 0, 0, 0   # its clock, first shown; the last TSval it was shown
 
 

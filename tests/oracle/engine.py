@@ -1,10 +1,9 @@
 """The engine under test: a worker's loop over memory ports on virtual time, fed with rows and emptied of them."""
-import functools
-
 import numpy as np
 from tcp.conservation import conserved, free_sources
 
-from pipeline import assemble, compose, configuration
+from memory_loop import started
+from pipeline import assemble, configuration
 from pipeline.io.frame_rows import fill_mbufs, read_rows
 from pipeline.io.memory_port import MemoryNetwork
 from pipeline.kernels import counters, memory_device, neighbours
@@ -12,13 +11,6 @@ from pipeline.kernels.arp import ANNOUNCEMENTS
 
 from .translation import HOST_MACS, PROXY_MACS
 from .wire import WIDEST
-
-
-@functools.lru_cache(maxsize=None)
-def composed(selects):
-    """Returns the loop with these select kernels."""
-    with compose.compiling():
-        return compose.compose({}, list(selects), "memory")
 
 
 class Engine:
@@ -38,7 +30,7 @@ class Engine:
             entry.mac_high, entry.mac_low = assemble.split_mac(int.from_bytes(HOST_MACS[0]))
             entry.state = neighbours.STATIC
         self.sources_at_start = free_sources(self.state)
-        self._run = composed(tuple(selects))
+        self._run = started(self.state, tuple(selects))
         self.fed = self.taken = 0
         self.remember_drops()
         self._scratch = np.empty(1 << 12, np.int64)

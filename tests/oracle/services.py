@@ -41,6 +41,8 @@ class Service(NamedTuple):
 
 
 RULES = (("/a", 0), ("/b", 1), ("/a/long", 1))
+ORDER = ("turns", "first", "path", "number")
+"""How the configuration lists services: their select kernels get the numbers of the loop that most tests share."""
 REQUEST = re.compile(rb"[^ \n]* ([^ \n]*) ")
 
 
@@ -73,7 +75,7 @@ def configuration_text(services, connections):
     for target in {target: None for service in services for target in service.targets}:
         lines += ["[[targets]]", f'id = "{target.name}"', f'ip = "{_text(target.place[0])}"', f"port = {target.place[1]}",
                   'mac = "02:bb:00:00:00:01"']
-    for service in services:
+    for service in sorted(services, key=lambda service: ORDER.index(service.rule)):
         names = ", ".join(f'"{target.name}"' for target in service.targets)
         lines += ["[[services]]", f'name = "{service.name}"', f'listen = "{_text(service.place[0])}:{service.place[1]}"',
                   f"targets = [{names}]", f"source_ports = {list(service.source_ports)}"]

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 
+from configuration_text import table
 from pipeline import configuration
 from pipeline.bed import Bed
 from peers.engine_process import EngineProcess
@@ -98,6 +99,12 @@ def service(port, hosts=("s0",), target_port=None, **more):
     return {"port": port, "hosts": hosts, "target_port": target_port or port, "more": more}
 
 
+SELECTS = pathlib.Path(__file__).with_name("select_whole_message.py")
+AFTER_LINE, LAST_OF_60_KIB = f"{SELECTS}:after_line", f"{SELECTS}:last_of_60_kib"
+BESIDE = service(9, select=AFTER_LINE), service(10, select=LAST_OF_60_KIB)
+"""Services that nobody uses, first of all in each configuration with either kernel: all of these share a loop, compiled once."""
+
+
 def server_address(number):
     """The address of server `number`."""
     return f"10.2.0.{11 + number}"
@@ -108,11 +115,11 @@ def configuration_text(namespace, services, servers, mode, faults, engine, timeo
     settings = {"name": "path", "network_namespace": namespace, "drain_timeout": 0.5, "mbufs": MBUFS, **engine}
     ports = [_port(number, mode, faults) for number in (0, 1)]
     if mode == "forward":
-        return "\n".join([_table("[engine]", {**settings, "mode": mode}), *ports, _bed(servers)])
+        return "\n".join([table("[engine]", {**settings, "mode": mode}), *ports, _bed(servers)])
     targets = {(host, each["target_port"]) for each in services for host in each["hosts"]}
     return "\n".join([
-        _table("[engine]", settings), *ports, _table("[timeouts]", timeouts),
-        *(_table("[[targets]]", {"id": f"{host}-{port}", "ip": server_address(int(host[1:])), "port": port})
+        table("[engine]", settings), *ports, table("[timeouts]", timeouts),
+        *(table("[[targets]]", {"id": f"{host}-{port}", "ip": server_address(int(host[1:])), "port": port})
           for host, port in sorted(targets)),
         *map(_service, services),
         _bed(servers)])
@@ -123,12 +130,12 @@ def _port(number, mode, faults):
     content = {"name": f"p{number}", "device": device}
     if mode == "proxy":
         content["addresses"] = [f"10.{number + 1}.0.1/24"]
-    table = _table("[[ports]]", content)
-    return table + (_table("[ports.faults]", {**faults, "seed": faults.get("seed", 1) + number}) if faults else "")
+    own = {**faults, "seed": faults.get("seed", 1) + number}
+    return table("[[ports]]", content) + (table("[ports.faults]", own) if faults else "")
 
 
 def _service(each):
-    return _table("[[services]]", {"name": f"service-{each['port']}", "listen": f"{SERVICE}:{each['port']}",
+    return table("[[services]]", {"name": f"service-{each['port']}", "listen": f"{SERVICE}:{each['port']}",
                                    "targets": [f"{host}-{each['target_port']}" for host in each["hosts"]], **each["more"]})
 
 
@@ -136,18 +143,4 @@ def _bed(servers):
     hosts = [("client", "client", "p0", "10.1.0.2/24")]
     hosts += [(f"s{number}", "server", "p1", f"{server_address(number)}/24") for number in range(servers)]
     return '[bed]\ndevice = "af_packet"\n' + "".join(
-        _table("[[bed.hosts]]", dict(zip(("name", "role", "port", "address"), host))) for host in hosts)
-
-
-def _table(header, content):
-    return "\n".join([header, *(f"{key} = {_value(value)}" for key, value in content.items())]) + "\n\n"
-
-
-def _value(value):
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_value(each)}" for key, each in value.items()) + " }"
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+        table("[[bed.hosts]]", dict(zip(("name", "role", "port", "address"), host))) for host in hosts)

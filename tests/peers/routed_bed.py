@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 
 from peers.engine_process import EngineProcess
-from peers.path_bed import SERVICE
+from peers.path_bed import LAST_OF_60_KIB, SERVICE
 from pipeline import configuration
 from pipeline.bed import Bed
 
@@ -62,6 +62,11 @@ name = "bulk"
 listen = "{SERVICE}:{BULK}"
 targets = ["server"]
 select = "SELECT"
+[[services]]
+name = "beside"
+listen = "{SERVICE}:9"
+targets = ["server"]
+select = "{LAST_OF_60_KIB}"
 [[services]]
 name = "absent"
 listen = "{SERVICE}:{ABSENT}"
@@ -139,7 +144,8 @@ class RoutedBed:
         """What a host's kernel believes of the path to an address, by its sockets (list) and by its routes (or None)."""
         sockets = re.findall(r"pmtu:(\d+)", self.run(host, f"ss -tinH state established dst {peer}"))
         [route] = json.loads(self.run(host, f"ip -j route get {peer}"))
-        return [int(each) for each in sockets], next((metric["mtu"] for metric in route.get("metrics", []) if "mtu" in metric), None)
+        learnt = next((metric["mtu"] for metric in route.get("metrics", []) if "mtu" in metric), None)
+        return [int(each) for each in sockets], learnt
 
     def counter(self, host, name):
         """A counter of a host's kernel by its name in nstat."""

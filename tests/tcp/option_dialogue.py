@@ -199,10 +199,10 @@ class Dialogue:
 
     def again(self, end):
         """Waits until something comes to an end that has not acknowledged what it got; returns the frames (list)."""
-        for _ in range(300):
+        for _ in range(60):
             if self.bed.frames[end.port]:
                 break
-            self.bed.now += 10_000
+            self.bed.now += 50_000
             self.bed.run()
         frames = [end.take()]
         while self.bed.frames[end.port]:

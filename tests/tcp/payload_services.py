@@ -1,7 +1,11 @@
-"""Services for `tcp.proxy.Proxy` with the payload kernels, and the rewriting select kernels, of `peers.payload_kernels`."""
+"""Services for `tcp.proxy.Proxy` with payload kernels, and select kernels that rewrite.
+
+All tests of changed payload have all of them, in this order: so one loop, compiled once, serves them all.
+"""
 import pathlib
 
 from peers import payload_kernels
+from tcp import spelling
 from tcp.proxy import SERVICE
 
 PAIRS = [("everything", "everything"), ("swell", None), (None, "swell"), ("delete_digits", "delete_digits"),
@@ -20,8 +24,21 @@ def port_of(pair, immediate=False):
     return FIRST_PORT + PAIRS.index(pair) + (100 if immediate else 0)
 
 
+def _spelling():
+    """Returns the services with the kernels of `tcp.spelling`."""
+    spell = f'"{spelling.__file__}:spell"'
+    both = {"targets": '["a"]', "payload_to_target": spell, "payload_to_client": spell}
+    return [{"name": '"shaped"', "listen": f'"{SERVICE}:{spelling.SHAPED}"', **both},
+            {"name": '"shaped-first"', "listen": f'"{SERVICE}:{spelling.SHAPED_FIRST}"', "binding": '"immediate"', **both},
+            {"name": '"shaped-few"', "listen": f'"{SERVICE}:{spelling.SHAPED_FEW}"', **both, "targets": '["c"]',
+             "source_ports": "[21000, 21002]"},
+            {"name": '"rewrites"', "listen": f'"{SERVICE}:{spelling.REWRITES}"', "targets": '["a"]',
+             "select": f'"{spelling.__file__}:rewriting"'}]
+
+
 def services():
-    """Returns further services for `tcp.proxy.Proxy`: each pair with delayed and with immediate binding."""
+    """Returns further services (tuple of dicts): those of `tcp.spelling`, and each pair with both delayed and immediate binding.
+    """
     rows = []
     for pair in PAIRS:
         for immediate in (False, True):
@@ -34,4 +51,4 @@ def services():
         row = {"name": f'"select{place}"', "listen": f'"{SERVICE}:{SELECT_PORT + place}"', "targets": '["a", "b"]',
                "select": f'"{PLACE}:{select}"'}
         rows.append(row | ({"payload_to_target": f'"{PLACE}:swell"'} if place == len(SELECTS) else {}))
-    return tuple(rows)
+    return (*rows, *_spelling())

@@ -6,14 +6,14 @@ an engine sends must be taken by `expect`; what is left over fails the test.
 import collections
 import contextlib
 import datetime
-import functools
 import ipaddress
 
 import numpy as np
 import pytest
 from scapy.layers.l2 import Ether
 
-from pipeline import assemble, compose, configuration, snapshot
+from memory_loop import started
+from pipeline import assemble, configuration, snapshot
 from pipeline.io.memory_pool import filling
 from pipeline.io.memory_port import MemoryNetwork
 from pipeline.kernels import connection, counters, memory_device, neighbours
@@ -78,13 +78,6 @@ def configuration_text(timeouts, engine, faults=None, services=()):
     return "\n".join([*heads, _tables("ports", ports), _tables("targets", targets), _tables("services", services)])
 
 
-@functools.lru_cache(maxsize=None)
-def composed(selects, payloads=()):
-    """Returns the loop with these select and payload kernels, compiled once for all tests."""
-    with compose.compiling():
-        return compose.compose({}, list(selects), "memory", payloads=payloads)
-
-
 class Proxy:
     """A worker on virtual time, `now` microseconds since its start.
 
@@ -100,7 +93,7 @@ class Proxy:
                                                   [int(mac.replace(":", ""), 16) for mac in MACS], 0, 1e9)
         self.state.connections.secret[:] = 0x01234567, 0x89ABCDEF
         self.state.network.announced[0] = ANNOUNCEMENTS
-        self._run = composed(tuple(selects), self.configuration.payload_kernels)
+        self._run = started(self.state, tuple(selects), self.configuration.payload_kernels)
         self.sources_at_start = free_sources(self.state)
         self.now = SECOND
         self.received = collections.defaultdict(collections.deque)

@@ -97,7 +97,8 @@ def read_options(octets, flags):
         length = octets[at + 1] if at + 1 < len(octets) else 0
         assert length in LENGTHS.get(kind, ()) and at + length <= len(octets), f"option {kind} in {octets.hex()}"
         assert kind not in options, f"option {kind} twice in {octets.hex()}"
-        assert (kind in SYN_ALONE) <= (flags & SYN != 0) and (kind == SACK) <= (flags & SYN == 0), f"option {kind} has no place here"
+        in_syn = flags & SYN != 0
+        assert (kind not in SYN_ALONE if not in_syn else kind != SACK), f"option {kind} has no place here"
         content = octets[at + 2:at + length]
         values = struct.unpack(f">{len(content) // 4}I" if kind == SACK else FORMATS.get(kind, ">"), content)
         options[kind] = values if kind in (SACK, STAMPS) else values[0] if values else True

@@ -6,7 +6,7 @@ shows by the digits whether it was run more than once over a byte. `spelled` is 
 from pipeline.kernels.jit import kernel
 
 DASH, N, X, Y, Z, ZERO = 45, 110, 120, 121, 122, 48
-SHAPED, SHAPED_FIRST, REWRITES, SHAPED_FEW = 7101, 7102, 7103, 7104
+SHAPED, SHAPED_FIRST, REWRITES, SHAPED_FEW = 7501, 7502, 7503, 7504
 """Ports of the services: both directions spelled, binding delayed and immediate; the held bytes rewritten by select; both
 directions spelled toward the target `c`, with three source ports."""
 
@@ -66,14 +66,3 @@ def spelled(stream, digits=0):
         elif octet != DASH:
             out.append(octet)
     return bytes(out)
-
-
-def services():
-    """Returns the services of the tests' configuration that use these kernels (tuple of dicts)."""
-    spelling = f'"{__file__}:spell"'
-    both = {"targets": '["a"]', "payload_to_target": spelling, "payload_to_client": spelling}
-    return ({"name": '"shaped"', "listen": f'"10.1.0.1:{SHAPED}"', **both},
-            {"name": '"shaped-first"', "listen": f'"10.1.0.1:{SHAPED_FIRST}"', "binding": '"immediate"', **both},
-            {"name": '"shaped-few"', "listen": f'"10.1.0.1:{SHAPED_FEW}"', **both, "targets": '["c"]',
-             "source_ports": "[21000, 21002]"},
-            {"name": '"rewrites"', "listen": f'"10.1.0.1:{REWRITES}"', "targets": '["a"]', "select": f'"{__file__}:rewriting"'})
