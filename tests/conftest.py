@@ -1,4 +1,5 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share, and how `make test` spreads them over processes."""
+import contextlib
 import os
 import sys
 
@@ -7,26 +8,57 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 pytest.register_assert_rewrite("tcp")
 
-
-ON_THE_MACHINE = ("test_bed", "test_command_line", "test_dpdk_ports", "test_malformed", "test_path_",
-                  "test_proxy_", "test_stats_socket", "test_wire")
+ON_THE_MACHINE = ("test_bed", "test_command_line", "test_dpdk_ports", "test_path_", "test_proxy_", "test_stats_socket", "test_wire")
 """Modules that use namespaces, huge pages, DPDK or a running engine: one process runs them all, one after the other."""
+LONGEST = ("test_compose", "test_fuzz_splice", "test_malformed", "test_unjitted", "test_perf_scripts", "test_option_matrix",
+           "test_faults", "test_payload_cuts", "test_generator", "test_perf_tables", "test_types", "test_jit_cache", "test_packaging")
+"""Of the other modules those that take longest, in the order in which they begin: what is left to the end is short."""
+NICENESS, POLITENESS = os.getpriority(os.PRIO_PROCESS, 0), 5
+"""What this process began with, and what tests that only reckon add: those on the machine shall not wait for a core as well."""
+
+
+def _module(nodeid):
+    return nodeid.partition("::")[0].rpartition("/")[2].removesuffix(".py")
+
+
+def _is_on_the_machine(nodeid):
+    return _module(nodeid).startswith(ON_THE_MACHINE)
+
+
+def _rank(item):
+    module = _module(item.nodeid)
+    if _is_on_the_machine(item.nodeid):
+        return -1
+    return LONGEST.index(module) if module in LONGEST else len(LONGEST)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the tests on the machine first, then the longest modules; each module's own order stays."""
+    items.sort(key=_rank)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Lets `make test` use two cores: what has the machine to itself is one scope, each module that needs memory alone another.
+    """Lets `make test` use both cores: what has the machine to itself is one scope, each module that needs memory alone another.
 
-    xdist's own `loadgroup` does not group with pytest 9.2: marks no longer come into the node's id.
+    Scopes are given out in the order of `pytest_collection_modifyitems`. xdist's own `loadgroup` does not group with
+    pytest 9.2: marks no longer come into the node's id.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class MachineApart(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            module = nodeid.partition("::")[0].rpartition("/")[2]
-            return "machine" if module.startswith(ON_THE_MACHINE) else module
+            return "machine" if _is_on_the_machine(nodeid) else _module(nodeid)
 
+    config.option.loadscopereorder = False
     return MachineApart(config, log)
+
+
+def pytest_runtest_setup(item):
+    """Among several processes of tests, those on the machine come first."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        with contextlib.suppress(PermissionError):  # only root may take it back
+            os.setpriority(os.PRIO_PROCESS, 0, NICENESS + (0 if _is_on_the_machine(item.nodeid) else POLITENESS))
 
 
 @pytest.fixture(scope="session")

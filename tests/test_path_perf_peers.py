@@ -27,7 +27,7 @@ def programs_of(process):
     """The command lines of what runs and was started by a script, itself among it."""
     found = []
     for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             if process.mark in path.read_bytes().split(b"\0"):
                 found.append(path.with_name("cmdline").read_bytes())
     return found
