@@ -6,6 +6,7 @@ file and of all the files of ours, or of the user's, that it imports, of the jit
 bounds check. The cache lies in one folder of the user's, never in `__pycache__`.
 """
 import ast
+import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -185,6 +186,22 @@ def _forget_other_sources(folder, wanted):
 
 
 config.CACHE_LOCATOR_CLASSES = f"{__name__}.SourcesLocator"
+
+
+def _in_turn(save):
+    """Wraps Numba's way to keep what it has compiled: one process at a time reads an index, adds to it and writes it.
+
+    Of two at once one would lose its entry, or both would write one file, and one load the machine code of the other's types.
+    """
+    @functools.wraps(save)
+    def alone(self, key, data):
+        with open(pathlib.Path(self._cache_path) / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            save(self, key, data)
+    return alone
+
+
+caching.IndexDataCacheFile.save = _in_turn(caching.IndexDataCacheFile.save)
 
 
 class Kernel(CPUDispatcher):

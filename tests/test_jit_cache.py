@@ -263,6 +263,32 @@ recorder = """,
     assert first[0] == second[0] == 11 and "asked" in first[1] and second[1] == []
 
 
+def test_of_two_that_save_at_once_neither_loses_its_entry_nor_gets_the_others(folder):
+    """Both compile the same kernels for other types, and take a second over each index: between reading and writing it."""
+    slow = """import time
+from numba.core import caching
+read = caching.IndexDataCacheFile._load_index
+def read_slowly(self):
+    found = read(self)
+    time.sleep(0.5)
+    return found
+caching.IndexDataCacheFile._load_index = read_slowly
+recorder = """
+    programs = [RUNNER.replace("np.int64", kind) for kind in ("np.int64", "np.int32")]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program.replace("recorder = ", slow, 1), "near", "asked"],
+            cwd=folder,
+            env=environment(folder),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for program in programs
+    ]
+    assert [json.loads(process.communicate(timeout=120)[0])[0] for process in started] == [11, 11]
+    assert [asked(folder, runner=program) for program in programs] == [[11, []], [11, []]]
+
+
 def test_a_process_that_dies_with_the_lock_does_not_keep_it(folder):
     program = "import os\nfrom pipeline import compose\ncompose.compiling().__enter__()\n"
     program += "print('held', flush=True)\nos.abort()"
