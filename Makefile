@@ -1,6 +1,6 @@
 # make run     installs what is missing and runs the demonstration
 # make test    installs what is missing, for the tests too, and runs them all
-# make soak    the same with a million malformed frames of each kind
+# make soak    the same with a million malformed frames of each kind, ten million segments, and all that takes minutes
 # make install the virtual environment and the shim over DPDK alone
 # make clean   takes away all that these have made in this folder
 SHELL := /bin/bash
@@ -20,7 +20,9 @@ TO_RUN := gcc=gcc make=make pkg-config=pkg-config ip=iproute2 ethtool=ethtool cu
 	dpdk-devbind.py=dpdk libdpdk=libdpdk-dev Python.h=python3-dev ensurepip=python3-venv
 TO_TEST := dpdk-testpmd=dpdk-dev ping=iputils-ping nft=nftables iperf3=iperf3 sshd=openssh-server ssh=openssh-client tshark=tshark tcpdump=tcpdump
 
-# Tests that use the machine itself run in one process, those in memory in another: see tests/conftest.py.
+# Tests that use the machine itself run in one process, those in memory in two others: see tests/conftest.py. On two cores that
+# leaves no core idle while tests on the machine wait, or one process for another that compiles. The soak loads both by itself.
+AT_ONCE := --numprocesses 3 --dist loadscope
 TWO_AT_ONCE := --numprocesses 2 --dist loadscope
 
 # Installs the packages of $(1) that are missing, as root on Debian; else says in a sentence what they are.
@@ -64,7 +66,7 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-for-tests
 	@echo "==> Running all tests"
-	exec $(VENV)/bin/python -m pytest -q $(TWO_AT_ONCE) tests
+	exec $(VENV)/bin/python -m pytest -q $(AT_ONCE) tests
 
 soak: $(VENV)/installed-for-tests
 	@echo "==> Running all tests, with a million malformed frames of each kind and ten million segments of live connections"
