@@ -217,10 +217,13 @@ def complaint(error, kernels, selects):
 
 @contextlib.contextmanager
 def compiling():
-    """Holds the lock under which loops are written and compiled: of many cold starts at once, one compiles."""
+    """Holds the lock under which loops are written and compiled: of many cold starts at once, one compiles.
+
+    What has its bounds checked shares nothing with what has not, so neither waits for the other.
+    """
     folder = jit.cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
+    with open(folder / ("lock-checked" if numba.config.BOUNDSCHECK else "lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         gc.disable()  # Numba makes objects by the million and hardly any garbage: without, 33 s instead of 31
         try:

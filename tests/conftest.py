@@ -10,8 +10,8 @@ pytest.register_assert_rewrite("tcp")
 
 ON_THE_MACHINE = ("test_bed", "test_command_line", "test_dpdk_ports", "test_path_", "test_proxy_", "test_stats_socket", "test_wire")
 """Modules that use namespaces, huge pages, DPDK or a running engine: one process runs them all, one after the other."""
-LONGEST = ("test_compose", "test_fuzz_splice", "test_malformed", "test_unjitted", "test_perf_scripts", "test_option_matrix",
-           "test_faults", "test_payload_cuts", "test_generator", "test_perf_tables", "test_types", "test_jit_cache", "test_packaging")
+LONGEST = ("test_compose", "test_fuzz_splice", "test_option_matrix", "test_malformed", "test_perf_scripts", "test_unjitted",
+           "test_jit_cache", "test_payload_cuts", "test_faults", "test_generator", "test_packaging", "test_types", "test_perf_tables")
 """Of the other modules those that take longest, in the order in which they begin: what is left to the end is short."""
 NICENESS, POLITENESS = os.getpriority(os.PRIO_PROCESS, 0), 5
 """What this process began with, and what tests that only reckon add: those on the machine shall not wait for a core as well."""
