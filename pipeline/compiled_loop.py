@@ -37,6 +37,7 @@ else:
         signature = types.int64(types.int64, state, types.int64, types.int64)
 
         def emit(context, builder, signature, arguments):
+            """Calls the address, by Numba's own convention."""
             taken = signature.args[1:]
             kind = context.call_conv.get_function_type(types.int64, taken)
             function = builder.inttoptr(arguments[0], kind.as_pointer())
