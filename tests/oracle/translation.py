@@ -9,6 +9,8 @@ UNKNOWN_OPTIONS = bytes([34, 2, 1, 1]), bytes([30, 4, 0, 1]), b"\1\1\1\1"
 MOST_WINDOW = 0xFFFF
 LEAST_PART = 64
 """Octets of payload that any target takes, whatever MSS it names."""
+LONG_AGO = 1 << 29
+"""Bytes after which what the proxy has acknowledged may be forgotten: half of the widest window."""
 
 
 def offered_options(connection, segment, dice):
@@ -156,6 +158,8 @@ def _acknowledged(connection, segment, more):
     if more == 0 or segment.control & RST and shown_ack(connection, segment) + more == segment.ack:
         return
     shown = shown_ack(connection, segment) + more
+    if connection.ends[TARGET].told_may - connection.own_ack > LONG_AGO and shown == segment.ack:
+        return  # what the proxy has acknowledged is long past: to the client this is only an old segment
     owned = segment.side == TARGET and connection.own_ack > 1
     require(owned and connection.own_ack <= shown <= connection.have_may + 1,
             "rule 1.1: acknowledgements are translated", shown, segment.ack, connection.own_ack)
