@@ -49,8 +49,8 @@ def allocate_first_copies(pieces, connections):
     following[-1] = NONE
     flows = [np.full(2 * connections, NONE, np.int32) for _ in range(2)]
     columns = [np.zeros(max(pieces, 1), np.int64) for _ in range(5)]
-    return FirstCopies(np.array([0 if pieces else NONE]), np.zeros(1, np.int64), np.array([NONE]), np.array([NONE]), *flows, following,
-                       *columns, np.zeros(pieces * PIECE_BYTES, np.uint8))
+    return FirstCopies(np.array([0 if pieces else NONE]), np.zeros(1, np.int64), np.array([NONE]), np.array([NONE]), *flows,
+                       following, *columns, np.zeros(pieces * PIECE_BYTES, np.uint8))
 
 
 @kernel

@@ -89,8 +89,10 @@ def reason_to_refuse(ends, neighbour, draining):
 
 @kernel
 def accept(packets, batch, row, ends, network, draining, now):
-    """Returns the number of the new server's end, whose timer is to be set; NO_LISTENER where a row is no SYN to one, NOT_ACCEPTED where it is
-    passed over, counted."""
+    """Returns the number of the new server's end, whose timer is to be set.
+
+    NO_LISTENER where a row is no SYN to one, NOT_ACCEPTED where it is passed over, counted.
+    """
     if batch.control[row] & (SYN | ACK | RST | FIN) != SYN:
         return NO_LISTENER
     listener = find_listener(ends, batch.destination[row], batch.destination_port[row])

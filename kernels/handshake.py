@@ -259,7 +259,7 @@ def remember(services, targets, target, declined, takes):
 
 @kernel
 def learn_scale(services, targets, target, scale):
-    """Remembers the window scale of a target: its services offer the largest of their targets', so that none is cut (SPLICE 2.3)."""
+    """Remembers the window scale of a target: its services offer the largest of their targets' (SPLICE 2.3)."""
     row = record_at(targets.rows, target)
     if row.scale == scale:
         return
@@ -279,7 +279,8 @@ def agree(packets, batch, row, connections, connection, services, targets, netwo
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     accepted = offered(batch, row) & int64(cold.agreed)
     declined = (int64(cold.agreed) & PROMISED) ^ accepted
-    takes, told = max(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, LEAST_PART), min(int64(cold.mss[TARGET]), network.mss[0])
+    takes = max(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, LEAST_PART)
+    told = min(int64(cold.mss[TARGET]), network.mss[0])
     cold.mss[TARGET] = min(takes, network.mss[0])
     if takes < told:
         hot.options |= SPECIAL

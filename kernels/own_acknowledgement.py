@@ -71,7 +71,8 @@ def acknowledge(connections, flow, ack, left, right):
     row, agreed = segments.filled[0], int64(cold.agreed)
     if side == TARGET:
         agreed &= ~int64(cold.special)
-    emit(connections, flow >> 1, side, ACK, following_number(connections, flow), ack, window_of_receiver(connections, flow), 0, 0, 0)
+    window = window_of_receiver(connections, flow)
+    emit(connections, flow >> 1, side, ACK, following_number(connections, flow), ack, window, 0, 0, 0)
     if segments.filled[0] > row and agreed & PROMISED_SACK:
         segments.left[row], segments.right[row] = left, right
 

@@ -55,8 +55,8 @@ class Shaped(NamedTuple):
 def allocate_shaped(edits, pieces, connections, held_bytes):
     """Returns `Shaped` for that many connections, a log of `edits` edits and `pieces` pieces of first copies."""
     columns = [np.zeros(2 * connections, np.int64) for _ in range(5)]
-    return Shaped(allocate_edits(edits, connections), allocate_first_copies(pieces, connections), *columns, np.zeros((connections, USER_CELLS), np.int64),
-                  np.zeros(max(held_bytes, EDIT_BYTES), np.uint8), np.zeros(max(held_bytes, EDIT_BYTES), np.uint8),
+    return Shaped(allocate_edits(edits, connections), allocate_first_copies(pieces, connections), *columns,
+                  np.zeros((connections, USER_CELLS), np.int64), np.zeros(max(held_bytes, EDIT_BYTES), np.uint8), np.zeros(max(held_bytes, EDIT_BYTES), np.uint8),
                   np.zeros(STREAM_BYTES, np.uint8), np.zeros(4, np.int64))
 
 
@@ -212,7 +212,10 @@ def take_change(connections, flow, length, changed):
 
 @kernel
 def end_shaping(connections, connection):
-    """Gives back what an ended connection has in the log and of first copies; its shift toward the client is again what the handshakes made it."""
+    """Gives back what an ended connection has in the log and of first copies.
+
+    Its shift toward the client is again what the handshakes made it.
+    """
     hot, shaped = record_at(connections.hot, connection), connections.shaped
     for flow in range(connection * 2, connection * 2 + 2):
         forget_edits(shaped.edits, flow, 0, True)

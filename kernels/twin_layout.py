@@ -29,8 +29,8 @@ NUMBERS = {
     "counters": ("DROP_MBUF_CHAIN", "DROP_RUNT_FRAME", "DROP_OTHER_MAC", "DROP_OTHER_ETHERTYPE", "DROP_OTHER_VLAN",
                  "DROP_IPV4_HEADER", "DROP_IPV4_LENGTH", "DROP_IPV4_CHECKSUM", "DROP_FRAGMENT", "DROP_OTHER_PROTOCOL",
                  "DROP_TCP_HEADER", "DROP_ARP_INVALID", "DROP_ICMP_INVALID", "DROP_UNRESOLVED_NEIGHBOUR", "DROP_TTL_EXCEEDED",
-                 "DROP_LARGER_THAN_MTU", "DROP_TRANSMIT_FULL", "NOTICE_IPV4_OPTIONS", "NOTICE_SEVERAL_SEGMENTS", "NOTICE_VLAN_PRIORITY",
-                 "RECEIVED_PAYLOAD", "SENT_PAYLOAD"),
+                 "DROP_LARGER_THAN_MTU", "DROP_TRANSMIT_FULL", "NOTICE_IPV4_OPTIONS", "NOTICE_SEVERAL_SEGMENTS",
+                 "NOTICE_VLAN_PRIORITY", "RECEIVED_PAYLOAD", "SENT_PAYLOAD"),
 }
 """Module to its numbers that C knows by the same names."""
 POINTERS = (("hot", "struct hot"), ("buckets", "struct bucket"), ("octets", "uint8_t"), ("drops", "int64_t"),

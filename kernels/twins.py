@@ -69,8 +69,8 @@ def exchange(batch, count, kept, shown):
 def rewrite(packets, base, batch, count, connections, network, now):
     """The twin of rewrite.rewrite, which gets the rows that are LEFT: whose connection is not as usual."""
     twin_rewrite(structure_of((batch, connections.hot, 0, packets.octets, connections.counters.drops, 0, network.neighbours,
-                               network.mtu, network.mac_high, network.mac_low, NO_OUTBOX, 0, packets.octets.shape[0], base, 0, NO_NUMBERS)),
-                 count)
+                               network.mtu, network.mac_high, network.mac_low, NO_OUTBOX, 0, packets.octets.shape[0], base, 0,
+                               NO_NUMBERS)), count)
     left = 0
     for row in range(count):
         left += int64(batch.verdict[row] == LEFT)

@@ -5,8 +5,8 @@
 
 Segments of 60 octets with payload of established connections, in random order, from mbufs in random order: each burst is
 parsed, looked up and rewritten, or sent on by `express` in the next one, by the kernel in one round and by its twin in the
-next, with the stop-watch read behind a fence around every stage. The twins are compiled with -O3 -march=native, the kernels by LLVM as the loop compiles them, but without
-the rest of the loop around them.
+next, with the stop-watch read behind a fence around every stage. The twins are compiled with -O3 -march=native, the kernels by
+LLVM as the loop compiles them, but without the rest of the loop around them.
 """
 import functools
 

@@ -55,6 +55,7 @@ def test_twins_sets_kernels_beside_their_twins():
     made = run("twins.py", "--json", "--runs", "2", "--bursts", "1,32", "--connections", "100", "--packets", "128")
     assert made.returncode == 0, made.stderr
     bursts = json.loads(made.stdout)["bursts"]
-    assert list(bursts) == ["1", "32"] and all(list(stages) == ["parse", "lookup", "rewrite", "express"] for stages in bursts.values())
+    wanted = ["parse", "lookup", "rewrite", "express"]
+    assert list(bursts) == ["1", "32"] and all(list(stages) == wanted for stages in bursts.values())
     for cell in (cell for stages in bursts.values() for cell in stages.values()):
         assert in_order(cell["numba"]) and in_order(cell["c"]) and cell["ratio"] > 0

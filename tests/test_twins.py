@@ -246,7 +246,8 @@ def test_express_sends_on_what_the_kernel_sends_on(bed, twins):
 def test_express_leaves_windows_in_another_scale_to_the_kernels(bed, twins):
     hot, shown = random_connections(bed, np.random.default_rng(4)) and bed.connections.hot[1], []
     for scaled in (0, SCALED):
-        hot.state, hot.closing, hot.options, hot.shift, hot.next, hot.acked = ESTABLISHED, 0, BOUND | scaled, 0, (100, 200), (200, 100)
+        hot.state, hot.closing, hot.options = ESTABLISHED, 0, BOUND | scaled
+        hot.shift, hot.next, hot.acked = 0, (100, 200), (200, 100)
         mbufs = write_frames(bed.pool, [bed.segment(b"answer", seq=200, ack=100, flags="A")])
         bed.batch.mbuf[:1] = mbufs
         parse_module.parse(bed.packets, bed.base, bed.batch, 1, 0, bed.state.network, bed.counters)
