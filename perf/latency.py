@@ -15,8 +15,6 @@ plain wire (mode = "forward"), both on net_af_packet in turns: what the proxy ad
 """
 import functools
 import os
-import signal
-import sys
 
 import click
 import measurement
@@ -239,7 +237,7 @@ def draw(axes, result):
 @click.option("--without-ports", is_flag=True, help="Memory ports alone.")
 def main(runs, say, loads, connections, packets, device, seconds, without_ports):
     """Measures."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    measurement.end_on_sigterm()
     cores = sorted(os.sched_getaffinity(0))
     measurement.pin(cores[-1])
     memory = over_memory(runs, say, connections, packets, loads)

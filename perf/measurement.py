@@ -30,6 +30,7 @@ import json
 import os
 import pathlib
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -113,6 +114,22 @@ def pin(core):
     os.sched_setaffinity(0, {cores[-1] if core is None else core})
 
 
+_asked_to_end = []
+"""The exit status for a SIGTERM that has come."""
+
+
+def end_on_sigterm():
+    """Has SIGTERM end the script as an exception does, so that it cleans up.
+
+    Python loses an exception that comes up in a destructor or a callback of its own (seen once, in importlib's): `in_turns` looks
+    again before each measurement.
+    """
+    def end(number, frame):
+        _asked_to_end.append(128 + number)
+        sys.exit(128 + number)
+    signal.signal(signal.SIGTERM, end)
+
+
 def in_turns(cases, runs, say=lambda words: None, warm_up=1):
     """Runs every case of a dict (name: function without parameters), in turns, `runs` times after `warm_up` rounds.
 
@@ -124,6 +141,8 @@ def in_turns(cases, runs, say=lambda words: None, warm_up=1):
         if run >= 0 and run % max(runs // 5, 1) == 0:
             say(f"run {run + 1} of {runs}")
         for name, case in cases.items():
+            if _asked_to_end:
+                sys.exit(_asked_to_end[0])
             found = case()
             if run >= 0:
                 taken[name].append(found)

@@ -21,8 +21,6 @@ in them). No difference under 30 % between single runs means anything; ratios of
 import contextlib
 import functools
 import os
-import signal
-import sys
 
 import click
 import measurement
@@ -262,7 +260,7 @@ def main(runs, say, devices, peers, seconds):
     if os.geteuid() != 0:
         raise click.ClickException("it makes network namespaces, which needs root")
     os.environ["PATH"] = f"{os.environ.get('PATH', '/usr/bin')}:/usr/sbin:/sbin"
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    measurement.end_on_sigterm()
     cores = sorted(os.sched_getaffinity(0))
     try:
         with Bed() as bed:

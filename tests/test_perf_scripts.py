@@ -135,3 +135,28 @@ def test_help_says_what_a_script_measures(script):
     made = run(script, "--help")
     assert made.returncode == 0, made.stderr
     assert all(option in made.stdout for option in ("--json", "--plot", "--runs"))
+
+
+LOST = """
+import os, signal
+import measurement
+
+class Lost:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        list(range(9))
+
+measurement.end_on_sigterm()
+runs = []
+def case():
+    runs.append(Lost() and 0)
+    assert len(runs) < 3, "it goes on"
+    return 0
+measurement.in_turns({"only": case}, 100)
+"""
+
+
+def test_a_script_ends_by_sigterm_also_where_python_loses_the_exception():
+    made = subprocess.run([sys.executable, "-c", LOST], env={**os.environ, "PYTHONPATH": str(PERF)}, capture_output=True, text=True,
+                          timeout=100, check=False)
+    assert made.returncode == 143 and "Exception ignored" in made.stderr, made.stderr
