@@ -26,8 +26,11 @@ SERVICES = [service(7000), service(7001, ("s1",)), service(7002, ("s2",), select
 """One way of choosing each; the last three hosts decline an option each, `simple` alone leaves that to the ends."""
 DECLINES = {"s1": "ipv4/tcp_timestamps", "s2": "ipv4/tcp_sack", "s3": "ipv4/tcp_window_scaling"}
 DELAYED = (7000, 7001, 7002)
-FAULTS = {"loss": 0.005, "duplicate": 0.005, "flip": 0.002, "reorder": 0.005, "delay": 0.001, "jitter": 0.0005, "seed": SEED}
-"""At each of the two ports, in both directions: a packet through the engine meets them twice."""
+BEYOND = {"loss": 0.005, "duplicate": 0.005, "reorder": 0.005, "delay": 0.001, "jitter": 0.0005, "seed": SEED}
+"""At the servers' port, in both directions."""
+FAULTS = (BEYOND | {"flip": 0.004}, BEYOND)
+"""At each port: a packet through the engine meets all twice, but flips once. Of two flips in one packet, 1 pair in 32 leaves the
+checksum as it was, which no end can find (seen once in 41,426 connections with 0.002 at both ports)."""
 TIMEOUTS = {"syn_received": 6.0, "first_data": 6.0, "connecting": 8.0, "established": 12.0, "half_closed": 12.0,
             "fin_wait": 8.0, "time_wait": 0.5}
 SETTLED = 30
@@ -160,8 +163,8 @@ def test_records_count_the_octets_of_orderly_connections(aftermath):
 
 
 def test_the_network_was_as_bad_as_meant(aftermath):
-    for port in aftermath.after["ports"]:
+    for port, flips in zip(aftermath.after["ports"], (True, False), strict=True):
         for direction in ("receive", "transmit"):
             struck = port["faults"][direction]
-            assert struck["overflowed"] == 0
-            assert min(struck[what] for what in ("lost", "duplicated", "flipped", "reordered", "delayed")) > 0, struck
+            assert struck["overflowed"] == 0 and (struck["flipped"] > 0) == flips, struck
+            assert min(struck[what] for what in ("lost", "duplicated", "reordered", "delayed")) > 0, struck

@@ -111,9 +111,13 @@ def server_address(number):
 
 
 def configuration_text(namespace, services, servers, mode, faults, engine, timeouts):
-    """The configuration (TOML) of the engine and its bed. `faults` is for both ports; a plain wire has no addresses."""
+    """The configuration (TOML) of the engine and its bed. `faults` is for both ports, or one for each.
+
+    A plain wire has no addresses.
+    """
     settings = {"name": "path", "network_namespace": namespace, "drain_timeout": 0.5, "mbufs": MBUFS, **engine}
-    ports = [_port(number, mode, faults) for number in (0, 1)]
+    each = (faults, faults) if isinstance(faults, dict) else faults
+    ports = [_port(number, mode, each[number]) for number in (0, 1)]
     if mode == "forward":
         return "\n".join([table("[engine]", {**settings, "mode": mode}), *ports, _bed(servers)])
     targets = {(host, each["target_port"]) for each in services for host in each["hosts"]}
