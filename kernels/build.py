@@ -3,6 +3,7 @@ from numpy import int64
 
 from .checksum import data_start, difference, update
 from .connection import (
+    AGED,
     CLIENT,
     CONNECTING,
     MARKED,
@@ -32,6 +33,7 @@ from .headers import (
 from .jit import kernel
 from .native import copy_octets, prefetch, record_at, swap16, swap32
 from .neighbours import REACHABLE
+from .opening import client_stamp
 from .outbox import discard, post, set_length
 from .parse import EXPECTED_FRAME
 from .sequence import wrap
@@ -42,6 +44,8 @@ from .wheel import TICK_MICROSECONDS, retry_at
 
 BLOCK_LENGTH = 12
 """One block of selective acknowledgement with the two NOPs that align it."""
+SURELY_OLDER = 1 << 30
+"""Milliseconds, 12 days: in that time a clock that runs slower than ours falls back behind it by less."""
 RESOLVE_RETRY = 2
 """Ticks until a SYN or SYN-ACK is tried again whose next hop was not resolved: 20 ms, about what ARP takes on a network."""
 
@@ -74,17 +78,21 @@ def write_timestamps(packets, connections, at, hot, cold, side, syn, now):
     """Writes TSval and TSecr of a segment of ours at byte offset `at`: our own clock to the client, its to the target.
 
     Once spliced, the client sees the target's clock, which may run slower than ours: a value of ours above it would make
-    the client drop what follows (RFC 7323, section 5.3), so it is the one that the splice began with. A SYN echoes nothing.
+    the client drop what follows (RFC 7323, section 5.3), so it is the one that the splice began with, or, once that is
+    forgotten, one that is surely older. A SYN echoes nothing: 0.
     """
-    words = packets.word32
+    words, own, theirs = packets.word32, client_stamp(connections, cold), 0
+    if cold.opens:
+        theirs = int64(record_at(connections.openings, int64(cold.opening)).stamps[TARGET])
     if side == CLIENT:
-        spliced = hot.options & STAMPED != 0
-        stamp = wrap(int64(cold.stamps[TARGET]) + int64(hot.timestamp_shift)) if spliced else stamp_clock(connections, hot, now)
+        stamp = stamp_clock(connections, hot, now)
+        if hot.options & STAMPED:
+            stamp = wrap(theirs + int64(hot.timestamp_shift)) if cold.opens else wrap(stamp - SURELY_OLDER)
         record_at(words, at).value = swap32(stamp)
-        record_at(words, at + 4).value = swap32(int64(cold.stamps[CLIENT]))
+        record_at(words, at + 4).value = swap32(own)
     else:
-        record_at(words, at).value = swap32(wrap(int64(cold.stamps[CLIENT]) + int64(cold.stamp_shift)))
-        record_at(words, at + 4).value = 0 if syn else swap32(int64(cold.stamps[TARGET]))
+        record_at(words, at).value = swap32(wrap(own + int64(cold.stamp_shift)) if cold.special & AGED else own)
+        record_at(words, at + 4).value = 0 if syn else swap32(theirs)
 
 
 @kernel
@@ -172,7 +180,7 @@ def unresolved(connections, connection, tick):
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     connections.counters.drops[DROP_UNRESOLVED_NEIGHBOUR] += 1
     if hot.state == SYN_RECEIVED or hot.state == CONNECTING:
-        cold.retry = retry_at(tick + RESOLVE_RETRY)
+        record_at(connections.openings, int64(cold.opening)).retry = retry_at(tick + RESOLVE_RETRY)
         note(connections.touched, connection, 0)
 
 

@@ -82,7 +82,8 @@ def target_fails(connections, connection, cause, tick):
     The connection stays bound until `connect` finds one: with the last target it ends as it is.
     """
     cold = record_at(connections.cold, connection)
-    cold.since, cold.retry, cold.tries = wrap(tick), 0, 0
+    opening = record_at(connections.openings, int64(cold.opening))
+    opening.since, opening.retry, opening.tries = wrap(tick), 0, 0
     enter(connections, connection, FIRST_DATA)
     ask(connections, connection, NO_ROW, cause)
 
@@ -94,17 +95,18 @@ def is_untouched(connections, connection):
     What was held has not been sent; where nothing was held (immediate binding), the client has sent nothing.
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    if (hot.state != ESTABLISHED and hot.state != HALF_CLOSED) or cold.special & PLAIN:
+    if (hot.state != ESTABLISHED and hot.state != HALF_CLOSED) or cold.special & PLAIN or cold.opens == 0:
         return False
     if hot.closing & (0xFF ^ (FIN_SEEN << CLIENT | RST_SEEN | RST_OF_TARGET)):
         return False
     if is_shaped(connections, connection * 2 + CLIENT) and connections.shaped.edits.first[connection * 2 + CLIENT] != NONE:
         return False
+    opening = record_at(connections.openings, int64(cold.opening))
     if hot.options & HOLDS:
-        unsent = record_at(connections.held.delivery, int64(cold.held)).sent == 0
+        unsent = record_at(connections.held.delivery, int64(opening.held)).sent == 0
     else:
-        unsent = int64(hot.next[CLIENT]) == wrap(int64(cold.client_isn) + 1) and cold.wraps[CLIENT] == 0
-    return unsent and wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET])) == wrap(int64(cold.proxy_isn) + 1)
+        unsent = int64(hot.next[CLIENT]) == wrap(int64(opening.client_isn) + 1) and cold.wraps[CLIENT] == 0
+    return unsent and wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET])) == wrap(int64(opening.proxy_isn) + 1)
 
 
 @kernel
@@ -119,8 +121,9 @@ def unsplice(batch, row, connections, connection):
         if batch.verdict[earlier] == FORWARD and batch.flow[earlier] >> 1 == connection:
             batch.verdict[earlier] = ABSORB
     withdraw(connections, connection, TARGET)
+    opening = record_at(connections.openings, int64(cold.opening))
     if cold.special & PROMISED_SCALING:
-        cold.window[CLIENT] = int64(cold.window[CLIENT]) >> (int64(hot.scales) & 0x0F)
+        opening.window[CLIENT] = int64(opening.window[CLIENT]) >> (int64(hot.scales) & 0x0F)
     connections.counters.events[TARGET, SENT_FIN_ACTIVE] -= int64(hot.closing & (FIN_SEEN << CLIENT) != 0)
     hot.options &= 0xFF ^ (SPLICED | STAMPED)
     hot.closing &= FIN_SEEN << CLIENT
@@ -128,8 +131,8 @@ def unsplice(batch, row, connections, connection):
     hot.options |= SCALED if cold.agreed & PROMISED_SCALING else 0
     hot.shift[TARGET], hot.timestamp_shift = 0, 0
     cold.special &= 0xFFFF ^ (DECLINED | NARROW)
-    cold.mss[TARGET] = 0xFFFF
-    hot.acked[CLIENT] = wrap(int64(cold.proxy_isn) + 1)
+    opening.mss[TARGET] = 0xFFFF
+    hot.acked[CLIENT] = wrap(int64(opening.proxy_isn) + 1)
 
 
 @kernel
@@ -141,8 +144,8 @@ def forsake(connections, connection, cause, targets, sources, tick):
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     withdraw(connections, connection, TARGET)
-    target = int64(cold.target)
-    cold.failed[1], cold.failed[0] = int64(cold.failed[0]), target
+    opening, target = record_at(connections.openings, int64(cold.opening)), int64(cold.target)
+    opening.failed[1], opening.failed[0] = int64(opening.failed[0]), target
     forget_key(connections, hot, connection, TARGET)
     give_back_source(connections, connection, targets, sources, tick)
     hot.options &= 0xFF ^ BOUND
@@ -165,10 +168,11 @@ def count_failure(connections, connection, cause):
 def turn_away(connections, connection, cause, records, now):
     """Resets the client of a connection that gets no target (any more), and ends it for `cause`."""
     hot, cold, counters = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.counters
-    emit(connections, connection, CLIENT, RST | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]), 0, 0, 0, 0)
+    opening = record_at(connections.openings, int64(cold.opening))
+    emit(connections, connection, CLIENT, RST | ACK, wrap(int64(opening.proxy_isn) + 1), int64(hot.next[CLIENT]), 0, 0, 0, 0)
     counters.events[CLIENT, SENT_RST] += 1
     if hot.options & BOUND and cause == TIMEOUT:
-        emit(connections, connection, TARGET, RST, wrap(int64(cold.syn_isn) + 1), 0, 0, 0, 0, 0)
+        emit(connections, connection, TARGET, RST, wrap(int64(opening.syn_isn) + 1), 0, 0, 0, 0, 0)
         counters.events[TARGET, SENT_RST] += 1
     step(records, connection, CLIENT, TCP_CLOSED, now)
     step(records, connection, TARGET, TCP_CLOSED, now)
@@ -189,13 +193,14 @@ def send_syn(connections, connection, targets, network):
     second time-out it goes without ECN, for which something on the way may drop it (RFC 3168, section 6.1.1.1).
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    seq = int64(cold.syn_isn)
+    opening = record_at(connections.openings, int64(cold.opening))
+    seq = int64(opening.syn_isn)
     room = TIMESTAMPS_LENGTH if cold.agreed & PROMISED_TIMESTAMPS else 0
     if record_at(targets.rows, int64(cold.target)).stamps_known:
         room = 0
-    window = min(int64(cold.window[CLIENT]) << (int64(hot.scales) & 0x0F), 0xFFFF)
-    ecn = ECE | CWR if cold.agreed & PROMISED_ECN and cold.tries < TRIES_WITH_ECN else 0
-    mss = max(min(int64(cold.mss[CLIENT]), network.mss[0]) - room, 1)
+    window = min(int64(opening.window[CLIENT]) << (int64(hot.scales) & 0x0F), 0xFFFF)
+    ecn = ECE | CWR if cold.agreed & PROMISED_ECN and opening.tries < TRIES_WITH_ECN else 0
+    mss = max(min(int64(opening.mss[CLIENT]), network.mss[0]) - room, 1)
     emit(connections, connection, TARGET, SYN | ecn, seq, 0, window, mss, 0, 0)
     connections.counters.events[TARGET, SENT_SYN] += 1
 
@@ -209,7 +214,7 @@ def take_over(connections, last, hashed, remote, local, remote_port, local_port)
     entry = find(connections.buckets, connections.hot, hashed, remote, local, remote_port, local_port)
     if entry >= 0 and record_at(connections.cold, entry >> 1).special & LENT:
         closed(connections, entry >> 1)
-        note_last(last, record_at(connections.hot, entry >> 1), record_at(connections.cold, entry >> 1))
+        note_last(connections, last, record_at(connections.hot, entry >> 1), record_at(connections.cold, entry >> 1))
         remove(connections.buckets, hashed, entry)
 
 
@@ -242,7 +247,7 @@ def bind(connections, connection, target, targets, sources, tick):
     hot.remote_address[TARGET], hot.remote_port[TARGET] = remote, remote_port
     hot.local_address[TARGET], hot.local_port[TARGET] = local, local_port
     hot.neighbour[TARGET] = row.neighbour
-    cold.target, cold.source = target, entry
+    cold.target, cold.source = target, entry >> 16
     cold.special &= 0xFFFF ^ LENT
     hot.options |= BOUND
     begin_above(connections, connection, sources.last[pool, entry], tick)
@@ -250,9 +255,11 @@ def bind(connections, connection, target, targets, sources, tick):
 
 
 @kernel
-def has_failed(cold, target):
+def has_failed(connections, connection, target):
     """Says whether a target has already failed a connection: it is bound to it still, or was before."""
-    return target == cold.target or target == cold.failed[0] or target == cold.failed[1]
+    cold = record_at(connections.cold, connection)
+    opening = record_at(connections.openings, int64(cold.opening))
+    return target == cold.target or target == opening.failed[0] or target == opening.failed[1]
 
 
 @kernel
@@ -266,33 +273,35 @@ def target_of(connections, connection, answer, selection, targets):
     service = selection.services[cold.service]
     if 0 <= answer < service.members:
         target = targets.members[service.first_member + answer]
-        if not has_failed(cold, target):
+        if not has_failed(connections, connection, target):
             return target
     complete = hot.closing & (FIN_SEEN << CLIENT) != 0
-    empty = hot.options & HOLDS == 0
-    if answer == NEED_MORE and not complete and (empty or held.length[int64(cold.held)] < held.limit[0]):
+    empty, slot = hot.options & HOLDS == 0, int64(record_at(connections.openings, int64(cold.opening)).held)
+    if answer == NEED_MORE and not complete and (empty or held.length[slot] < held.limit[0]):
         return NEED_MORE
-    return -1 if service.fallback >= 0 and has_failed(cold, service.fallback) else service.fallback
+    return -1 if service.fallback >= 0 and has_failed(connections, connection, service.fallback) else service.fallback
 
 
 @kernel
-def exclude(selection, targets, cold):
+def exclude(connections, connection, selection, targets):
     """Shows the select kernel which members of the service have failed a connection: at most two before the last try."""
-    service = selection.services[cold.service]
+    service = selection.services[record_at(connections.cold, connection).service]
     selection.excluded[0], selection.excluded[1] = -1, -1
-    if cold.target == NO_TARGET and cold.failed[0] == NO_TARGET:
+    if tried(connections, connection) == 0:
         return
     found = 0
     for member in range(service.members):
-        if found < 2 and has_failed(cold, targets.members[service.first_member + member]):
+        if found < 2 and has_failed(connections, connection, targets.members[service.first_member + member]):
             selection.excluded[found] = member
             found += 1
 
 
 @kernel
-def tried(cold):
+def tried(connections, connection):
     """Returns how many targets have failed a connection, the one that it is still bound to among them."""
-    return int64(cold.target != NO_TARGET) + int64(cold.failed[0] != NO_TARGET) + int64(cold.failed[1] != NO_TARGET)
+    cold = record_at(connections.cold, connection)
+    failed = record_at(connections.openings, int64(cold.opening)).failed
+    return int64(cold.target != NO_TARGET) + int64(failed[0] != NO_TARGET) + int64(failed[1] != NO_TARGET)
 
 
 @kernel
@@ -306,8 +315,9 @@ def ask_for_more(connections, connection):
     if hot.options & HOLDS == 0:
         return
     hot.options |= OWNS
-    room = held.limit[0] - held.length[int64(cold.held)]
-    emit(connections, connection, CLIENT, ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]), proxy_window(cold, room),
+    opening = record_at(connections.openings, int64(cold.opening))
+    room = held.limit[0] - held.length[int64(opening.held)]
+    emit(connections, connection, CLIENT, ACK, wrap(int64(opening.proxy_isn) + 1), int64(hot.next[CLIENT]), proxy_window(cold, room),
          0, 0, 0)
 
 
@@ -331,13 +341,14 @@ def connect_one(batch, row, connections, connection, target, cause, targets, sou
         counters.drops[lacking] += 1
         turn_away(connections, connection, EXHAUSTED, records, now)
         return
-    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, retry_at(tick + SYN_RETRY), 0
+    opening = record_at(connections.openings, int64(cold.opening))
+    opening.since, opening.retry, opening.tries = tick & 0xFFFFFFFF, retry_at(tick + SYN_RETRY), 0
     enter(connections, connection, CONNECTING)
     step(records, connection, TARGET, TCP_SYN_SENT, now)
     counters.targets[target, OF_TARGET_CONNECTIONS] += 1
     counters.targets[target, OF_TARGET_OPEN] += 1
     if cold.special & PLAIN:
-        cold.retry = 0
+        opening.retry = 0
         pass_syn_on(batch, row, connections, connection)
     else:
         send_syn(connections, connection, targets, network)
@@ -356,7 +367,7 @@ def connect(batch, connections, selection, targets, sources, network, records, n
         target = -1
         if hot.options & BOUND:
             count_failure(connections, connection, cause)
-        if tried(cold) < (1 if cold.special & PLAIN else selection.services[cold.service].attempts):
+        if tried(connections, connection) < (1 if cold.special & PLAIN else selection.services[cold.service].attempts):
             target = target_of(connections, connection, choices.answer[number], selection, targets)
         if target == NEED_MORE and hot.options & BOUND == 0 and cold.special & PLAIN == 0:
             ask_for_more(connections, connection)

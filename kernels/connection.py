@@ -31,7 +31,7 @@ FIN_ACKED = 4     # shifted by the side whose FIN the other has acknowledged
 RST_SEEN = 16     # a RST that may not have been exact has passed (SPLICE 4.1)
 TARGET_FIRST = 32  # the target's FIN came before the client's
 RST_OF_TARGET = 64  # the RST that was seen last was the target's
-HOLDS = 1         # options: `held` of the cold record names bytes that the target has not acknowledged
+HOLDS = 1         # options: `held` of its OPENING record names bytes that the target has not acknowledged
 ASKED = 2         # options: it stands in `choices`
 SPLICED = 4       # options: the target has answered
 BOUND = 8         # options: it has a target
@@ -54,6 +54,8 @@ LENT = 2048       # special: its source port has been given back while it waits 
 MARKED = 4096     # special: a router has marked held bytes with CE; the next segment that carries some takes the mark on (RFC 3168)
 RESHAPED = NARROW | SHAPED << CLIENT | SHAPED << TARGET
 """Of `special`: segments may be larger than their receiver takes; they are verified in full and split (SPLICE 2.6, 5.2)."""
+LASTING = RESHAPED | PROMISED_TIMESTAMPS
+"""Of `special`: its OPENING record is needed as long as the connection lives."""
 
 HOT = np.dtype([
     ("remote_address", "u4", (2,)),   # of the client and of the target
@@ -72,24 +74,41 @@ HOT = np.dtype([
 """What every packet of a connection touches: exactly one cache line of 64 bytes."""
 
 COLD = np.dtype([
+    ("place", "u4"), ("deadline", "u4"),          # its timer's (wheel.TIMER)
+    ("opening", "u4"),                            # its OPENING record, where `opens`; see below
+    ("stamp_shift", "u4"),                        # added to the client's TSval toward the target, where AGED; see below
+    ("target", "u2"), ("service", "u2"),          # target is NO_TARGET until one was chosen
+    ("special", "u2"),                            # DECLINED and the other bits of what is not as usual
+    ("source", "u2"),                             # which of the source addresses toward the target is its own
+    ("wraps", "u1", (2,)),                        # how often `next` has passed 2**32, for the records
+    ("known", "u1", (2,)),                        # bits of what each side's last duplicate acknowledgement has told
+    ("duplicates", "u1"), ("last_duplicate", "u1"),  # for ACK storms: how many in turn; second * 2 + side
+    ("agreed", "u1"), ("opens", "u1"),            # PROMISED_* and the scale to the client; whether it has an OPENING record
+])
+"""What time-outs, rare cases and the end of a connection touch: 32 bytes, its timer among them.
+
+`opening` is also the next free connection of a free one (free_list.py). Where a connection `opens` no more, `opening` is the
+number behind what it owned, as the target sees it, and `stamp_shift` the client's TSval; where that is AGED, `opening` is the
+latter: see opening.py.
+"""
+
+OPENING = np.dtype([
     ("client_isn", "u4"), ("proxy_isn", "u4"),    # initial numbers of the client's SYN and of our SYN-ACK
     ("syn_isn", "u4"),                            # initial number of our SYN to the target
-    ("target", "u2"), ("service", "u2"),          # target is NO_TARGET until one was chosen
     ("since", "u4"),                              # tick at which a handshake state was entered
     ("retry", "u4"),                              # tick of the next retransmission of ours, 0 for none
     ("held", "u4"),                               # slot of the held bytes, or NO_HELD
-    ("source", "u4"),                             # entry taken from the target's pool of source ports; the next free connection
-    ("mss", "u2", (2,)), ("window", "u2", (1,)),  # each side's MSS; the client's last window, as on the wire, where it is kept
-    ("known", "u1", (2,)),                        # bits of what each side's last duplicate acknowledgement has told
-    ("agreed", "u1"), ("tries", "u1"),            # PROMISED_* and the scale to the client; retransmissions so far
-    ("special", "u2"),                            # DECLINED and the other bits of what is not as usual
     ("stamps", "u4", (2,)),                       # TSval of each side's last segment before they were spliced
-    ("stamp_shift", "u4"),                        # added to the client's TSval toward the target, where AGED
-    ("wraps", "u1", (2,)),                        # how often `next` has passed 2**32, for the records
-    ("duplicates", "u1"), ("last_duplicate", "u1"),  # for ACK storms: how many in turn; second * 2 + side
+    ("mss", "u2", (2,)),                          # each side's
     ("failed", "u2", (2,)),                       # targets that have failed this connection, or NO_TARGET
+    ("window", "u2", (1,)),                       # the client's last, as on the wire, where it is kept
+    ("tries", "u1"), ("unused", "u1"),            # retransmissions so far
+    ("opening", "u4"),                            # of a free record: the next free one
+    ("room", "u4", (4,)),
 ])
-"""What only handshakes, retransmissions, time-outs, rare cases and the end of a connection touch: 64 bytes."""
+"""What a connection needs until it is spliced, and its held bytes have arrived: 64 bytes, of which there are fewer than of
+connections. The few whose target splits what passes, does without timestamps, or shows it to payload kernels (LASTING)
+need it as long as they live."""
 
 
 DELIVERY = np.dtype([
@@ -169,7 +188,9 @@ class Connections(NamedTuple):
 
     hot: np.ndarray         # HOT [capacity]
     cold: np.ndarray        # COLD [capacity]
-    free: np.ndarray        # int64 [3] see free_list.py
+    free: np.ndarray        # int64 [3] free connections, chained through `cold` (free_list.py)
+    openings: np.ndarray    # OPENING [n]
+    free_openings: np.ndarray  # int64 [3] the free ones of these, likewise
     buckets: np.ndarray     # flow_table.BUCKET [n]
     held: Held
     segments: Segments

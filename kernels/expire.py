@@ -44,6 +44,7 @@ from .lookup import HOT_BYTES
 from .native import address_of, prefetch, record_at
 from .neighbours import PROBING, REACHABLE
 from .open import SYN_RETRY, send_syn_ack
+from .opening import settle_opening
 from .records import (
     ACTIVE_RST,
     PASSIVE_RST,
@@ -79,14 +80,30 @@ def state_deadline(connections, connection):
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     if hot.closing & RST_SEEN:
         return wrap(int64(hot.stamp) + connections.timeouts[TIME_WAIT])
-    handshake = hot.state < ESTABLISHED or hot.options & BOUND == 0
-    return wrap((int64(cold.since) if handshake else int64(hot.stamp)) + connections.timeouts[hot.state])
+    since = int64(hot.stamp)
+    if cold.opens and (hot.state < ESTABLISHED or hot.options & BOUND == 0):
+        since = int64(record_at(connections.openings, int64(cold.opening)).since)
+    return wrap(since + connections.timeouts[hot.state])
+
+
+@kernel
+def retry_of(connections, connection):
+    """Returns the tick of a connection's next retransmission, 0 for none."""
+    cold = record_at(connections.cold, connection)
+    return int64(record_at(connections.openings, int64(cold.opening)).retry) if cold.opens else 0
+
+
+@kernel
+def tries_of(connections, connection):
+    """Returns how often a connection that is being opened has sent something again."""
+    cold = record_at(connections.cold, connection)
+    return int64(record_at(connections.openings, int64(cold.opening)).tries)
 
 
 @kernel
 def deadline(connections, connection, tick):
     """Returns the tick at which something is next to be done for a connection: a retransmission or its time-out."""
-    last, retry = state_deadline(connections, connection), int64(record_at(connections.cold, connection).retry)
+    last, retry = state_deadline(connections, connection), retry_of(connections, connection)
     if retry != 0 and distance(retry, last) < 0:
         last = retry
     return tick + distance(last, wrap(tick))
@@ -111,8 +128,9 @@ def reset_both(connections, connection):
          and hot.options & BOUND else int64(hot.next[CLIENT]), 0, 0, 0, 0)
     events[CLIENT, SENT_RST] += 1
     if hot.options & BOUND:
-        seq = int64(hot.acked[TARGET]) if hot.state >= ESTABLISHED else wrap(
-            int64(record_at(connections.cold, connection).syn_isn) + 1)
+        cold, seq = record_at(connections.cold, connection), int64(hot.acked[TARGET])
+        if hot.state < ESTABLISHED:
+            seq = wrap(int64(record_at(connections.openings, int64(cold.opening)).syn_isn) + 1)
         ack = acknowledged(connections, connection * 2 + TARGET) if hot.state >= ESTABLISHED else 0
         emit(connections, connection, TARGET, RST | (ACK if hot.state >= ESTABLISHED else 0), seq, ack, 0, 0, 0, 0)
         events[TARGET, SENT_RST] += 1
@@ -130,7 +148,7 @@ def time_out(connections, connection, services, records, now):
         target_fails(connections, connection, TIMEOUT, now // TICK_MICROSECONDS)
         return
     if hot.state == FIRST_DATA and services[cold.service].fallback >= 0:
-        cold.since = wrap(now // TICK_MICROSECONDS)
+        record_at(connections.openings, int64(cold.opening)).since = wrap(now // TICK_MICROSECONDS)
         ask(connections, connection, ASK_NOBODY, TIMEOUT)
         note(connections.touched, connection, 0)
         return
@@ -163,11 +181,12 @@ def doubt(neighbour):
 def retransmit(connections, connection, targets, network, tick):
     """Sends again what the engine owns in this state, and sets the next time, twice as far away."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    opening = record_at(connections.openings, int64(cold.opening))
     notices = connections.counters.notices
-    opening = hot.state == SYN_RECEIVED or hot.state == CONNECTING
+    handshake = hot.state == SYN_RECEIVED or hot.state == CONNECTING
     waits_for = int64(hot.neighbour[CLIENT if hot.state == SYN_RECEIVED else TARGET])
-    if opening and record_at(network.neighbours, waits_for).state < REACHABLE:
-        cold.retry = retry_at(tick + RESOLVE_RETRY)
+    if handshake and record_at(network.neighbours, waits_for).state < REACHABLE:
+        opening.retry = retry_at(tick + RESOLVE_RETRY)
         return
     if hot.state == SYN_RECEIVED:
         send_syn_ack(connections, connection)
@@ -178,11 +197,11 @@ def retransmit(connections, connection, targets, network, tick):
         notices[NOTICE_SYN_RETRANSMITTED] += 1
     elif hot.state == FIN_WAIT and hot.options & BOUND == 0:
         answer_fin(connections, connection)
-    tries = int64(cold.tries) + 1
-    cold.tries = tries
-    cold.retry = retry_at(tick + (SYN_RETRY << tries)) if tries < MOST_TRIES or hot.state >= ESTABLISHED else 0
+    tries = int64(opening.tries) + 1
+    opening.tries = tries
+    opening.retry = retry_at(tick + (SYN_RETRY << tries)) if tries < MOST_TRIES or hot.state >= ESTABLISHED else 0
     if hot.options & (HOLDS | SPLICED) == HOLDS | SPLICED:
-        cold.retry = retry_at(tick + send_again(connections, connection))
+        opening.retry = retry_at(tick + send_again(connections, connection))
         notices[NOTICE_HELD_RETRANSMITTED] += 1
 
 
@@ -194,14 +213,15 @@ def expire(connections, expired, count, services, targets, network, records, now
     for number in range(count):
         ask_for(connections, expired[min(number + AHEAD, count - 1)])
         connection = expired[number]
-        hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+        hot = record_at(connections.hot, connection)
         if hot.state == FREE:
             continue
         if distance(wrap(tick), state_deadline(connections, connection)) >= 0:
             time_out(connections, connection, services, records, now)
             continue
-        if cold.retry != 0 and distance(wrap(tick), int64(cold.retry)) >= 0:
-            if hot.state >= ESTABLISHED and cold.tries >= MOST_TRIES:
+        retry, silent = retry_of(connections, connection), hot.options & (HOLDS | SPLICED) == SPLICED
+        if retry != 0 and not silent and distance(wrap(tick), retry) >= 0:
+            if hot.state >= ESTABLISHED and tries_of(connections, connection) >= MOST_TRIES:
                 time_out(connections, connection, services, records, now)
                 continue
             retransmit(connections, connection, targets, network, tick)
@@ -212,7 +232,7 @@ def expire(connections, expired, count, services, targets, network, records, now
 def set_timers(connections, wheel, now):
     """Sets the timer of every connection in `touched`, and empties it.
 
-    In blocks, each in passes, so that what one of them waits for the others of its block have been waiting for too.
+    What has been opened gives its OPENING record back. In blocks, each in passes, so that what one of them waits for the others of its block have been waiting for too.
     """
     tick, touched = now // TICK_MICROSECONDS, connections.touched
     for first in range(0, touched.filled[0], TIMERS_AT_ONCE):
@@ -222,6 +242,8 @@ def set_timers(connections, wheel, now):
         moving = 0
         for number in range(first, stop):
             connection = touched.connection[number]
+            if record_at(connections.hot, connection).state != FREE:
+                settle_opening(connections, connection, tick)
             touched.detail[number] = deadline(connections, connection, tick)
             if comes_earlier(wheel, connection, touched.detail[number]):
                 ask_for_place(wheel, connection)

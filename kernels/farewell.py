@@ -19,7 +19,8 @@ FIN_RETRY = 30
 def answer_fin(connections, connection):
     """Closes toward a client that closed before it was bound: its FIN is acknowledged, and ours sent."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    emit(connections, connection, CLIENT, FIN | ACK, wrap(int64(cold.proxy_isn) + 1), int64(hot.next[CLIENT]),
+    opening = record_at(connections.openings, int64(cold.opening))
+    emit(connections, connection, CLIENT, FIN | ACK, wrap(int64(opening.proxy_isn) + 1), int64(hot.next[CLIENT]),
          proxy_window(cold, connections.held.limit[0]), 0, 0, 0)
 
 
@@ -27,8 +28,9 @@ def answer_fin(connections, connection):
 def leave_unbound(connections, connection, records, now, tick):
     """The client has closed without a word: answer its FIN and wait for its last acknowledgement."""
     cold, counters = record_at(connections.cold, connection), connections.counters
+    opening = record_at(connections.openings, int64(cold.opening))
     answer_fin(connections, connection)
-    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, retry_at(tick + FIN_RETRY), 0
+    opening.since, opening.retry, opening.tries = tick & 0xFFFFFFFF, retry_at(tick + FIN_RETRY), 0
     enter(connections, connection, FIN_WAIT)
     step(records, connection, CLIENT, TCP_CLOSE_WAIT, now)
     step(records, connection, CLIENT, TCP_LAST_ACK, now)

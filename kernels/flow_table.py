@@ -36,12 +36,17 @@ BUCKET = np.dtype([("tag", "u2", (SLOTS,)), ("entry", "u4", (SLOTS,)), ("passed"
 NOT_FOUND = -1
 
 
-def allocate_buckets(connections, load=LOAD, huge=True):
-    """Returns empty buckets (BUCKET[n]) for two keys a connection, at most `load` of the slots filled."""
+def buckets_for(connections, load=LOAD):
+    """Returns how many buckets there are for two keys a connection, at most `load` of the slots filled."""
     count = max(math.ceil(2 * connections / (SLOTS * load)), 1)
     while count > STEPS and math.gcd(count, FACTORS) > 1:
         count += 1
-    return allocate(count, BUCKET, huge)
+    return count
+
+
+def allocate_buckets(connections, load=LOAD, huge=True):
+    """Returns that many empty buckets (BUCKET[n])."""
+    return allocate(buckets_for(connections, load), BUCKET, huge)
 
 
 @kernel

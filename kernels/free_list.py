@@ -1,7 +1,7 @@
-"""The free connections: a chain through their own cold records, so that it takes no memory.
+"""Free records: a chain through the records themselves, by their field `opening`, so that it takes no memory.
 
-The one that was given back last is taken first, since its records may still be in the cache. Connections that were never
-used are not in the chain: they are taken, in order, once it is empty, so that their memory is not touched before.
+The one that was given back last is taken first, since it may still be in the cache. Records that were never used are not in
+the chain: they are taken, in order, once it is empty, so that their memory is not touched before.
 """
 import numpy as np
 from numpy import int64
@@ -10,48 +10,46 @@ from .jit import kernel
 from .native import record_at
 
 FIRST, COUNT, UNUSED = range(3)
-"""Of `Connections.free`: the first of the chain, how many are free, and the first that was never used."""
+"""Of a free list: the first record of the chain, how many are free, and the first that was never used."""
 NONE = 0xFFFFFFFF
 
 
-def allocate_free(connections):
-    """Returns the `free` (int64 [3]) of so many connections, none of them ever used."""
-    return np.array([NONE, connections, 0], np.int64)
+def allocate_free(records):
+    """Returns the free list (int64 [3]) of so many records, none of them ever used."""
+    return np.array([NONE, records, 0], np.int64)
 
 
-def free_numbers(connections):
-    """Returns the numbers of the free connections (list), in the order in which they will be taken."""
-    found, number = [], int(connections.free[FIRST])
+def free_numbers(free, records):
+    """Returns the numbers of the free records (list), in the order in which they will be taken."""
+    found, number = [], int(free[FIRST])
     while number != NONE:
         found.append(number)
-        number = int(connections.cold[number].source)
-    return [*found, *range(int(connections.free[UNUSED]), len(connections.hot))]
+        number = int(records["opening"][number])
+    return [*found, *range(int(free[UNUSED]), len(records))]
 
 
 @kernel
-def upcoming(connections):
-    """Returns the connection that is taken next; any where none is free."""
-    first = connections.free[FIRST]
-    return first if first != NONE else min(connections.free[UNUSED], connections.hot.shape[0] - 1)
+def upcoming(free, records):
+    """Returns the record that is taken next; any where none is free."""
+    first = free[FIRST]
+    return first if first != NONE else min(free[UNUSED], records.shape[0] - 1)
 
 
 @kernel
-def take(connections):
-    """Takes a free connection, of which there has to be one; returns its number."""
-    free = connections.free
+def take(free, records):
+    """Takes a free record, of which there has to be one; returns its number."""
     free[COUNT] -= 1
     first = free[FIRST]
     if first != NONE:
-        free[FIRST] = int64(record_at(connections.cold, first).source)
+        free[FIRST] = int64(record_at(records, first).opening)
         return first
     free[UNUSED] += 1
     return free[UNUSED] - 1
 
 
 @kernel
-def give(connections, connection):
-    """Gives a connection back."""
-    free = connections.free
-    record_at(connections.cold, connection).source = free[FIRST]
-    free[FIRST] = connection
+def give(free, records, number):
+    """Gives a record back."""
+    record_at(records, number).opening = free[FIRST]
+    free[FIRST] = number
     free[COUNT] += 1

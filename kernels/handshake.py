@@ -67,6 +67,7 @@ from .records import (
     TCP_ESTABLISHED,
     TCP_FIN_WAIT_1,
     step,
+    target_begins,
 )
 from .sequence import distance, wrap
 from .shape_held import nothing_held
@@ -93,7 +94,8 @@ def unexpected(batch, row, connections, side):
 def abandon(connections, connection):
     """Ends a connection that its client knows nothing of (any more); a target that was asked gets a RST."""
     if record_at(connections.hot, connection).state == CONNECTING:
-        seq = wrap(int64(record_at(connections.cold, connection).syn_isn) + 1)
+        cold = record_at(connections.cold, connection)
+        seq = wrap(int64(record_at(connections.openings, int64(cold.opening)).syn_isn) + 1)
         emit(connections, connection, TARGET, RST, seq, 0, 0, 0, 0, 0)
         connections.counters.events[TARGET, SENT_RST] += 1
     end(connections, connection, PASSIVE_RST, ACTIVE_RST)
@@ -127,7 +129,7 @@ def syn_again(batch, row, connections, connection, network):
     In mode `simple` that is the target's to do once it has answered; before, the client opens anew at once.
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    again = batch.seq[row] == int64(cold.client_isn)
+    again = batch.seq[row] == int64(record_at(connections.openings, int64(cold.opening)).client_isn)
     if cold.special & PLAIN:
         if hot.state != CONNECTING:
             unexpected(batch, row, connections, CLIENT)
@@ -151,7 +153,8 @@ def syn_again(batch, row, connections, connection, network):
 def client_is_there(connections, connection, services, records, now, tick):
     """The client's handshake is complete: wait for its first data, or ask for a target at once."""
     cold = record_at(connections.cold, connection)
-    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, 0, 0
+    opening = record_at(connections.openings, int64(cold.opening))
+    opening.since, opening.retry, opening.tries = tick & 0xFFFFFFFF, 0, 0
     enter(connections, connection, FIRST_DATA)
     step(records, connection, CLIENT, TCP_ESTABLISHED, now)
     connections.counters.events[CLIENT, RECEIVED_ACK_OF_SYN_ACK] += 1
@@ -188,7 +191,7 @@ def shown_before_binding(connections, connection):
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     if hot.options & HOLDS and hot.options & OWNS == 0:
-        return wrap(int64(cold.client_isn) + 1)
+        return wrap(int64(record_at(connections.openings, int64(cold.opening)).client_isn) + 1)
     held_fin = hot.closing & (FIN_SEEN << CLIENT) != 0 and hot.state != FIN_WAIT
     return wrap(int64(hot.next[CLIENT]) - int64(held_fin))
 
@@ -197,10 +200,10 @@ def shown_before_binding(connections, connection):
 def acknowledge(batch, row, connections, connection):
     """Sends the client our numbers as they stand before binding, with the window that is left for it."""
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
-    ack = shown_before_binding(connections, connection)
-    seq, room = wrap(int64(cold.proxy_isn) + 1 + int64(hot.state == FIN_WAIT)), held.limit[0]
+    opening, ack = record_at(connections.openings, int64(cold.opening)), shown_before_binding(connections, connection)
+    seq, room = wrap(int64(opening.proxy_isn) + 1 + int64(hot.state == FIN_WAIT)), held.limit[0]
     if hot.options & HOLDS and hot.options & OWNS:
-        room -= held.length[int64(cold.held)]
+        room -= held.length[int64(opening.held)]
     emit(connections, connection, CLIENT, ACK, seq, ack, proxy_window(cold, room), 0, 0, 0)
     batch.verdict[row] = ABSORB
 
@@ -209,7 +212,7 @@ def acknowledge(batch, row, connections, connection):
 def from_client(packets, base, batch, row, connections, connection, services, network, records, now, tick):
     """A client's segment before its connection is bound (SYN_RECEIVED, FIRST_DATA, CONNECTING, FIN_WAIT)."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    control = batch.control[row]
+    opening, control = record_at(connections.openings, int64(cold.opening)), batch.control[row]
     if control & RST:
         reset_from_client(batch, row, connections, connection)
         return
@@ -220,11 +223,11 @@ def from_client(packets, base, batch, row, connections, connection, services, ne
     if control & ACK == 0:
         unexpected(batch, row, connections, CLIENT)
         return
-    if batch.ack[row] == wrap(int64(cold.proxy_isn) + 2) and gone:
+    if batch.ack[row] == wrap(int64(opening.proxy_isn) + 2) and gone:
         end(connections, connection, PASSIVE_CLOSE, ACTIVE_CLOSE)
         batch.verdict[row] = ABSORB
         return
-    if batch.ack[row] != wrap(int64(cold.proxy_isn) + 1):
+    if batch.ack[row] != wrap(int64(opening.proxy_isn) + 1):
         if hot.state == SYN_RECEIVED:
             batch.verdict[row] = REFUSE
         else:
@@ -238,7 +241,7 @@ def from_client(packets, base, batch, row, connections, connection, services, ne
     if hot.state == SYN_RECEIVED:
         client_is_there(connections, connection, services, records, now, tick)
     hot.stamp = tick & 0xFFFFFFFF
-    cold.window[CLIENT] = batch.window[row]
+    opening.window[CLIENT] = batch.window[row]
     if gone and control & FIN:
         answer_fin(connections, connection)
     batch.verdict[row] = ABSORB
@@ -277,11 +280,12 @@ def learn_scale(services, targets, target, scale):
 def agree(packets, batch, row, connections, connection, services, targets, network, now):
     """Takes in what the target's SYN-ACK agrees to of what the client was promised, and remembers what it declines."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    opening = record_at(connections.openings, int64(cold.opening))
     accepted = offered(batch, row) & int64(cold.agreed)
     declined = (int64(cold.agreed) & PROMISED) ^ accepted
     takes = max(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, LEAST_PART)
-    told = min(int64(cold.mss[TARGET]), network.mss[0])
-    cold.mss[TARGET] = min(takes, network.mss[0])
+    told = min(int64(opening.mss[TARGET]), network.mss[0])
+    opening.mss[TARGET] = min(takes, network.mss[0])
     if takes < told:
         hot.options |= SPECIAL
         cold.special |= NARROW
@@ -292,18 +296,18 @@ def agree(packets, batch, row, connections, connection, services, targets, netwo
         learn_scale(services, targets, int64(cold.target), batch.scale[row])
     if accepted & PROMISED_TIMESTAMPS:
         stamp = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
-        cold.stamps[TARGET] = stamp
+        opening.stamps[TARGET] = stamp
         hot.timestamp_shift = wrap(stamp_clock(connections, hot, now) - stamp)
         hot.options |= STAMPED
-        cold.mss[TARGET] -= TIMESTAMPS_LENGTH
+        opening.mss[TARGET] -= TIMESTAMPS_LENGTH
         record_at(targets.rows, int64(cold.target)).stamps_known = 1
     if declined != 0:
         hot.options |= SPECIAL
         cold.special |= declined
         if declined & PROMISED_SCALING:
-            cold.window[CLIENT] = min(int64(cold.window[CLIENT]) << (int64(hot.scales) & 0x0F), 0xFFFF)
+            opening.window[CLIENT] = min(int64(opening.window[CLIENT]) << (int64(hot.scales) & 0x0F), 0xFFFF)
     if declined != 0 or takes < told:
-        if cold.tries > TRIES_WITH_ECN:
+        if opening.tries > TRIES_WITH_ECN:
             declined &= 0xFF ^ PROMISED_ECN  # it was not offered
         remember(services, targets, int64(cold.target), declined, takes)
 
@@ -312,7 +316,8 @@ def agree(packets, batch, row, connections, connection, services, targets, netwo
 def target_is_there(batch, row, connections, connection, records, now, tick):
     """The target's SYN-ACK: the shift is known from here on. Acknowledge it, hand the held payload over, splice."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    hot.shift[TARGET] = wrap(int64(cold.proxy_isn) - batch.seq[row])
+    opening = record_at(connections.openings, int64(cold.opening))
+    hot.shift[TARGET] = wrap(int64(opening.proxy_isn) - batch.seq[row])
     hot.next[TARGET] = wrap(batch.seq[row] + 1)
     hot.acked[TARGET] = batch.ack[row]
     hot.stamp = tick & 0xFFFFFFFF
@@ -321,12 +326,13 @@ def target_is_there(batch, row, connections, connection, records, now, tick):
     if hot.options & HOLDS:
         begin_delivery(batch, row, connections, connection, tick)
     else:
-        cold.retry, cold.tries = 0, 0
+        opening.retry, opening.tries = 0, 0
     if hot.options & HOLDS == 0 or batch.window[row] == 0:
         ack = wrap(int64(hot.acked[CLIENT]) - int64(hot.shift[TARGET]))
-        emit(connections, connection, TARGET, ACK, batch.ack[row], ack, int64(cold.window[CLIENT]), 0, 0, 0)
+        emit(connections, connection, TARGET, ACK, batch.ack[row], ack, int64(opening.window[CLIENT]), 0, 0, 0)
     closes = hot.closing & (FIN_SEEN << CLIENT) != 0
     enter(connections, connection, HALF_CLOSED if closes else ESTABLISHED)
+    target_begins(records, connection, batch.seq[row])
     step(records, connection, TARGET, TCP_ESTABLISHED, now)
     if hot.options & SPECIAL:
         come_again(connections, connection * 2 + CLIENT, int64(hot.next[CLIENT]), True)
@@ -342,20 +348,22 @@ def target_is_there(batch, row, connections, connection, records, now, tick):
 def simple_target_is_there(packets, batch, row, connections, connection, records, now, tick):
     """Mode `simple`: the target's own SYN-ACK goes on to the client, with all that it says, and holds for segments of ours."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    opening = record_at(connections.openings, int64(cold.opening))
     cold.agreed &= offered(batch, row)
-    cold.proxy_isn = batch.seq[row]
-    cold.mss[TARGET] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
+    opening.proxy_isn = batch.seq[row]
+    opening.mss[TARGET] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
     hot.next[TARGET] = wrap(batch.seq[row] + 1)
     hot.acked[TARGET], hot.acked[CLIENT] = batch.ack[row], wrap(batch.seq[row] + 1)
     move_on(connections, connection, CLIENT, wrap(batch.ack[row] - int64(hot.shift[CLIENT])))
     hot.scales = int64(hot.scales) | (batch.scale[row] << 4) if cold.agreed & PROMISED_SCALING else 0
     hot.options |= SPLICED
     if cold.agreed & PROMISED_TIMESTAMPS:
-        cold.stamps[TARGET] = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
-        cold.mss[TARGET] = max(int64(cold.mss[TARGET]) - TIMESTAMPS_LENGTH, 0)
+        opening.stamps[TARGET] = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
+        opening.mss[TARGET] = max(int64(opening.mss[TARGET]) - TIMESTAMPS_LENGTH, 0)
         hot.options |= STAMPED
     hot.stamp = wrap(tick)
     enter(connections, connection, ESTABLISHED)
+    target_begins(records, connection, batch.seq[row])
     step(records, connection, TARGET, TCP_ESTABLISHED, now)
     step(records, connection, CLIENT, TCP_ESTABLISHED, now)
     events = connections.counters.events
@@ -368,7 +376,7 @@ def simple_target_is_there(packets, batch, row, connections, connection, records
 def simple_from_target(packets, batch, row, connections, connection, targets, network, records, now, tick):
     """Mode `simple`: what the target answers to the client's SYN is passed on, a refusal too."""
     cold, counters = record_at(connections.cold, connection), connections.counters
-    covered = wrap(batch.ack[row] - int64(cold.syn_isn) - 1)
+    covered = wrap(batch.ack[row] - int64(record_at(connections.openings, int64(cold.opening)).syn_isn) - 1)
     if covered > LONGEST_OPENING:
         not_our_syn(batch, row, connections, connection, targets, network)
     elif batch.control[row] & RST:
@@ -390,7 +398,7 @@ def not_our_syn(batch, row, connections, connection, targets, network):
     In mode `simple` the client's own time-out sends it again. RFC 9293, section 3.10.7.3; SPLICE 3.2.
     """
     cold, budget = record_at(connections.cold, connection), connections.budget
-    control = batch.control[row]
+    opening, control = record_at(connections.openings, int64(cold.opening)), batch.control[row]
     if control & RST or budget[0] <= 0:
         unexpected(batch, row, connections, TARGET)
         return
@@ -398,9 +406,9 @@ def not_our_syn(batch, row, connections, connection, targets, network):
     emit(connections, connection, TARGET, RST, batch.ack[row], 0, 0, 0, 0, 0)
     connections.counters.events[TARGET, SENT_RST] += 1
     connections.counters.notices[NOTICE_OLD_CONNECTIONS_RESET] += 1
-    if control & SYN == 0 and cold.special & PLAIN == 0 and cold.tries < MOST_SYNS_AT_ONCE:
+    if control & SYN == 0 and cold.special & PLAIN == 0 and opening.tries < MOST_SYNS_AT_ONCE:
         send_syn(connections, connection, targets, network)
-        cold.tries += 1
+        opening.tries += 1
         connections.counters.notices[NOTICE_SYN_RETRANSMITTED] += 1
     batch.verdict[row] = ABSORB
 
@@ -410,7 +418,7 @@ def from_target(packets, batch, row, connections, connection, services, targets,
     """A target's segment while we connect to it: its SYN-ACK, its refusal, or nothing that we expect."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     control = batch.control[row]
-    ours = wrap(int64(cold.syn_isn) + 1)
+    ours = wrap(int64(record_at(connections.openings, int64(cold.opening)).syn_isn) + 1)
     if control & ACK == 0 or hot.state != CONNECTING or hot.options & BOUND == 0:
         unexpected(batch, row, connections, TARGET)
     elif cold.special & PLAIN:

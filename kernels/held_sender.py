@@ -22,6 +22,7 @@ from .counters import SENT_PAYLOAD
 from .headers import ACK, FIN, PSH, TCP_LENGTH
 from .jit import kernel
 from .native import record_at, swap32
+from .opening import owned_end
 from .sequence import before, distance, wrap
 from .shaping import acknowledged
 from .tcp_options import TIMESTAMPS_LENGTH
@@ -50,7 +51,8 @@ then is only old to the client, whose own numbers have gone on (RFC 9293, sectio
 def held_end(connections, connection):
     """Returns the number behind the last held byte, as the target sees it."""
     cold = record_at(connections.cold, connection)
-    return wrap(int64(cold.syn_isn) + 1 + connections.held.length[int64(cold.held)])
+    opening = record_at(connections.openings, int64(cold.opening))
+    return wrap(int64(opening.syn_isn) + 1 + connections.held.length[int64(opening.held)])
 
 
 @kernel
@@ -93,9 +95,10 @@ def deliver_one(connections, connection, what):
     Always from the held copy: what was inspected is what is sent (SPLICE 1.4).
     """
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
-    slot, first = int64(cold.held), wrap(int64(cold.syn_isn) + 1)
+    opening = record_at(connections.openings, int64(cold.opening))
+    slot, first = int64(opening.held), wrap(int64(opening.syn_isn) + 1)
     delivery, length = record_at(held.delivery, slot), held.length[slot]
-    most = segment_size(delivery, int64(cold.mss[TARGET]))
+    most = segment_size(delivery, int64(opening.mss[TARGET]))
     ack = acknowledged(connections, connection * 2 + TARGET)
     # Not a FIN that the client has sent later, behind payload that was not held.
     stop = wrap(int64(hot.next[CLIENT]) + int64(hot.shift[CLIENT]))
@@ -107,7 +110,7 @@ def deliver_one(connections, connection, what):
             break
         last = at + part >= length
         control, ordered = ACK | (PSH if last and part > 0 else 0) | (FIN if last and closes else 0), connections.segments.filled[0]
-        emit(connections, connection, TARGET, control, wrap(first + at), ack, int64(cold.window[CLIENT]), 0,
+        emit(connections, connection, TARGET, control, wrap(first + at), ack, int64(opening.window[CLIENT]), 0,
              slot * held.stride[0] + at, part)
         if connections.segments.filled[0] == ordered:
             break  # no room: counted, and sent when the timer comes
@@ -122,15 +125,16 @@ def deliver_one(connections, connection, what):
 def begin_delivery(batch, row, connections, connection, tick):
     """Begins to bring held bytes to a target, whose SYN-ACK is in `row`: its window is never scaled (RFC 7323, 2.2)."""
     cold = record_at(connections.cold, connection)
-    delivery, mss = record_at(connections.held.delivery, int64(cold.held)), max(int64(cold.mss[TARGET]), LEAST_MSS)
+    opening = record_at(connections.openings, int64(cold.opening))
+    delivery, mss = record_at(connections.held.delivery, int64(opening.held)), max(int64(opening.mss[TARGET]), LEAST_MSS)
     delivery.sent, delivery.acked, delivery.recover, delivery.duplicates, delivery.doublings = 0, 0, 0, 0, 0
     delivery.edge, delivery.widest = batch.window[row], batch.window[row]
     delivery.congestion = min(INITIAL_SEGMENTS * mss, max(2 * mss, INITIAL_BYTES))
     delivery.threshold = 1 << 16
-    measured = 3 * distance(tick & 0xFFFFFFFF, int64(cold.since))
-    timeout = min(max(measured, LEAST_RETRY), FALLBACK_RETRY) if cold.tries == 0 else FALLBACK_RETRY
+    measured = 3 * distance(tick & 0xFFFFFFFF, int64(opening.since))
+    timeout = min(max(measured, LEAST_RETRY), FALLBACK_RETRY) if opening.tries == 0 else FALLBACK_RETRY
     delivery.timeout = timeout
-    cold.retry, cold.tries = retry_at(tick + timeout), 0
+    opening.retry, opening.tries = retry_at(tick + timeout), 0
     deliver_one(connections, connection, FRESH)
 
 
@@ -179,20 +183,21 @@ def take_acknowledgement(batch, row, connections, connection, tick):
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     if batch.ack[row] != int64(hot.acked[TARGET]):
         return
-    delivery = record_at(connections.held.delivery, int64(cold.held))
-    at = distance(batch.ack[row], wrap(int64(cold.syn_isn) + 1))
+    opening = record_at(connections.openings, int64(cold.opening))
+    delivery = record_at(connections.held.delivery, int64(opening.held))
+    at = distance(batch.ack[row], wrap(int64(opening.syn_isn) + 1))
     gain, window = at - delivery.acked, batch.window[row] << (int64(hot.scales) >> 4)
-    most = segment_size(delivery, int64(cold.mss[TARGET]))
+    most = segment_size(delivery, int64(opening.mss[TARGET]))
     what = FRESH
     if gain > 0:
         delivery.acked, delivery.sent = at, max(delivery.sent, at)
         delivery.duplicates, delivery.doublings = 0, 0
-        cold.retry = retry_at(tick + int64(delivery.timeout))
+        opening.retry = retry_at(tick + int64(delivery.timeout))
         what = grow(delivery, gain, most)
     elif batch.payload_length[row] == 0 and at + window == delivery.edge and delivery.sent > at:
         what = count_duplicate(delivery, most)
     delivery.edge, delivery.widest = at + window, max(delivery.widest, window)
-    cold.tries = 0
+    opening.tries = 0
     note(connections.deliveries, connection, what)
 
 
@@ -228,8 +233,7 @@ def owned_is_shown(batch, row, connections, connection):
 @kernel
 def keep_owned_shown(batch, row, connections, connection):
     """The target has what we acknowledged; a segment of its from before then, come late, takes nothing back (SPLICE 1.2)."""
-    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    stop = wrap(int64(cold.syn_isn) + 1 + int64(cold.window[CLIENT]))
+    hot, stop = record_at(connections.hot, connection), owned_end(connections, connection)
     show_owned(batch, row, hot, stop)
     if distance(int64(hot.acked[TARGET]), stop) > LONG_AGO:
         hot.options &= 0xFF ^ OWNS
@@ -243,15 +247,16 @@ def keep_latest(packets, batch, row, connections, connection, side):
     client's last one they would fail the target's test for wrapped numbers (RFC 7323, 5.3).
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    opening = record_at(connections.openings, int64(cold.opening))
     sent = wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET]))
     if side == CLIENT and distance(sent, batch.ack[row]) >= 0:
         unscaled = hot.options & SPECIAL != 0 and int64(cold.special) & PROMISED_SCALING != 0
         scale = int64(hot.scales) & 0x0F if unscaled else 0
-        cold.window[CLIENT] = min(batch.window[row] << scale, 0xFFFF)
+        opening.window[CLIENT] = min(batch.window[row] << scale, 0xFFFF)
     if hot.options & STAMPED and batch.stamps[row] != 0:
         stamp = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
-        if distance(stamp, int64(cold.stamps[side])) > 0:
-            cold.stamps[side] = stamp
+        if distance(stamp, int64(opening.stamps[side])) > 0:
+            opening.stamps[side] = stamp
 
 
 @kernel
@@ -261,10 +266,11 @@ def send_again(connections, connection):
     Returns the ticks until the next time, twice as many.
     """
     cold = record_at(connections.cold, connection)
-    delivery = record_at(connections.held.delivery, int64(cold.held))
+    opening = record_at(connections.openings, int64(cold.opening))
+    delivery = record_at(connections.held.delivery, int64(opening.held))
     closed = delivery.edge <= delivery.acked
     if not closed and delivery.sent > delivery.acked:
-        most = segment_size(delivery, int64(cold.mss[TARGET]))
+        most = segment_size(delivery, int64(opening.mss[TARGET]))
         lose(delivery, most)
         delivery.sent, delivery.congestion, delivery.recover, delivery.duplicates = delivery.acked, most, 0, 0
     doublings = min(int64(delivery.doublings) + 1, 16)

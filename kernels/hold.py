@@ -44,14 +44,15 @@ BEYOND = -2
 def slot_for(connections, connection):
     """Returns the connection's slot of held bytes, a fresh one if it has none; -1 where all are taken."""
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
+    opening = record_at(connections.openings, int64(cold.opening))
     if hot.options & HOLDS:
-        return int64(cold.held)
+        return int64(opening.held)
     if held.free_count[0] == 0:
         return -1
     held.free_count[0] -= 1
     slot = held.free[held.free_count[0]]
     held.length[slot] = 0
-    cold.held = slot
+    opening.held = slot
     hot.options |= HOLDS
     return slot
 
@@ -110,9 +111,10 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     if hot.closing & (FIN_SEEN << CLIENT):
         return DROP_HELD_ALREADY
-    first = wrap(int64(cold.syn_isn) + 1 - int64(hot.shift[CLIENT]))
+    opening = record_at(connections.openings, int64(cold.opening))
+    first = wrap(int64(opening.syn_isn) + 1 - int64(hot.shift[CLIENT]))
     offset = distance(batch.seq[row], first)
-    have = held.length[int64(cold.held)] if hot.options & HOLDS else 0
+    have = held.length[int64(opening.held)] if hot.options & HOLDS else 0
     reason = nothing_new(batch, row, have, offset, held.limit[0])
     if reason != DROP_HELD_ALREADY and is_shown(connections, connection):
         return BEYOND

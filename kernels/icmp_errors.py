@@ -225,12 +225,15 @@ def lower_path_mtu(connections, connection, mtu, length, seq, tick):
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     headers = IPV4_LENGTH + TCP_LENGTH + (TIMESTAMPS_LENGTH if hot.options & STAMPED else 0)
     segment = max(mtu if mtu != 0 else next_plateau(length), LEAST_PATH_MTU) - headers
-    if segment >= int64(cold.mss[TARGET]):
+    if cold.opens == 0:
+        return  # no segments of our own, nor parts of others
+    opening = record_at(connections.openings, int64(cold.opening))
+    if segment >= int64(opening.mss[TARGET]):
         return
-    cold.mss[TARGET] = segment
+    opening.mss[TARGET] = segment
     connections.counters.notices[NOTICE_PATH_MTU_LOWERED] += 1
     if hot.options & HOLDS and before(seq, held_end(connections, connection)):
-        cold.retry, cold.tries = retry_at(tick), 0
+        opening.retry, opening.tries = retry_at(tick), 0
         note(connections.touched, connection, 0)
 
 
@@ -257,7 +260,7 @@ def before_binding(packets, batch, row, tcp, stop, connections, flow, network, t
     icmp = record_at(packets.icmp, batch.transport[row])
     if flow & 1 != TARGET or hot.state != CONNECTING or hot.options & BOUND == 0:
         return DROP_ICMP_BEFORE_BINDING
-    if swap32(int64(record_at(packets.word32, tcp + 4).value)) != int64(cold.syn_isn):
+    if swap32(int64(record_at(packets.word32, tcp + 4).value)) != int64(record_at(connections.openings, int64(cold.opening)).syn_isn):
         return DROP_ICMP_NOT_IN_FLIGHT
     hard = icmp.type == ICMP_UNREACHABLE and (HARD_CODES >> int64(icmp.code)) & 1 != 0
     if cold.special & PLAIN:

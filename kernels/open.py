@@ -29,6 +29,7 @@ from .counters import (
     DROP_FLOW_TABLE_FULL,
     DROP_NEIGHBOURS_EXHAUSTED,
     DROP_NO_ROUTE,
+    DROP_OPENING_EXHAUSTED,
     DROP_UNEXPECTED_SEGMENT,
     OF_SERVICE_CONNECTIONS,
     OF_SERVICE_OPEN,
@@ -46,6 +47,7 @@ from .jit import kernel
 from .lookup import HOT_BYTES
 from .native import address_of, prefetch, record_at, swap16, swap32
 from .neighbours import INCOMPLETE, add_neighbour, hear, owns, route_to
+from .opening import begin_opening, client_stamp, end_opening
 from .records import REFUSED, ask_for_record, begin
 from .sequence import distance, wrap
 from .shaping import begin_shaping
@@ -74,7 +76,7 @@ def reopens(packets, batch, row, connections):
         return hot.state == FREE or hot.state == TIME_WAIT
     if cold.agreed & PROMISED_TIMESTAMPS == 0 or batch.stamps[row] == 0:
         return False
-    return distance(swap32(int64(record_at(packets.word32, batch.stamps[row]).value)), int64(cold.stamps[CLIENT])) > 0
+    return distance(swap32(int64(record_at(packets.word32, batch.stamps[row]).value)), client_stamp(connections, cold)) > 0
 
 
 @kernel
@@ -129,7 +131,7 @@ def source_is_bad(network, address):
 def fill(packets, batch, row, connections, connection, service, offer, mss, scale, binding, neighbour, now):
     """Writes the state of a new connection from its SYN. `offer` (PROMISED_*), `mss` and `scale` are what it is told at most."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    tick = now // TICK_MICROSECONDS
+    opening, tick = record_at(connections.openings, int64(cold.opening)), now // TICK_MICROSECONDS
     remote, local = batch.source[row], batch.destination[row]
     ports = (batch.source_port[row] << 16) | batch.destination_port[row]
     hot.remote_address[CLIENT], hot.local_address[CLIENT] = remote, local
@@ -143,33 +145,33 @@ def fill(packets, batch, row, connections, connection, service, offer, mss, scal
     proxy_isn = initial_number(connections.secret, remote, local, ports, now)
     if batch.above[row] >= 0 and distance(proxy_isn, batch.above[row]) <= 0:  # fast transfers outrun the clock (SPLICE 4.4)
         proxy_isn = wrap(batch.above[row] + NUMBERS_APART)
-    cold.client_isn, cold.proxy_isn, cold.syn_isn = batch.seq[row], proxy_isn, batch.seq[row]
+    opening.client_isn, opening.proxy_isn, opening.syn_isn = batch.seq[row], proxy_isn, batch.seq[row]
     hot.next[CLIENT], hot.next[TARGET] = wrap(batch.seq[row] + 1), 0
     hot.acked[CLIENT], hot.acked[TARGET] = wrap(proxy_isn + 1), 0
-    cold.since, cold.retry, cold.tries = tick & 0xFFFFFFFF, retry_at(tick + SYN_RETRY), 0
-    cold.held, cold.source = NO_HELD, 0
+    opening.since, opening.retry, opening.tries = tick & 0xFFFFFFFF, retry_at(tick + SYN_RETRY), 0
+    opening.held, cold.source = NO_HELD, 0
     cold.agreed, cold.special, cold.stamp_shift = (offered(batch, row) & offer) | scale << OFFERED_SCALE, 0, 0
-    cold.stamps[CLIENT], cold.stamps[TARGET] = 0, 0
+    opening.stamps[CLIENT], opening.stamps[TARGET] = 0, 0
     if binding == SIMPLE:
         cold.special = PLAIN
         hot.options = SPECIAL
     if cold.agreed & PROMISED_TIMESTAMPS:
-        cold.stamps[CLIENT] = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
+        opening.stamps[CLIENT] = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
     if cold.agreed & PROMISED_SCALING:
         hot.options |= SCALED if binding != SIMPLE else 0
         hot.scales = batch.scale[row]
-    cold.mss[CLIENT] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
-    cold.mss[TARGET], cold.window[CLIENT] = mss, batch.window[row]
+    opening.mss[CLIENT] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
+    opening.mss[TARGET], opening.window[CLIENT] = mss, batch.window[row]
     cold.known[CLIENT], cold.known[TARGET] = 0, 0
     cold.wraps[CLIENT], cold.wraps[TARGET] = 0, 0
     cold.duplicates, cold.last_duplicate = 0, 0
-    cold.failed[0], cold.failed[1] = NO_TARGET, NO_TARGET
+    opening.failed[0], opening.failed[1] = NO_TARGET, NO_TARGET
 
 
 @kernel
 def ask_for_next(connections):
     """Asks for the cache lines of the connection that is opened next."""
-    connection = upcoming(connections)
+    connection = upcoming(connections.free, connections.hot)
     prefetch(address_of(connections.hot) + connection * HOT_BYTES)
     prefetch(address_of(connections.cold) + connection * COLD_BYTES)
 
@@ -178,10 +180,11 @@ def ask_for_next(connections):
 def send_syn_ack(connections, connection):
     """Orders the SYN-ACK toward the client: an MSS for every target, a window of what we can hold (SPLICE 1.3, 2.6)."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    opening = record_at(connections.openings, int64(cold.opening))
     window = min(connections.held.limit[0], 0xFFFF)
     ecn = ECE if cold.agreed & PROMISED_ECN else 0
-    emit(connections, connection, CLIENT, SYN | ACK | ecn, int64(cold.proxy_isn), int64(hot.next[CLIENT]), window,
-         int64(cold.mss[TARGET]), 0, 0)
+    emit(connections, connection, CLIENT, SYN | ACK | ecn, int64(opening.proxy_isn), int64(hot.next[CLIENT]), window,
+         int64(opening.mss[TARGET]), 0, 0)
     connections.counters.events[CLIENT, SENT_SYN_ACK] += 1
 
 
@@ -195,24 +198,28 @@ def open_one(packets, batch, row, connections, services, network, records, now):
         return DROP_UNEXPECTED_SEGMENT  # nobody is shown what a SYN carries: its sender does without (RFC 7413, section 4.1.3)
     if connections.free[COUNT] == 0:
         return DROP_CONNECTIONS_EXHAUSTED
+    if connections.free_openings[COUNT] == 0:
+        return DROP_OPENING_EXHAUSTED
     neighbour = client_neighbour(packets, batch, row, network, now // TICK_MICROSECONDS)
     if neighbour == NO_NEIGHBOUR:
         return DROP_NO_ROUTE
     if neighbour < 0:
         return DROP_NEIGHBOURS_EXHAUSTED
-    connection = take(connections)
+    connection = take(connections.free, connections.cold)
     ask_for_next(connections)
-    ask_for_record(records, upcoming(connections))
+    ask_for_record(records, upcoming(connections.free, connections.hot))
+    begin_opening(connections, connection)
     binding = int64(services[number].binding)
     offer = EVERYTHING if binding == SIMPLE else int64(services[number].offer)
     scale = int64(services[number].scale) if services[number].scale != UNKNOWN_SCALE else PROXY_SCALE
     fill(packets, batch, row, connections, connection, number, offer, int64(services[number].mss), scale, binding, neighbour, now)
     begin_shaping(connections, connection, services[number])
     if not insert(connections.buckets, batch.hash[row], connection * 2 + CLIENT):
-        give(connections, connection)
+        end_opening(connections, connection)
+        give(connections.free, connections.cold, connection)
         return DROP_FLOW_TABLE_FULL
     batch.flow[row] = connection * 2 + CLIENT
-    begin(records, connection, now)
+    begin(records, connection, batch.seq[row], now)
     if binding == SIMPLE:
         enter(connections, connection, FIRST_DATA)
         ask(connections, connection, row, REFUSED)

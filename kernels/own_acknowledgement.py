@@ -58,7 +58,7 @@ def window_of_receiver(connections, flow):
     hot, cold, shaped = record_at(connections.hot, flow >> 1), record_at(connections.cold, flow >> 1), connections.shaped
     known, side = shaped.told_ack[flow ^ 1] != NOT_BEGUN, flow & 1
     if side == TARGET and not known and hot.options & (HOLDS | OWNS) != OWNS:  # else it says how much was owned
-        return max(int64(cold.window[CLIENT]), 1)
+        return max(int64(record_at(connections.openings, int64(cold.opening)).window[CLIENT]), 1)
     window, scale = shaped.told_window[flow ^ 1] if known else LEAST_WINDOW, scale_toward(hot, cold, side)
     return min(max(window >> scale, int64(window > 0)), 0xFFFF)
 

@@ -53,6 +53,7 @@ class Records(NamedTuple):
 
     enabled: np.ndarray   # int64 [1]
     work: np.ndarray      # WORK [connections, or 1 where not enabled]
+    initial: np.ndarray   # uint32 [as many, 2] initial number of each side
     ring: np.ndarray      # RECORD [n]
     head: np.ndarray      # int64 [1] finished so far, written by the worker
     tail: np.ndarray      # int64 [1] fetched so far, written by Python
@@ -60,7 +61,8 @@ class Records(NamedTuple):
 
 def allocate_records(enabled, connections, ring):
     """Returns `Records`; without `enabled` nothing is kept and no memory taken."""
-    return Records(np.array([int(enabled)], np.int64), allocate(connections if enabled else 1, WORK),
+    kept = connections if enabled else 1
+    return Records(np.array([int(enabled)], np.int64), allocate(kept, WORK), np.zeros((kept, 2), np.uint32),
                    allocate(ring if enabled else 1, RECORD), np.zeros(1, np.int64), np.zeros(1, np.int64))
 
 
@@ -89,11 +91,19 @@ def ask_for_records(records, batch, count):
 
 
 @kernel
-def begin(records, connection, now):
-    """Starts the record of a new connection, whose client is in SynReceived."""
+def begin(records, connection, initial, now):
+    """Starts the record of a new connection, whose client is in SynReceived, with the initial number that it has chosen."""
     if records.enabled[0] != 0:
         work = record_at(records.work, connection)
         work.opened, work.sides = now, 0
+        records.initial[connection, CLIENT] = initial
+
+
+@kernel
+def target_begins(records, connection, initial):
+    """Notes the initial number of the target that a connection is spliced to."""
+    if records.enabled[0] != 0:
+        records.initial[connection, TARGET] = initial
 
 
 @kernel
@@ -110,9 +120,8 @@ def step(records, connection, side, state, now):
 
 
 @kernel
-def octets_sent(hot, cold, side):
+def octets_sent(hot, cold, side, initial):
     """Returns how many payload bytes a side has sent, by its sequence numbers; SYN and FIN do not count."""
-    initial = int64(cold.client_isn) if side == CLIENT else int64(cold.proxy_isn) - int64(hot.shift[TARGET])
     fin = (int64(hot.closing) >> side) & 1
     return int64(hot.next[side]) + (int64(cold.wraps[side]) << 32) - ((initial + 1) & 0xFFFFFFFF) - fin
 
@@ -143,5 +152,5 @@ def finish(records, counters, hot, cold, connection, causes, now):
         done.cause[side] = (causes >> (8 * side)) & 0xFF
         done.remote_address[side], done.local_address[side] = int64(hot.remote_address[side]), int64(hot.local_address[side])
         done.remote_port[side], done.local_port[side] = int64(hot.remote_port[side]), int64(hot.local_port[side])
-        done.octets[side] = octets_sent(hot, cold, side) if hot.options & SPLICED or side == CLIENT else 0
+        done.octets[side] = octets_sent(hot, cold, side, int64(records.initial[connection, side])) if hot.options & SPLICED or side == CLIENT else 0
     store_release(address_of(records.head), head + 1)

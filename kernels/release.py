@@ -1,13 +1,14 @@
 """Release: gives back all that ended connections hold, one place for every way in which a connection ends."""
 from numpy import int64
 
-from .connection import BOUND, CLIENT, HOLDS, NO_HELD, SHAPED, SPECIAL, TARGET, WAITS
+from .connection import BOUND, CLIENT, HOLDS, SHAPED, SPECIAL, TARGET, WAITS
 from .counters import OF_SERVICE_OPEN, OF_TARGET_OPEN, OF_TARGET_TIMEOUTS, TOTAL_CLOSED, TOTAL_OPEN
 from .flow_table import hash_key, home_of, remove
 from .free_list import give
 from .jit import kernel
 from .lookup import BUCKET_BYTES
 from .native import address_of, prefetch, record_at
+from .opening import end_opening
 from .records import TIMEOUT, ask_for_record, finish
 from .source_ports import give_back_source
 from .shaping import end_shaping
@@ -43,9 +44,8 @@ def give_back(connections, connection, targets, sources, tick):
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     forget_key(connections, hot, connection, CLIENT)
     if hot.options & HOLDS:
-        held.free[held.free_count[0]] = int64(cold.held)
+        held.free[held.free_count[0]] = int64(record_at(connections.openings, int64(cold.opening)).held)
         held.free_count[0] += 1
-        cold.held = NO_HELD
         hot.options &= 0xFF ^ HOLDS
     if hot.options & SPECIAL and cold.special & WAITS:
         send_away(connections, connection)
@@ -77,5 +77,6 @@ def release(connections, targets, sources, wheel, records, now):
         if hot.options & BOUND:
             counters.targets[cold.target, OF_TARGET_OPEN] -= 1
             counters.targets[cold.target, OF_TARGET_TIMEOUTS] += int64(causes >> 8 == TIMEOUT)
-        give(connections, connection)
+        end_opening(connections, connection)
+        give(connections.free, connections.cold, connection)
     releases.filled[0] = 0

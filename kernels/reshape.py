@@ -247,7 +247,8 @@ def map_row(packets, base, batch, row, connections):
     if hot.options & SPECIAL == 0 or cold.special & (SHAPED * 3) == 0:
         return -1
     if batch.stamps[row] != 0 and batch.control[row] & SYN == 0:
-        cold.stamps[side] = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
+        opening = record_at(connections.openings, int64(cold.opening))
+        opening.stamps[side] = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
     if cold.special & (SHAPED << (1 - side)):
         map_acknowledgement(packets, base, batch, row, connections)
     wanted = reshape(packets, base, batch, row, connections) if cold.special & (SHAPED << side) else -1

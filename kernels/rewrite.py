@@ -81,7 +81,7 @@ def translate(packets, base, batch, row, connections, flow, mss, now):
         cold = record_at(connections.cold, flow >> 1)
         declined = int64(cold.special) & DECLINED
         if declined & PROMISED_TIMESTAMPS and flow & 1 == CLIENT:
-            keep_stamp(packets, batch, row, cold)
+            keep_stamp(packets, batch, row, connections, cold)
         if declined & PROMISED_ECN:
             total += clear_ecn(packets, batch, row, flow & 1)
         if cold.special & AGED:
@@ -92,9 +92,8 @@ def translate(packets, base, batch, row, connections, flow, mss, now):
     if flow & 1 == TARGET and declined & PROMISED_TIMESTAMPS and batch.control[row] & RST == 0:
         total += insert_timestamps(packets, base, batch, row, connections, flow >> 1, now)
     if hot.options & SPECIAL:
-        cold = record_at(connections.cold, flow >> 1)
-        if is_split(batch, row, hot, cold, 1 - (flow & 1), mss):
-            plan(connections.parts, batch, row, hot, cold, 1 - (flow & 1), mss, connections.counters)
+        if is_split(batch, row, connections, flow, mss):
+            plan(batch, row, connections, flow, mss)
     return total
 
 
@@ -102,7 +101,7 @@ def translate(packets, base, batch, row, connections, flow, mss, now):
 def fits_in_parts(batch, row, connections, flow, mss):
     """Says whether a row that is larger than the MTU will be split."""
     hot = record_at(connections.hot, flow >> 1)
-    return hot.options & SPECIAL != 0 and is_split(batch, row, hot, record_at(connections.cold, flow >> 1), 1 - (flow & 1), mss)
+    return hot.options & SPECIAL != 0 and is_split(batch, row, connections, flow, mss)
 
 
 @kernel

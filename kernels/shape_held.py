@@ -9,7 +9,6 @@ from .connection import (
     CLIENT,
     FIN_SEEN,
     HOLDS,
-    NO_HELD,
     OWNS,
     REWRITTEN,
     SPECIAL,
@@ -39,7 +38,8 @@ def take_rewrite(connections, connection, selection):
     if length > held.stride[0] or length > selection.scratch.shape[0]:
         connections.counters.notices[NOTICE_PAYLOAD_KERNEL_ERRORS] += 1
         return
-    slot = int64(record_at(connections.cold, connection).held)
+    cold = record_at(connections.cold, connection)
+    slot = int64(record_at(connections.openings, int64(cold.opening)).held)
     for number in range(length):
         held.octets[slot * held.stride[0] + number] = selection.scratch[number]
     held.length[slot] = length
@@ -58,7 +58,8 @@ def take_held(connections, connection):
     held, shaped, flow = connections.held, connections.shaped, connection * 2 + CLIENT
     if not is_shaped(connections, flow) or shaped.position[flow] != NOT_BEGUN:
         return 0
-    slot = int64(record_at(connections.cold, connection).held)
+    cold = record_at(connections.cold, connection)
+    slot = int64(record_at(connections.openings, int64(cold.opening)).held)
     length, start = held.length[slot], slot * held.stride[0]
     for number in range(length):
         shaped.before[number] = held.octets[start + number]
@@ -74,7 +75,8 @@ def put_held(connections, connection, changed):
     if changed < 0 or changed > held.stride[0]:
         connections.counters.notices[NOTICE_PAYLOAD_KERNEL_ERRORS] += 1
         return
-    slot = int64(record_at(connections.cold, connection).held)
+    cold = record_at(connections.cold, connection)
+    slot = int64(record_at(connections.openings, int64(cold.opening)).held)
     for number in range(changed):
         held.octets[slot * held.stride[0] + number] = shaped.after[number]
     held.length[slot] = changed
@@ -84,26 +86,27 @@ def put_held(connections, connection, changed):
 def settle_held(connections, connection):
     """Takes a new number of held bytes into the client's shift, and acknowledges what they were made of."""
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
-    length, stop = held.length[int64(cold.held)], end_of_data(hot)
-    target_end = wrap(int64(cold.syn_isn) + 1 + length)
+    opening = record_at(connections.openings, int64(cold.opening))
+    length, stop = held.length[int64(opening.held)], end_of_data(hot)
+    target_end = wrap(int64(opening.syn_isn) + 1 + length)
     if wrap(stop + int64(hot.shift[CLIENT])) == target_end:
         return
     hot.shift[CLIENT] = wrap(target_end - stop)
     hot.options |= OWNS | SPECIAL
     cold.special |= REWRITTEN
     window = proxy_window(cold, max(held.limit[0] - length, 1))
-    emit(connections, connection, CLIENT, ACK, wrap(int64(cold.proxy_isn) + 1), stop, window, 0, 0, 0)
+    emit(connections, connection, CLIENT, ACK, wrap(int64(opening.proxy_isn) + 1), stop, window, 0, 0, 0)
 
 
 @kernel
 def nothing_held(connections, connection):
     """Frees the held slot of a connection whose held bytes were deleted, unless their FIN is still to be delivered."""
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
-    if hot.options & HOLDS == 0 or cold.special & REWRITTEN == 0 or held.length[int64(cold.held)] > 0:
+    slot = int64(record_at(connections.openings, int64(cold.opening)).held)
+    if hot.options & HOLDS == 0 or cold.special & REWRITTEN == 0 or held.length[slot] > 0:
         return
     if hot.closing & (FIN_SEEN << CLIENT):
         return
-    held.free[held.free_count[0]] = int64(cold.held)
+    held.free[held.free_count[0]] = slot
     held.free_count[0] += 1
-    cold.held = NO_HELD
     hot.options &= 0xFF ^ (HOLDS | OWNS)

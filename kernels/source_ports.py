@@ -18,10 +18,12 @@ from .connection import (
     LENT,
     PROMISED_TIMESTAMPS,
     SPECIAL,
+    TARGET,
     TIME_WAIT,
 )
 from .jit import kernel
 from .native import record_at
+from .opening import client_stamp
 from .sequence import distance, wrap
 
 TWO_LIFETIMES = 12_000
@@ -75,19 +77,21 @@ def give_source(sources, pool, entry):
 
 
 @kernel
-def note_last(last, hot, cold):
+def note_last(connections, last, hot, cold):
     """Notes what was last sent from a connection's port.
 
     Its client's TSval is known where that has closed, whatever its clock. Where it has not, the target keeps nothing that a
     new SYN would have to exceed, unless it has missed our RST: then a clock of milliseconds, the fastest allowed, is assumed
-    (RFC 7323, section 5.4).
+    (RFC 7323, section 5.4), from when the port was taken (`tick`).
     """
     last.seq = wrap(int64(hot.next[CLIENT]) + int64(hot.shift[CLIENT]))
     last.stamped = int64(cold.agreed & PROMISED_TIMESTAMPS != 0)
     gone = 0
     if hot.closing & (FIN_SEEN << CLIENT) == 0:
-        gone = 10 * max(distance(int64(hot.stamp), int64(cold.since)), 0)
-    last.stamp = wrap(int64(cold.stamps[CLIENT]) + int64(cold.stamp_shift) + gone + STAMPS_APART)
+        gone = 10 * max(distance(int64(hot.stamp), int64(last.tick)), 0)
+    if cold.special & AGED:
+        gone += int64(cold.stamp_shift)
+    last.stamp = wrap(client_stamp(connections, cold) + gone + STAMPS_APART)
     last.used = 1
 
 
@@ -97,8 +101,8 @@ def give_back_source(connections, connection, targets, sources, tick):
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     if cold.special & LENT:
         return
-    pool, entry = int64(record_at(targets.rows, int64(cold.target)).pool), int64(cold.source)
-    note_last(sources.last[pool, entry], hot, cold)
+    pool, entry = int64(record_at(targets.rows, int64(cold.target)).pool), (int64(cold.source) << 16) | int64(hot.local_port[TARGET])
+    note_last(connections, sources.last[pool, entry], hot, cold)
     sources.last[pool, entry].tick = wrap(tick)
     cold.special |= LENT
     give_source(sources, pool, entry)
@@ -116,17 +120,20 @@ def lend(connections, targets, sources, tick):
 
 @kernel
 def begin_above(connections, connection, last, tick):
-    """Chooses our SYN's initial number: the client's own, or one above the last sent from this port; timestamps alike."""
+    """Chooses our SYN's initial number: the client's own, or one above the last sent from this port; timestamps alike.
+    """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    delta = wrap(int64(hot.shift[CLIENT]) - int64(cold.syn_isn) + int64(cold.client_isn))
-    number, stamp_shift = int64(cold.client_isn), 0
+    opening = record_at(connections.openings, int64(cold.opening))
+    delta = wrap(int64(hot.shift[CLIENT]) - int64(opening.syn_isn) + int64(opening.client_isn))
+    number, stamp, stamp_shift = int64(opening.client_isn), int64(opening.stamps[CLIENT]), 0
     if last.used and distance(wrap(tick), int64(last.tick)) < TWO_LIFETIMES:
         if distance(number, int64(last.seq)) <= 0:
             number = wrap(int64(last.seq) + NUMBERS_APART)
-        if cold.agreed & PROMISED_TIMESTAMPS and last.stamped and distance(int64(cold.stamps[CLIENT]), int64(last.stamp)) <= 0:
-            stamp_shift = wrap(int64(last.stamp) + 1 - int64(cold.stamps[CLIENT]))
-    cold.syn_isn = number
-    hot.shift[CLIENT] = wrap(number - int64(cold.client_isn) + delta)
+        if cold.agreed & PROMISED_TIMESTAMPS and last.stamped and distance(stamp, int64(last.stamp)) <= 0:
+            stamp_shift = wrap(int64(last.stamp) + 1 - stamp)
+    last.tick = wrap(tick)
+    opening.syn_isn = number
+    hot.shift[CLIENT] = wrap(number - int64(opening.client_isn) + delta)
     cold.stamp_shift = stamp_shift
     if stamp_shift != 0:
         cold.special |= AGED

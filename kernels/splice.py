@@ -15,7 +15,6 @@ from .connection import (
     HALF_CLOSED,
     HOLDS,
     OWNS,
-    NO_HELD,
     PLAIN,
     RST_OF_TARGET,
     RST_SEEN,
@@ -139,11 +138,12 @@ def held_is_acknowledged(connections, connection):
     How many they were is kept where the client's window was: that was for sending them.
     """
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
-    cold.window[CLIENT] = min(held.length[int64(cold.held)], 0xFFFF)
-    held.free[held.free_count[0]] = int64(cold.held)
+    opening = record_at(connections.openings, int64(cold.opening))
+    slot = int64(opening.held)
+    opening.window[CLIENT] = min(held.length[slot], 0xFFFF)
+    held.free[held.free_count[0]] = slot
     held.free_count[0] += 1
-    cold.held = NO_HELD
-    cold.retry, cold.tries = 0, 0
+    opening.retry, opening.tries = 0, 0
     hot.options &= 0xFF ^ HOLDS
     note(connections.touched, connection, 0)
 
@@ -246,7 +246,7 @@ def close(packets, batch, row, connections, connection, side, finishes, records,
         fin_comes(connections, connection, side, records, now)
     fins, acks = hot.closing & 3, (int64(hot.closing) >> 2) & 3
     if side == CLIENT and fins:
-        keep_stamp(packets, batch, row, record_at(connections.cold, connection))
+        keep_stamp(packets, batch, row, connections, record_at(connections.cold, connection))
     state = TIME_WAIT if fins == 3 and acks == 3 else FIN_WAIT if fins == 3 else HALF_CLOSED if fins else ESTABLISHED
     if state != hot.state:
         enter(connections, connection, state)

@@ -22,24 +22,27 @@ LEAST_PART = 64
 
 
 @kernel
-def most_payload(batch, row, hot, cold, other, mss):
+def most_payload(batch, row, connections, flow, mss):
     """Returns how many bytes a row may carry to a side: what that takes (RFC 6691), and what fits our own ports (`mss`)."""
+    hot, cold, other = record_at(connections.hot, flow >> 1), record_at(connections.cold, flow >> 1), 1 - (flow & 1)
     options = batch.payload[row] - batch.transport[row] - TCP_LENGTH
     left_out = TIMESTAMPS_LENGTH if other == TARGET and hot.options & STAMPED else 0
-    return max(min(int64(cold.mss[other]) + left_out, mss) - options, LEAST_PART)
+    takes = int64(record_at(connections.openings, int64(cold.opening)).mss[other])
+    return max(min(takes + left_out, mss) - options, LEAST_PART)
 
 
 @kernel
-def is_split(batch, row, hot, cold, other, mss):
+def is_split(batch, row, connections, flow, mss):
     """Says whether a row of a SPECIAL connection is to be split."""
-    return (cold.special & RESHAPED != 0 and batch.control[row] & RST == 0
-            and batch.payload_length[row] > most_payload(batch, row, hot, cold, other, mss))
+    return (record_at(connections.cold, flow >> 1).special & RESHAPED != 0 and batch.control[row] & RST == 0
+            and batch.payload_length[row] > most_payload(batch, row, connections, flow, mss))
 
 
 @kernel
-def plan(parts, batch, row, hot, cold, other, mss, counters):
+def plan(batch, row, connections, flow, mss):
     """Notes the parts of a row that is to be split, which is done with thereby; a row with too many parts is dropped."""
-    most, length = most_payload(batch, row, hot, cold, other, mss), batch.payload_length[row]
+    parts, counters = connections.parts, connections.counters
+    most, length = most_payload(batch, row, connections, flow, mss), batch.payload_length[row]
     count, place = (length + most - 1) // most, parts.filled[0]
     if place + count > parts.row.shape[0]:
         batch.verdict[row] = DROP

@@ -33,6 +33,7 @@ from .headers import (
 from .initial_number import half_siphash
 from .jit import kernel
 from .native import record_at, swap16, swap32
+from .opening import client_stamp, keep_client_stamp
 from .sequence import distance, wrap
 
 ALIGNED_TIMESTAMPS = 0x0A080101
@@ -126,12 +127,12 @@ def shift_stamp(packets, batch, row, by, side):
 
 
 @kernel
-def keep_stamp(packets, batch, row, cold):
+def keep_stamp(packets, batch, row, connections, cold):
     """Keeps the client's latest TSval, to be echoed in what is inserted toward it (RFC 7323, section 4.3; SPLICE 2.5)."""
     if batch.stamps[row] != 0:
         value = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
-        if distance(value, int64(cold.stamps[CLIENT])) > 0:
-            cold.stamps[CLIENT] = value
+        if distance(value, client_stamp(connections, cold)) > 0:
+            keep_client_stamp(connections, cold, value)
 
 
 @kernel

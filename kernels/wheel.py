@@ -34,27 +34,34 @@ EMPTY = CHUNK - 1
 MOVES = 16
 """Timers that one call may look at for each that `expired` takes: a slot full of timers that come early is no stall."""
 TIMER = np.dtype([("place", "u4"), ("deadline", "u4")])
-TIMER_BYTES = TIMER.itemsize
 WORD = np.dtype([("value", "u4")])
 
 
 class Wheel(NamedTuple):
     """A wheel. A place is a chunk's number * CHUNK + one of its words."""
 
-    timers: np.ndarray   # TIMER [timers] place in the chunks, tick
+    timers: np.ndarray   # TIMER [timers], or records that have its fields: place in the chunks, tick
     words: np.ndarray    # WORD [chunks * CHUNK]
     ends: np.ndarray     # WORD [HEADS] place of each slot's last timer
     free: np.ndarray     # int64 [1] the first free chunk
     now: np.ndarray      # int64 [2] the tick whose slot is being, or was last, emptied; 1 where it is not empty yet
 
 
-def allocate_wheel(timers):
-    """Returns a `Wheel` at tick 0 for timers 0 .. timers - 1, none of them pending."""
-    chunks = 2 + min(timers, timers // TIMERS_A_CHUNK + HEADS)
+def chunks_for(timers):
+    """Returns how many chunks hold that many timers, in whatever slots they are."""
+    return 2 + min(timers, timers // TIMERS_A_CHUNK + HEADS)
+
+
+def allocate_wheel(timers, records=None):
+    """Returns a `Wheel` at tick 0 for timers 0 .. timers - 1, none of them pending.
+
+    `records` are zeroed records with the fields of TIMER, one a timer; by default the wheel has its own.
+    """
+    chunks = chunks_for(timers)
     words, ends = allocate(chunks * CHUNK, WORD), allocate(HEADS, WORD)
     words.value[::CHUNK] = np.arange(1, chunks + 1)
     ends.value[:] = EMPTY
-    return Wheel(allocate(timers, TIMER), words, ends, np.ones(1, np.int64), np.zeros(2, np.int64))
+    return Wheel(allocate(timers, TIMER) if records is None else records, words, ends, np.ones(1, np.int64), np.zeros(2, np.int64))
 
 
 @kernel
@@ -117,7 +124,7 @@ def head_of(now, deadline):
 @kernel
 def ask_for_timer(wheel, timer):
     """Asks for a timer that is soon to be set."""
-    prefetch(address_of(wheel.timers) + timer * TIMER_BYTES)
+    prefetch(address_of(wheel.timers) + timer * wheel.timers.itemsize)
 
 
 @kernel

@@ -104,7 +104,7 @@ class Rotation(MeasuredEngine):
         seq, ack = ends.numbers(0, which)
         taken[0] = self.said(0, ends.frames(0, which, seq, ack, FIN | ACK))
         self.heard(1, len(which))
-        own, theirs = wrap(ends.server_first[which] + 1), wrap(self.toward_server[which] + 1 + FIRST_PAYLOAD)
+        own, theirs = self.numbers_of_servers(which)
         taken[1] = self.said(1, ends.frames(1, which, own, wrap(theirs + 1), FIN | ACK))
         self.heard(0, len(which))
         taken[2] = self.said(0, ends.frames(0, which, wrap(seq + 1), wrap(ack + 1), ACK))
@@ -119,6 +119,12 @@ class Rotation(MeasuredEngine):
             raise click.ClickException(f"connections do not end {TIME_WAIT + 0.02:g} s after their last ACK")
         self.is_open[which] = False
         return taken
+
+    def numbers_of_servers(self, which):
+        """Returns seq and ack of the next segments of these connections' servers."""
+        ends = self.ends
+        return (wrap(ends.server_first[which] + 1 + ends.sent[1, which]),
+                wrap(self.toward_server[which] + 1 + ends.sent[0, which]))
 
     def run(self):
         """Closes some connections and opens others; returns the ticks a connection of each step."""

@@ -200,7 +200,7 @@ def make_shaped(configuration):
 
 def make_connections(configuration):
     """Returns the `Connections` of a configuration, all free."""
-    engine, capacity = configuration.engine, configuration.engine.connections
+    engine, capacity, opening = configuration.engine, configuration.engine.connections, configuration.opening_records
     ticks = {name: max(round(seconds * 1_000_000 / wheel.TICK_MICROSECONDS), 1)
              for name, seconds in configuration.timeouts}
     counted = counters.allocate_counters(len(configuration.targets), len(configuration.services), len(records.CAUSES),
@@ -209,7 +209,8 @@ def make_connections(configuration):
     orders = ORDERS * bursts(configuration)
     return connection.Connections(
         hot=memory.allocate(capacity, connection.HOT), cold=memory.allocate(capacity, connection.COLD),
-        free=free_list.allocate_free(capacity),
+        free=free_list.allocate_free(capacity), openings=memory.allocate(opening, connection.OPENING),
+        free_openings=free_list.allocate_free(opening),
         buckets=flow_table.allocate_buckets(capacity),
         held=connection.allocate_held(engine.held_connections, engine.held_bytes, configuration.held_stride),
         segments=connection.allocate_segments(orders), parts=connection.allocate_parts(orders // 2),
@@ -258,7 +259,7 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz):
         idle=_column([engine.idle_sleep_us if engine.idle == "backoff" else 0, EMPTY_PASSES]),
         device=device, base=_column([arena.base]),
         packets=arena.native, batch=batch.allocate_batch(batch.BURST), connections=connections, selection=selection,
-        targets=targets, sources=sources, network=network, wheel=wheel.allocate_wheel(engine.connections),
+        targets=targets, sources=sources, network=network, wheel=wheel.allocate_wheel(engine.connections, connections.cold),
         records=records.allocate_records(engine.detailed_records, engine.connections, engine.records),
         outbox=outbox.allocate_outbox(len(macs), OUTBOX * bursts(configuration)), requests=connection.allocate_listed(ORDERS // 4),
         expired=np.zeros(TIMERS_A_PASS, np.int64), fresh=np.zeros(OUTBOX * bursts(configuration), np.int64),

@@ -15,6 +15,7 @@ from pipeline.worker import Worker, read_ticks
 
 EXHAUSTED = {
     "connections_exhausted": "engine.connections: all are in use, new connections are refused",
+    "opening_exhausted": "engine.opening_connections: as many as may be opening are, new connections are refused",
     "flow_table_full": "the flow table is full, new connections are refused",
     "source_ports_exhausted": "services.source_ports: none is free toward a target, its new connections are refused",
     "held_pool_empty": "engine.held_connections: all are in use, first payload has to be sent again by the clients",

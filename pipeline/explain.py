@@ -89,7 +89,8 @@ def _engine_lines(configuration, known):
                 f"  huge pages: {engine.huge_pages}; statistics at {known['stats_socket']}", *_traffic_lines(configuration)]
     return [
         first,
-        f"  {engine.connections:,} connections, {engine.mbufs:,} mbufs, bursts of {engine.burst}, {records}",
+        f"  {engine.connections:,} connections, of which {configuration.opening_records:,} may be opening; {engine.mbufs:,} mbufs, "
+        f"bursts of {engine.burst}, {records}",
         f"  first payloads held: {engine.held_connections:,} of {engine.held_bytes:,} bytes "
         f"({known['held_memory'] / 2**20:,.0f} MiB)",
         f"  segments before those that they follow: {engine.waiting_places:,} may wait, "

@@ -91,7 +91,7 @@ def show_held(state, connection):
     Both once, whatever becomes of the target (SPLICE 5.1, 5.3).
     """
     connections, shaped, room = state.connections, state.connections.shaped, state.connections.held.stride[0]
-    if tried(connections.cold[connection]) == 0:
+    if tried(connections, connection) == 0:
         take_rewrite(connections, connection, state.selection)
     if PAYLOAD_KERNELS:
         length = take_held(connections, connection)
@@ -108,13 +108,13 @@ def ask_select(state, connection):
     connections, selection, held = state.connections, state.selection, state.connections.held
     hot, cold = connections.hot[connection], connections.cold[connection]
     service = cold.service
-    exclude(selection, state.targets, cold)
+    exclude(connections, connection, selection, state.targets)
     start, length = 0, 0
     if hot.options & HOLDS:
-        slot = cold.held
+        slot = connections.openings[cold.opening].held
         start, length = slot * held.stride[0], held.length[slot]
     payload = held.octets[start:start + length]
-    if tried(cold) > 0:  # what it changes in place now is nobody's
+    if tried(connections, connection) > 0:  # what it changes in place now is nobody's
         copy_held(connections, start, length, selection)
         payload = selection.scratch[:length]
     return select(selection.services[service].select, payload, service, selection)
@@ -296,8 +296,8 @@ def stages(state, port, count, draining, now):
         answer_refused(state, count, now)
     lend(connections, state.targets, state.sources, now // TICK_MICROSECONDS)
     deliver(connections)
-    set_timers(connections, state.wheel, now)
     own_frames(state, now)
+    set_timers(connections, state.wheel, now)
     if left > 0:
         dispose(batch, count, connections.parts, state.outbox, counters)
 # stages to here

@@ -78,7 +78,7 @@ class Bound:
         self.hot.neighbour, self.hot.state, self.hot.scales = (LEFT, RIGHT), ESTABLISHED, 0
         self.hot.options |= SPECIAL if special else 0
         cold.special, cold.stamp_shift = special, 0
-        cold.mss = (1460, 1460)
+        cold.opening, cold.opens, BED.connections.openings[5].mss = 5, 1, (1460, 1460)
 
     def __enter__(self):
         self.keys = [

@@ -68,6 +68,15 @@ def test_cps_takes_connections_through_their_whole_life():
             assert records["connections_a_second"] == pytest.approx(tsc_hertz / records["ticks"]["median"], rel=0.01)
 
 
+def test_capacity_opens_uses_and_closes_all_connections():
+    made = run("capacity.py", "--json", "--open", "33000", "--together", "1024", "--runs", "1")
+    assert made.returncode == 0, made.stderr
+    (row,) = json.loads(made.stdout)["rows"]
+    assert row["open"] == 33000 and list(row["ticks"]) == ["open", "use, a packet each way", "close"]
+    assert all(ticks > 0 for ticks in row["ticks"].values()) and not any(row["left"].values())
+    assert row["octets_a_connection"] == pytest.approx(sum(row["octets"].values()) / row["capacity"]) and len(row["octets"]) == 5
+
+
 def test_forward_measures_every_size_and_number():
     made = run("forward.py", "--json", "--connections", "50,200", "--octets", "64,1500", "--runs", "1", "--without-net-ring",
                "--without-testpmd")

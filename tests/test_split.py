@@ -26,7 +26,7 @@ def parts_of(frames, side, mss, segment_length=None):
     connections, state = BED.connections, BED.state
     hot, cold = connections.hot[3], connections.cold[3]
     hot.options, cold.special, hot.neighbour, hot.shift = SPECIAL, NARROW, NEIGHBOURS, (7, 11)
-    cold.mss[1 - side] = mss
+    cold.opening, cold.opens, connections.openings[5].mss[1 - side] = 5, 1, mss
     count = BED.parse(frames, side, segment_length)
     BED.batch.flow[:count], BED.batch.verdict[:count] = 6 + side, FORWARD
     rewrite(BED.packets, BED.base, BED.batch, count, connections, state.network, 0)

@@ -3,6 +3,7 @@ import random
 
 import pytest
 
+from pipeline.kernels.free_list import COUNT
 from tcp.proxy import FEW, HELD_BYTES, NUMBER, PATH, End, close, connect, handshake, settings
 
 
@@ -278,3 +279,74 @@ def random_answer(dice, proxy, segment):
     ack = len(segment.data) + ("F" in segment.flags)
     return end.segment(dice.choices(("A", "PA", "FA", "R"), (6, 4, 3, 0.5))[0], dice.choice((b"", b"answer")),
                        seq=dice.choice((1, 1, 1, 2, 7)), ack=ack)
+
+
+@settings(opening_connections=3)
+def test_as_many_as_may_be_opening_and_any_number_that_are_open(proxy):
+    pairs = [(client, connect(proxy, client, b"0")) for client in (proxy.client(NUMBER) for _ in range(8))]
+    opening, late = [proxy.client(NUMBER) for _ in range(3)], proxy.client(NUMBER)
+    for client in opening:
+        handshake(client)
+    late.send("S")
+    late.nothing()
+    assert proxy.drops() == {"opening_exhausted": 1} and proxy.states() == {"established": 8, "first_data": 3}
+    for client, server in pairs:
+        client.send("PA", b"go on")
+        server.expect("PA", data=b"go on")
+    opening[1].send("R", seq=1)
+    late.send("S", seq=0)
+    late.expect("SA", seq=0, ack=1)
+    assert proxy.states() == {"established": 8, "first_data": 2, "syn_received": 1}
+
+
+def hear_more(proxy, client):
+    """A client whose request comes in two segments, the first of which is ours to deliver (SPLICE 1.2)."""
+    client.send("PA", b"GET /")
+    client.expect("A", ack=6)
+    client.send("PA", b"a HTTP/1.1\r\n\r\n")
+    server = proxy.accept("a")
+    server.send("SA", mss=1460)
+    server.expect("PA", data=b"GET /a HTTP/1.1\r\n\r\n")
+    server.send("A", ack=20)
+    return server
+
+
+@settings(opening_connections=1)
+@pytest.mark.parametrize("ending", ["spliced", "need_more", "client_rst", "refused", "no_match", "silent", "closed"])
+def test_an_opening_record_comes_back_by_every_way(proxy, ending):
+    client = proxy.client({"need_more": PATH, "refused": FEW}.get(ending, NUMBER))
+    handshake(client)
+    assert proxy.state.connections.free_openings[COUNT] == 0
+    if ending == "spliced":
+        client.send("PA", b"0")
+        server = proxy.accept("a")
+        server.send("SA", mss=1460)
+        server.send("A", ack=2)
+    elif ending == "need_more":
+        hear_more(proxy, client)
+    elif ending == "client_rst":
+        client.send("R")
+    elif ending == "refused":
+        client.send("PA", b"0")
+        proxy.accept("few").send("RA", seq=0, ack=1)
+    elif ending == "no_match":
+        client.send("PA", b"x")
+    elif ending == "silent":
+        proxy.wait(31, 0.5)
+    else:
+        client.send("FA")
+        client.send("A", seq=2, ack=2)
+    proxy.received.clear()
+    assert proxy.state.connections.free_openings[COUNT] == 1 and proxy.drops() == {}
+    handshake(proxy.client(NUMBER))
+
+
+@settings(opening_connections=1)
+def test_rule_1_2_what_was_ours_is_not_taken_back_once_its_opening_record_is_another_s(proxy):
+    client = proxy.client(PATH)
+    handshake(client)
+    server = hear_more(proxy, client)
+    client.expect("A", ack=20)
+    handshake(proxy.client(NUMBER), isn=77)
+    server.send("PA", b"late", seq=1, ack=3)
+    client.expect("PA", ack=20, data=b"late")

@@ -46,6 +46,7 @@ class Engine(_Section):
     stats_socket: values.SocketPath | None = None
     huge_pages: Literal["auto", "always", "never"] = choice("auto", "auto", "always", "never")
     network_namespace: values.Name | None = None
+    opening_connections: int = whole(0, 0, 1 << 24, " (0: an eighth of connections, and 4096 at least)")
     held_connections: int = whole(4096, 1, 1 << 20)
     held_bytes: int = whole(16384, 64, 65472, ", a multiple of 64")
     waiting_segments: int = whole(4096, 0, 1 << 20)
@@ -264,6 +265,13 @@ class Configuration(_Section):
     def payload_kernels(self):
         """The names of all payload kernels (tuple of str), in the order of their numbers."""
         return tuple(dict.fromkeys(name for service in self.services for name in service.payloads if name is not None))
+
+    @property
+    def opening_records(self):
+        """How many connections may be opening at once (int); all, where payload kernels see them as long as they live."""
+        engine = self.engine
+        usual = engine.connections if self.payload_kernels else max(engine.connections // 8, 4096)
+        return min(engine.opening_connections or usual, engine.connections)
 
     @property
     def held_stride(self):

@@ -2,7 +2,7 @@
 import numpy as np
 
 from pipeline.kernels import connection, counters, flow_table, free_list, records, wheel
-from pipeline.kernels.connection import CLIENT, FREE, HOLDS, LENT, NO_TARGET, TARGET
+from pipeline.kernels.connection import AGED, CLIENT, ESTABLISHED, FREE, HOLDS, LASTING, LENT, NO_TARGET, SPECIAL, SPLICED, TARGET
 
 
 def open_connections(state):
@@ -17,6 +17,7 @@ def conserved(state, pool, sources_at_start):
     """
     _lists_are_empty(state)
     _connections(state)
+    _openings(state)
     _flow_table(state)
     _held_slots(state)
     _source_ports(state, sources_at_start)
@@ -45,9 +46,24 @@ def _lists_are_empty(state):
 
 def _connections(state):
     kept = state.connections
-    free = free_list.free_numbers(kept)
+    free = free_list.free_numbers(kept.free, kept.cold)
     assert len(set(free)) == len(free) == kept.free[free_list.COUNT] and (kept.hot["state"][free] == FREE).all()
     assert sorted(free + open_connections(state).tolist()) == list(range(len(kept.hot)))
+
+
+def _openings(state):
+    kept = state.connections
+    numbers = open_connections(state)
+    free = free_list.free_numbers(kept.free_openings, kept.openings)
+    assert len(free) == kept.free_openings[free_list.COUNT]
+    opening = kept.cold["opens"][numbers] != 0
+    assert sorted(free + kept.cold["opening"][numbers][opening].tolist()) == list(range(len(kept.openings)))
+    spliced = (kept.hot["options"][numbers] & (SPLICED | HOLDS)) == SPLICED
+    special = np.where(kept.hot["options"][numbers] & SPECIAL, kept.cold["special"][numbers], 0)
+    needed = ~spliced | ((special & LASTING) != 0)
+    assert opening[needed].all()
+    silent = kept.hot["state"][numbers] == ESTABLISHED  # and those that were when they were last looked at
+    assert (needed | silent | ((special & AGED) != 0))[opening].all()
 
 
 def _flow_table(state):
@@ -75,7 +91,7 @@ def _held_slots(state):
     kept, held = state.connections, state.connections.held
     users = open_connections(state)
     users = users[(kept.hot["options"][users] & HOLDS) != 0]
-    slots = held.free[:held.free_count[0]].tolist() + kept.cold["held"][users].tolist()
+    slots = held.free[:held.free_count[0]].tolist() + kept.openings["held"][kept.cold["opening"][users]].tolist()
     assert sorted(slots) == list(range(len(held.length)))
 
 
@@ -85,7 +101,8 @@ def _source_ports(state, at_start):
     numbers = numbers[(kept.cold["target"][numbers] != NO_TARGET) & (kept.cold["special"][numbers] & LENT == 0)]
     pools = state.targets.rows["pool"][kept.cold["target"][numbers]]
     for pool, free in enumerate(free_sources(state)):
-        everything = np.concatenate([free, kept.cold["source"][numbers[pools == pool]]])
+        taken = numbers[pools == pool]
+        everything = np.concatenate([free, (kept.cold["source"][taken].astype(int) << 16) | kept.hot["local_port"][taken, TARGET]])
         assert np.array_equal(np.sort(everything), np.sort(at_start[pool])), f"source ports of pool {pool}"
 
 
