@@ -28,10 +28,10 @@ def is_duplicate(batch, row, hot, side):
 
 @kernel
 def digest(hot, window):
-    """Returns 8 bits that change, but for once in 256 times, with a side's window and with what both have sent and acknowledged."""
+    """Returns 4 bits that change, but for once in 16 times, with a side's window and with what both have sent and acknowledged."""
     total = (int64(hot.next[CLIENT]) + 3 * int64(hot.next[TARGET]) + 5 * int64(hot.acked[CLIENT]) + 7 * int64(hot.acked[TARGET])
              + 11 * window)
-    return (((total & 0x7FFFFFFF) * SPREAD) >> 24) & 0xFF
+    return (((total & 0x7FFFFFFF) * SPREAD) >> 24) & 0x0F
 
 
 @kernel
@@ -43,8 +43,8 @@ def is_storm(hot, cold, side, window, most, tick):
     second, known = (tick // TICKS_A_SECOND) & 0x7F, digest(hot, window)
     last = int64(cold.last_duplicate)
     cold.last_duplicate = (second << 1) | side
-    if last >> 1 != second or known != int64(cold.known[side]):
-        cold.duplicates, cold.known[side] = 0, known
+    if last >> 1 != second or known != int64(cold.known) >> 4 * side & 0x0F:
+        cold.duplicates, cold.known = 0, int64(cold.known) & 0xF0 >> 4 * side | known << 4 * side
         return False
     if last & 1 != side:
         cold.duplicates = min(int64(cold.duplicates) + 1, 0xFF)

@@ -16,6 +16,7 @@ from .connection import (
     STAMPED,
     SYN_RECEIVED,
     TARGET,
+    UNUSUAL,
     note,
 )
 from .counters import DROP_UNRESOLVED_NEIGHBOUR
@@ -44,8 +45,6 @@ from .wheel import TICK_MICROSECONDS, retry_at
 
 BLOCK_LENGTH = 12
 """One block of selective acknowledgement with the two NOPs that align it."""
-SURELY_OLDER = 1 << 30
-"""Milliseconds, 12 days: in that time a clock that runs slower than ours falls back behind it by less."""
 RESOLVE_RETRY = 2
 """Ticks until a SYN or SYN-ACK is tried again whose next hop was not resolved: 20 ms, about what ARP takes on a network."""
 
@@ -78,16 +77,13 @@ def write_timestamps(packets, connections, at, hot, cold, side, syn, now):
     """Writes TSval and TSecr of a segment of ours at byte offset `at`: our own clock to the client, its to the target.
 
     Once spliced, the client sees the target's clock, which may run slower than ours: a value of ours above it would make
-    the client drop what follows (RFC 7323, section 5.3), so it is the one that the splice began with, or, once that is
-    forgotten, one that is surely older. A SYN echoes nothing: 0.
+    the client drop what follows (RFC 7323, section 5.3), so it is the one that the splice began with. A SYN echoes nothing: 0.
     """
-    words, own, theirs = packets.word32, client_stamp(connections, cold), 0
-    if cold.opens:
-        theirs = int64(record_at(connections.openings, int64(cold.opening)).stamps[TARGET])
+    words, own, theirs = packets.word32, client_stamp(connections, cold), int64(cold.target_stamp)
     if side == CLIENT:
         stamp = stamp_clock(connections, hot, now)
         if hot.options & STAMPED:
-            stamp = wrap(theirs + int64(hot.timestamp_shift)) if cold.opens else wrap(stamp - SURELY_OLDER)
+            stamp = wrap(theirs + int64(hot.timestamp_shift))
         record_at(words, at).value = swap32(stamp)
         record_at(words, at + 4).value = swap32(own)
     else:
@@ -150,7 +146,7 @@ def pass_mark(packets, at, hot, cold):
         ip.service = CODEPOINT
         ip.checksum = update(int64(ip.checksum), difference(0, CODEPOINT << 8))
     cold.special &= 0xFFFF ^ MARKED
-    if cold.special == 0:
+    if cold.special & UNUSUAL == 0:
         hot.options &= 0xFF ^ SPECIAL
 
 

@@ -21,6 +21,7 @@ from .connection import (
     NARROW,
     NO_ROW,
     NO_TARGET,
+    OPENS,
     OWNS,
     PLAIN,
     PROMISED_ECN,
@@ -95,7 +96,7 @@ def is_untouched(connections, connection):
     What was held has not been sent; where nothing was held (immediate binding), the client has sent nothing.
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    if (hot.state != ESTABLISHED and hot.state != HALF_CLOSED) or cold.special & PLAIN or cold.opens == 0:
+    if (hot.state != ESTABLISHED and hot.state != HALF_CLOSED) or cold.special & PLAIN or cold.special & OPENS == 0:
         return False
     if hot.closing & (0xFF ^ (FIN_SEEN << CLIENT | RST_SEEN | RST_OF_TARGET)):
         return False
@@ -105,7 +106,7 @@ def is_untouched(connections, connection):
     if hot.options & HOLDS:
         unsent = record_at(connections.held.delivery, int64(opening.held)).sent == 0
     else:
-        unsent = int64(hot.next[CLIENT]) == wrap(int64(opening.client_isn) + 1) and cold.wraps[CLIENT] == 0
+        unsent = int64(hot.next[CLIENT]) == wrap(int64(opening.client_isn) + 1) and opening.wrapped & 1 << CLIENT == 0
     return unsent and wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET])) == wrap(int64(opening.proxy_isn) + 1)
 
 

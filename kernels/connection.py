@@ -52,6 +52,9 @@ PLAIN = 512       # special: mode `simple`, options go end to end
 REWRITTEN = 1024  # special: select, or a payload kernel, has changed the held bytes
 LENT = 2048       # special: its source port has been given back while it waits out TIME_WAIT
 MARKED = 4096     # special: a router has marked held bytes with CE; the next segment that carries some takes the mark on (RFC 3168)
+OPENS = 8192      # special: it has an OPENING record, which alone is nothing unusual
+UNUSUAL = 0xFFFF ^ OPENS
+"""Of `special`: whatever makes it SPECIAL."""
 RESHAPED = NARROW | SHAPED << CLIENT | SHAPED << TARGET
 """Of `special`: segments may be larger than their receiver takes; they are verified in full and split (SPLICE 2.6, 5.2)."""
 LASTING = RESHAPED | PROMISED_TIMESTAMPS
@@ -75,19 +78,19 @@ HOT = np.dtype([
 
 COLD = np.dtype([
     ("place", "u4"), ("deadline", "u4"),          # its timer's (wheel.TIMER)
-    ("opening", "u4"),                            # its OPENING record, where `opens`; see below
+    ("opening", "u4"),                            # its OPENING record, where it OPENS; see below
     ("stamp_shift", "u4"),                        # added to the client's TSval toward the target, where AGED; see below
+    ("target_stamp", "u4"),                       # TSval of the target's SYN-ACK, or a later one of its that was kept
     ("target", "u2"), ("service", "u2"),          # target is NO_TARGET until one was chosen
     ("special", "u2"),                            # DECLINED and the other bits of what is not as usual
     ("source", "u2"),                             # which of the source addresses toward the target is its own
-    ("wraps", "u1", (2,)),                        # how often `next` has passed 2**32, for the records
-    ("known", "u1", (2,)),                        # bits of what each side's last duplicate acknowledgement has told
+    ("agreed", "u1"),                             # PROMISED_*, and the scale to the client
+    ("known", "u1"),                              # four bits a side of what its last duplicate acknowledgement has told
     ("duplicates", "u1"), ("last_duplicate", "u1"),  # for ACK storms: how many in turn; second * 2 + side
-    ("agreed", "u1"), ("opens", "u1"),            # PROMISED_* and the scale to the client; whether it has an OPENING record
 ])
 """What time-outs, rare cases and the end of a connection touch: 32 bytes, its timer among them.
 
-`opening` is also the next free connection of a free one (free_list.py). Where a connection `opens` no more, `opening` is the
+`opening` is also the next free connection of a free one (free_list.py). Where a connection OPENS no more, `opening` is the
 number behind what it owned, as the target sees it, and `stamp_shift` the client's TSval; where that is AGED, `opening` is the
 latter: see opening.py.
 """
@@ -98,13 +101,13 @@ OPENING = np.dtype([
     ("since", "u4"),                              # tick at which a handshake state was entered
     ("retry", "u4"),                              # tick of the next retransmission of ours, 0 for none
     ("held", "u4"),                               # slot of the held bytes, or NO_HELD
-    ("stamps", "u4", (2,)),                       # TSval of each side's last segment before they were spliced
+    ("stamp", "u4"),                              # TSval of the client's last segment before it was spliced
     ("mss", "u2", (2,)),                          # each side's
     ("failed", "u2", (2,)),                       # targets that have failed this connection, or NO_TARGET
     ("window", "u2", (1,)),                       # the client's last, as on the wire, where it is kept
-    ("tries", "u1"), ("unused", "u1"),            # retransmissions so far
+    ("tries", "u1"), ("wrapped", "u1"),           # retransmissions so far; sides (1 << side) whose `next` has passed 2**32
     ("opening", "u4"),                            # of a free record: the next free one
-    ("room", "u4", (4,)),
+    ("room", "u4", (5,)),
 ])
 """What a connection needs until it is spliced, and its held bytes have arrived: 64 bytes, of which there are fewer than of
 connections. The few whose target splits what passes, does without timestamps, or shows it to payload kernels (LASTING)
@@ -206,6 +209,7 @@ class Connections(NamedTuple):
                             # duplicate acknowledgements in turn a second
     secret: np.ndarray      # int64 [2] key of the initial sequence numbers
     lingering: np.ndarray   # int64 [LINGERING, 2] hash and tick of keys that we have lately reset (SPLICE 4.2)
+    wraps: np.ndarray       # uint16 [as many as have records, 2] how often `next` of each side has passed 2**32
     counters: Counters
 
 
@@ -315,11 +319,22 @@ def enter(connections, connection, state):
 
 
 @kernel
+def count_wrap(connections, connection, side):
+    """Counts that `next` of a side has passed 2**32, for the records; and marks it while the connection OPENS."""
+    cold, wraps = record_at(connections.cold, connection), connections.wraps
+    if connection < wraps.shape[0]:
+        wraps[connection, side] += 1
+    if cold.special & OPENS:
+        opening = record_at(connections.openings, int64(cold.opening))
+        opening.wrapped = int64(opening.wrapped) | (1 << side)
+
+
+@kernel
 def move_on(connections, connection, side, number):
     """Moves `next` of a side on to a number, and counts where it passes 2**32, for the records."""
     hot = record_at(connections.hot, connection)
     if number < int64(hot.next[side]):
-        record_at(connections.cold, connection).wraps[side] += 1
+        count_wrap(connections, connection, side)
     hot.next[side] = number
 
 

@@ -17,6 +17,7 @@ from .connection import (
     FREE,
     HOLDS,
     LINGERING,
+    OPENS,
     RST_OF_TARGET,
     RST_SEEN,
     SPLICED,
@@ -81,7 +82,7 @@ def state_deadline(connections, connection):
     if hot.closing & RST_SEEN:
         return wrap(int64(hot.stamp) + connections.timeouts[TIME_WAIT])
     since = int64(hot.stamp)
-    if cold.opens and (hot.state < ESTABLISHED or hot.options & BOUND == 0):
+    if cold.special & OPENS and (hot.state < ESTABLISHED or hot.options & BOUND == 0):
         since = int64(record_at(connections.openings, int64(cold.opening)).since)
     return wrap(since + connections.timeouts[hot.state])
 
@@ -90,7 +91,7 @@ def state_deadline(connections, connection):
 def retry_of(connections, connection):
     """Returns the tick of a connection's next retransmission, 0 for none."""
     cold = record_at(connections.cold, connection)
-    return int64(record_at(connections.openings, int64(cold.opening)).retry) if cold.opens else 0
+    return int64(record_at(connections.openings, int64(cold.opening)).retry) if cold.special & OPENS else 0
 
 
 @kernel

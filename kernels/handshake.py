@@ -296,7 +296,7 @@ def agree(packets, batch, row, connections, connection, services, targets, netwo
         learn_scale(services, targets, int64(cold.target), batch.scale[row])
     if accepted & PROMISED_TIMESTAMPS:
         stamp = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
-        opening.stamps[TARGET] = stamp
+        cold.target_stamp = stamp
         hot.timestamp_shift = wrap(stamp_clock(connections, hot, now) - stamp)
         hot.options |= STAMPED
         opening.mss[TARGET] -= TIMESTAMPS_LENGTH
@@ -358,7 +358,7 @@ def simple_target_is_there(packets, batch, row, connections, connection, records
     hot.scales = int64(hot.scales) | (batch.scale[row] << 4) if cold.agreed & PROMISED_SCALING else 0
     hot.options |= SPLICED
     if cold.agreed & PROMISED_TIMESTAMPS:
-        opening.stamps[TARGET] = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
+        cold.target_stamp = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
         opening.mss[TARGET] = max(int64(opening.mss[TARGET]) - TIMESTAMPS_LENGTH, 0)
         hot.options |= STAMPED
     hot.stamp = wrap(tick)

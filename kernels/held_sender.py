@@ -22,7 +22,7 @@ from .counters import SENT_PAYLOAD
 from .headers import ACK, FIN, PSH, TCP_LENGTH
 from .jit import kernel
 from .native import record_at, swap32
-from .opening import owned_end
+from .opening import keep_stamp_of, owned_end
 from .sequence import before, distance, wrap
 from .shaping import acknowledged
 from .tcp_options import TIMESTAMPS_LENGTH
@@ -255,8 +255,8 @@ def keep_latest(packets, batch, row, connections, connection, side):
         opening.window[CLIENT] = min(batch.window[row] << scale, 0xFFFF)
     if hot.options & STAMPED and batch.stamps[row] != 0:
         stamp = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
-        if distance(stamp, int64(opening.stamps[side])) > 0:
-            opening.stamps[side] = stamp
+        if distance(stamp, int64(opening.stamp if side == CLIENT else cold.target_stamp)) > 0:
+            keep_stamp_of(connections, cold, side, stamp)
 
 
 @kernel

@@ -17,6 +17,7 @@ from .connection import (
     CONNECTING,
     FREE,
     HOLDS,
+    OPENS,
     PLAIN,
     SHAPED,
     SPECIAL,
@@ -225,7 +226,7 @@ def lower_path_mtu(connections, connection, mtu, length, seq, tick):
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     headers = IPV4_LENGTH + TCP_LENGTH + (TIMESTAMPS_LENGTH if hot.options & STAMPED else 0)
     segment = max(mtu if mtu != 0 else next_plateau(length), LEAST_PATH_MTU) - headers
-    if cold.opens == 0:
+    if cold.special & OPENS == 0:
         return  # no segments of our own, nor parts of others
     opening = record_at(connections.openings, int64(cold.opening))
     if segment >= int64(opening.mss[TARGET]):

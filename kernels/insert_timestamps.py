@@ -58,7 +58,7 @@ def insert_timestamps(packets, base, batch, row, connections, connection, now):
     words = packets.word32
     record_at(words, at).value = ALIGNED_TIMESTAMPS
     record_at(words, at + 4).value = swap32(stamp_clock(connections, hot, now))
-    record_at(words, at + 8).value = swap32(int64(record_at(connections.openings, int64(cold.opening)).stamps[CLIENT]))
+    record_at(words, at + 8).value = swap32(int64(record_at(connections.openings, int64(cold.opening)).stamp))
     total = difference(before, int64(tcp.data_offset)) + swap16(TIMESTAMPS_LENGTH)
     for word in range(at, at + TIMESTAMPS_LENGTH, 4):
         total += int64(record_at(words, word).value)

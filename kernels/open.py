@@ -150,21 +150,19 @@ def fill(packets, batch, row, connections, connection, service, offer, mss, scal
     hot.acked[CLIENT], hot.acked[TARGET] = wrap(proxy_isn + 1), 0
     opening.since, opening.retry, opening.tries = tick & 0xFFFFFFFF, retry_at(tick + SYN_RETRY), 0
     opening.held, cold.source = NO_HELD, 0
-    cold.agreed, cold.special, cold.stamp_shift = (offered(batch, row) & offer) | scale << OFFERED_SCALE, 0, 0
-    opening.stamps[CLIENT], opening.stamps[TARGET] = 0, 0
+    cold.agreed, cold.stamp_shift = (offered(batch, row) & offer) | scale << OFFERED_SCALE, 0
+    opening.stamp, cold.target_stamp = 0, 0
     if binding == SIMPLE:
-        cold.special = PLAIN
+        cold.special |= PLAIN
         hot.options = SPECIAL
     if cold.agreed & PROMISED_TIMESTAMPS:
-        opening.stamps[CLIENT] = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
+        opening.stamp = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
     if cold.agreed & PROMISED_SCALING:
         hot.options |= SCALED if binding != SIMPLE else 0
         hot.scales = batch.scale[row]
     opening.mss[CLIENT] = batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS
     opening.mss[TARGET], opening.window[CLIENT] = mss, batch.window[row]
-    cold.known[CLIENT], cold.known[TARGET] = 0, 0
-    cold.wraps[CLIENT], cold.wraps[TARGET] = 0, 0
-    cold.duplicates, cold.last_duplicate = 0, 0
+    cold.known, cold.duplicates, cold.last_duplicate, opening.wrapped = 0, 0, 0, 0
     opening.failed[0], opening.failed[1] = NO_TARGET, NO_TARGET
 
 

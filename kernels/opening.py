@@ -5,7 +5,20 @@ they stay in the cache where most of what there is to know of a connection does 
 """
 from numpy import int64
 
-from .connection import AGED, CLIENT, ESTABLISHED, HOLDS, LASTING, OWNS, PLAIN, SPECIAL, SPLICED, TARGET
+from .connection import (
+    AGED,
+    CLIENT,
+    ESTABLISHED,
+    HOLDS,
+    LASTING,
+    OPENS,
+    OWNS,
+    PLAIN,
+    SPECIAL,
+    SPLICED,
+    TARGET,
+    UNUSUAL,
+)
 from .free_list import give, take
 from .jit import kernel
 from .native import record_at
@@ -21,16 +34,16 @@ def begin_opening(connections, connection):
     """Takes an OPENING record for a connection; there has to be a free one."""
     cold = record_at(connections.cold, connection)
     cold.opening = take(connections.free_openings, connections.openings)
-    cold.opens = 1
+    cold.special = OPENS
 
 
 @kernel
 def end_opening(connections, connection):
     """Gives the OPENING record of a connection back, where it has one."""
     cold = record_at(connections.cold, connection)
-    if cold.opens:
+    if cold.special & OPENS:
         give(connections.free_openings, connections.openings, int64(cold.opening))
-        cold.opens = 0
+        cold.special &= UNUSUAL
 
 
 @kernel
@@ -40,7 +53,7 @@ def owned_end(connections, connection):
     How much it was, is kept where the client's window was while its OPENING record is there.
     """
     cold = record_at(connections.cold, connection)
-    if cold.opens == 0:
+    if cold.special & OPENS == 0:
         return int64(cold.opening)
     opening = record_at(connections.openings, int64(cold.opening))
     return wrap(int64(opening.syn_isn) + 1 + int64(opening.window[0]))
@@ -49,16 +62,16 @@ def owned_end(connections, connection):
 @kernel
 def client_stamp(connections, cold):
     """Returns the client's TSval that is kept: its last one before it was spliced, or the last one that `keep_stamp` saw."""
-    if cold.opens:
-        return int64(record_at(connections.openings, int64(cold.opening)).stamps[CLIENT])
+    if cold.special & OPENS:
+        return int64(record_at(connections.openings, int64(cold.opening)).stamp)
     return int64(cold.opening) if cold.special & AGED else int64(cold.stamp_shift)
 
 
 @kernel
 def keep_client_stamp(connections, cold, value):
     """Keeps another TSval of the client's."""
-    if cold.opens:
-        record_at(connections.openings, int64(cold.opening)).stamps[CLIENT] = value
+    if cold.special & OPENS:
+        record_at(connections.openings, int64(cold.opening)).stamp = value
     elif cold.special & AGED:
         cold.opening = value
     else:
@@ -66,9 +79,18 @@ def keep_client_stamp(connections, cold, value):
 
 
 @kernel
+def keep_stamp_of(connections, cold, side, value):
+    """Keeps another TSval of a side's."""
+    if side == CLIENT:
+        keep_client_stamp(connections, cold, value)
+    else:
+        cold.target_stamp = value
+
+
+@kernel
 def is_silent(hot, cold, opening):
     """Says whether neither end of a spliced connection has said anything yet: its target may still be replaced (SPLICE 3.1)."""
-    return (hot.state == ESTABLISHED and cold.special & PLAIN == 0 and cold.wraps[CLIENT] == 0
+    return (hot.state == ESTABLISHED and cold.special & PLAIN == 0 and opening.wrapped & 1 << CLIENT == 0
             and int64(hot.next[CLIENT]) == wrap(int64(opening.client_isn) + 1)
             and wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET])) == wrap(int64(opening.proxy_isn) + 1))
 
@@ -81,7 +103,7 @@ def settle_opening(connections, connection, tick):
     While neither end says anything it is looked at again from time to time.
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    if cold.opens == 0 or hot.options & (SPLICED | HOLDS) != SPLICED:
+    if cold.special & OPENS == 0 or hot.options & (SPLICED | HOLDS) != SPLICED:
         return
     if hot.options & SPECIAL and (cold.special & LASTING or (cold.special & AGED and hot.options & OWNS)):
         return
@@ -90,7 +112,7 @@ def settle_opening(connections, connection, tick):
         opening.retry = retry_at(tick + LOOK_AGAIN)
         return
     owned = owned_end(connections, connection) if hot.options & OWNS else 0
-    stamp = int64(opening.stamps[CLIENT])
+    stamp = int64(opening.stamp)
     end_opening(connections, connection)
     if cold.special & AGED:
         cold.opening = stamp

@@ -54,6 +54,7 @@ class Records(NamedTuple):
     enabled: np.ndarray   # int64 [1]
     work: np.ndarray      # WORK [connections, or 1 where not enabled]
     initial: np.ndarray   # uint32 [as many, 2] initial number of each side
+    wraps: np.ndarray     # uint16 [as many, 2] how often `next` of each side has passed 2**32; the splice counts it
     ring: np.ndarray      # RECORD [n]
     head: np.ndarray      # int64 [1] finished so far, written by the worker
     tail: np.ndarray      # int64 [1] fetched so far, written by Python
@@ -63,7 +64,7 @@ def allocate_records(enabled, connections, ring):
     """Returns `Records`; without `enabled` nothing is kept and no memory taken."""
     kept = connections if enabled else 1
     return Records(np.array([int(enabled)], np.int64), allocate(kept, WORK), np.zeros((kept, 2), np.uint32),
-                   allocate(ring if enabled else 1, RECORD), np.zeros(1, np.int64), np.zeros(1, np.int64))
+                   np.zeros((kept, 2), np.uint16), allocate(ring if enabled else 1, RECORD), np.zeros(1, np.int64), np.zeros(1, np.int64))
 
 
 def steps_of(record, side):
@@ -97,6 +98,7 @@ def begin(records, connection, initial, now):
         work = record_at(records.work, connection)
         work.opened, work.sides = now, 0
         records.initial[connection, CLIENT] = initial
+        records.wraps[connection, CLIENT], records.wraps[connection, TARGET] = 0, 0
 
 
 @kernel
@@ -120,10 +122,11 @@ def step(records, connection, side, state, now):
 
 
 @kernel
-def octets_sent(hot, cold, side, initial):
-    """Returns how many payload bytes a side has sent, by its sequence numbers; SYN and FIN do not count."""
+def octets_sent(hot, side, initial, wraps):
+    """Returns how many payload bytes a side has sent, by its sequence numbers and how often they have wrapped; SYN and FIN do
+    not count."""
     fin = (int64(hot.closing) >> side) & 1
-    return int64(hot.next[side]) + (int64(cold.wraps[side]) << 32) - ((initial + 1) & 0xFFFFFFFF) - fin
+    return int64(hot.next[side]) + (wraps << 32) - ((initial + 1) & 0xFFFFFFFF) - fin
 
 
 @kernel
@@ -152,5 +155,7 @@ def finish(records, counters, hot, cold, connection, causes, now):
         done.cause[side] = (causes >> (8 * side)) & 0xFF
         done.remote_address[side], done.local_address[side] = int64(hot.remote_address[side]), int64(hot.local_address[side])
         done.remote_port[side], done.local_port[side] = int64(hot.remote_port[side]), int64(hot.local_port[side])
-        done.octets[side] = octets_sent(hot, cold, side, int64(records.initial[connection, side])) if hot.options & SPLICED or side == CLIENT else 0
+        done.octets[side] = 0
+        if hot.options & SPLICED or side == CLIENT:
+            done.octets[side] = octets_sent(hot, side, int64(records.initial[connection, side]), int64(records.wraps[connection, side]))
     store_release(address_of(records.head), head + 1)

@@ -16,6 +16,7 @@ from .expire import reset_both
 from .headers import ACK, BUFFER, FIN, PSH, RST, SYN, TCP_LENGTH, TCP_OPTION_NOP, TCP_OPTION_SACK, URG
 from .jit import kernel
 from .native import record_at, swap16, swap32
+from .opening import keep_stamp_of
 from .own_acknowledgement import LEAST_WINDOW, acknowledge
 from .records import EXHAUSTED, TCP_CLOSED, step
 from .sequence import distance, wrap
@@ -247,8 +248,7 @@ def map_row(packets, base, batch, row, connections):
     if hot.options & SPECIAL == 0 or cold.special & (SHAPED * 3) == 0:
         return -1
     if batch.stamps[row] != 0 and batch.control[row] & SYN == 0:
-        opening = record_at(connections.openings, int64(cold.opening))
-        opening.stamps[side] = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
+        keep_stamp_of(connections, cold, side, swap32(int64(record_at(packets.word32, batch.stamps[row]).value)))
     if cold.special & (SHAPED << (1 - side)):
         map_acknowledgement(packets, base, batch, row, connections)
     wanted = reshape(packets, base, batch, row, connections) if cold.special & (SHAPED << side) else -1

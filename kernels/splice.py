@@ -23,6 +23,7 @@ from .connection import (
     TARGET_FIRST,
     TIME_WAIT,
     WAITS,
+    count_wrap,
     emit,
     end,
     enter,
@@ -171,7 +172,7 @@ def follow_numbers(batch, row, connections, connection, side, finishes):
         ahead = max(ahead, 0) if stop != batch.seq[row] else 0
     if inside and hot.closing & (FIN_SEEN << side) == 0 and (ahead > 0 or (finishes and ahead < 0)):
         if stop < int64(hot.next[side]) and ahead > 0:
-            record_at(connections.cold, connection).wraps[side] += 1
+            count_wrap(connections, connection, side)
         hot.next[side] = stop
     return inside
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy import int64
 
 from .batch import DROP, WAIT
-from .connection import ESTABLISHED, FREE, SPECIAL, WAITS
+from .connection import ESTABLISHED, FREE, SPECIAL, UNUSUAL, WAITS
 from .counters import (
     DROP_WAITED_TOO_LONG,
     DROP_WAITING_ALREADY,
@@ -218,7 +218,7 @@ def nobody_waits(connections, flow):
     room, hot, cold = connections.waiting, record_at(connections.hot, flow >> 1), record_at(connections.cold, flow >> 1)
     if first_of(room, flow) == NONE and first_of(room, flow ^ 1) == NONE:
         cold.special &= 0xFFFF ^ WAITS
-        if cold.special == 0:
+        if cold.special & UNUSUAL == 0:
             hot.options &= 0xFF ^ SPECIAL
 
 

@@ -198,8 +198,8 @@ def make_shaped(configuration):
     return shaping.allocate_shaped(0, 0, 1, 0)
 
 
-def make_connections(configuration):
-    """Returns the `Connections` of a configuration, all free."""
+def make_connections(configuration, wraps):
+    """Returns the `Connections` of a configuration, all free; `wraps` are those of its records."""
     engine, capacity, opening = configuration.engine, configuration.engine.connections, configuration.opening_records
     ticks = {name: max(round(seconds * 1_000_000 / wheel.TICK_MICROSECONDS), 1)
              for name, seconds in configuration.timeouts}
@@ -221,7 +221,7 @@ def make_connections(configuration):
         timeouts=_column([0] + [ticks[name] for name in connection.STATES[1:]]),
         budget=_column([engine.reset_rate, engine.reset_rate, 0, -1, engine.ack_storm]),
         secret=_column(secrets.randbits(32) for _ in range(2)),
-        lingering=np.full((connection.LINGERING, 2), -1, np.int64), counters=counted)
+        lingering=np.full((connection.LINGERING, 2), -1, np.int64), wraps=wraps, counters=counted)
 
 
 def line_settings(chosen, direction):
@@ -253,14 +253,15 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz):
     targets, sources = make_targets(configuration, want_neighbours(configuration, network))
     selection, kernels = make_selection(configuration)
     engine = configuration.engine
-    connections = make_connections(configuration)
+    kept = records.allocate_records(engine.detailed_records, engine.connections, engine.records)
+    connections = make_connections(configuration, kept.wraps)
     state = State(
         control=np.zeros(8, np.int64), clock=_column([ticks_now, 0, round((1 << 32) * 1_000_000 / hertz)]),
         idle=_column([engine.idle_sleep_us if engine.idle == "backoff" else 0, EMPTY_PASSES]),
         device=device, base=_column([arena.base]),
         packets=arena.native, batch=batch.allocate_batch(batch.BURST), connections=connections, selection=selection,
         targets=targets, sources=sources, network=network, wheel=wheel.allocate_wheel(engine.connections, connections.cold),
-        records=records.allocate_records(engine.detailed_records, engine.connections, engine.records),
+        records=kept,
         outbox=outbox.allocate_outbox(len(macs), OUTBOX * bursts(configuration)), requests=connection.allocate_listed(ORDERS // 4),
         expired=np.zeros(TIMERS_A_PASS, np.int64), fresh=np.zeros(OUTBOX * bursts(configuration), np.int64),
         reserve=_column([sum(port.txd for port in configuration.ports), -1, 0]), burst=_column([engine.burst]),

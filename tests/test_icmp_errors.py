@@ -10,7 +10,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import checksum
 
 from pipeline.kernels.batch import ANSWER, DROP, FORWARD, PENDING
-from pipeline.kernels.connection import AGED, ESTABLISHED, FREE, SPECIAL, SPLICED, STAMPED
+from pipeline.kernels.connection import AGED, ESTABLISHED, FREE, OPENS, SPECIAL, SPLICED, STAMPED
 from pipeline.kernels.flow_table import hash_key, insert, remove
 from pipeline.kernels.icmp import answer_icmp
 from pipeline.kernels.icmp_errors import pass_icmp_errors
@@ -77,8 +77,8 @@ class Bound:
         self.hot.remote_address, self.hot.local_address = list(map(text, REMOTE)), list(map(text, OURS))
         self.hot.neighbour, self.hot.state, self.hot.scales = (LEFT, RIGHT), ESTABLISHED, 0
         self.hot.options |= SPECIAL if special else 0
-        cold.special, cold.stamp_shift = special, 0
-        cold.opening, cold.opens, BED.connections.openings[5].mss = 5, 1, (1460, 1460)
+        cold.special, cold.stamp_shift = special | OPENS, 0
+        cold.opening, BED.connections.openings[5].mss = 5, (1460, 1460)
 
     def __enter__(self):
         self.keys = [

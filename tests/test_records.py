@@ -16,7 +16,7 @@ STEP = st.tuples(st.integers(0, 1), st.integers(0, len(TCP_STATES) - 1),
 def test_steps_are_kept_by_side_and_the_last_one_always(opened, taken):
     kept = records.allocate_records(True, 3, 2)
     kept.work.states[:] = 0xFF  # what an earlier connection has left
-    records.begin(kept, 1, opened)
+    records.begin(kept, 1, 0xFFFFFFFF, opened)
     expected, now = [], opened
     for side, state, passed in taken:
         now += passed
@@ -32,6 +32,6 @@ def test_steps_are_kept_by_side_and_the_last_one_always(opened, taken):
 
 def test_nothing_is_kept_where_records_are_not_asked_for():
     kept = records.allocate_records(False, 1000, 1000)
-    records.begin(kept, 999, 5)
+    records.begin(kept, 999, 7, 5)
     records.step(kept, 999, 1, 4, 6)
     assert kept.work.size == kept.ring.size == 1 and not kept.work.sides.any()

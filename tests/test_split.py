@@ -8,7 +8,7 @@ from scapy.layers.l2 import Ether
 
 from pipeline.kernels import memory_device
 from pipeline.kernels.batch import ABSORB, FORWARD
-from pipeline.kernels.connection import NARROW, SPECIAL
+from pipeline.kernels.connection import NARROW, OPENS, SPECIAL
 from pipeline.kernels.ecn import clear_ecn
 from pipeline.kernels.jit import kernel
 from pipeline.kernels.outbox import dispose
@@ -25,8 +25,8 @@ def parts_of(frames, side, mss, segment_length=None):
     """Has frames of a connection that is to be split rewritten and cut; returns what is posted toward the other side."""
     connections, state = BED.connections, BED.state
     hot, cold = connections.hot[3], connections.cold[3]
-    hot.options, cold.special, hot.neighbour, hot.shift = SPECIAL, NARROW, NEIGHBOURS, (7, 11)
-    cold.opening, cold.opens, connections.openings[5].mss[1 - side] = 5, 1, mss
+    hot.options, cold.special, hot.neighbour, hot.shift = SPECIAL, NARROW | OPENS, NEIGHBOURS, (7, 11)
+    cold.opening, connections.openings[5].mss[1 - side] = 5, mss
     count = BED.parse(frames, side, segment_length)
     BED.batch.flow[:count], BED.batch.verdict[:count] = 6 + side, FORWARD
     rewrite(BED.packets, BED.base, BED.batch, count, connections, state.network, 0)

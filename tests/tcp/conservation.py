@@ -2,7 +2,7 @@
 import numpy as np
 
 from pipeline.kernels import connection, counters, flow_table, free_list, records, wheel
-from pipeline.kernels.connection import AGED, CLIENT, ESTABLISHED, FREE, HOLDS, LASTING, LENT, NO_TARGET, SPECIAL, SPLICED, TARGET
+from pipeline.kernels.connection import AGED, CLIENT, ESTABLISHED, FREE, HOLDS, LASTING, LENT, NO_TARGET, OPENS, SPECIAL, SPLICED, TARGET
 
 
 def open_connections(state):
@@ -56,7 +56,7 @@ def _openings(state):
     numbers = open_connections(state)
     free = free_list.free_numbers(kept.free_openings, kept.openings)
     assert len(free) == kept.free_openings[free_list.COUNT]
-    opening = kept.cold["opens"][numbers] != 0
+    opening = kept.cold["special"][numbers] & OPENS != 0
     assert sorted(free + kept.cold["opening"][numbers][opening].tolist()) == list(range(len(kept.openings)))
     spliced = (kept.hot["options"][numbers] & (SPLICED | HOLDS)) == SPLICED
     special = np.where(kept.hot["options"][numbers] & SPECIAL, kept.cold["special"][numbers], 0)
