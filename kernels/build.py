@@ -8,6 +8,7 @@ from .connection import (
     CONNECTING,
     MARKED,
     OFFERED_SCALE,
+    OPENS,
     PROMISED_ECN,
     PROMISED_SACK,
     PROMISED_SCALING,
@@ -80,6 +81,8 @@ def write_timestamps(packets, connections, at, hot, cold, side, syn, now):
     the client drop what follows (RFC 7323, section 5.3), so it is the one that the splice began with. A SYN echoes nothing: 0.
     """
     words, own, theirs = packets.word32, client_stamp(connections, cold), int64(cold.target_stamp)
+    if side == TARGET and syn and cold.special & OPENS:
+        own = int64(record_at(connections.openings, int64(cold.opening)).first_stamp)
     if side == CLIENT:
         stamp = stamp_clock(connections, hot, now)
         if hot.options & STAMPED:

@@ -101,13 +101,13 @@ OPENING = np.dtype([
     ("since", "u4"),                              # tick at which a handshake state was entered
     ("retry", "u4"),                              # tick of the next retransmission of ours, 0 for none
     ("held", "u4"),                               # slot of the held bytes, or NO_HELD
-    ("stamp", "u4"),                              # TSval of the client's last segment before it was spliced
+    ("first_stamp", "u4"), ("stamp", "u4"),       # TSval of the client's SYN, and its latest one
     ("mss", "u2", (2,)),                          # each side's
     ("failed", "u2", (2,)),                       # targets that have failed this connection, or NO_TARGET
     ("window", "u2", (1,)),                       # the client's last, as on the wire, where it is kept
     ("tries", "u1"), ("wrapped", "u1"),           # retransmissions so far; sides (1 << side) whose `next` has passed 2**32
     ("opening", "u4"),                            # of a free record: the next free one
-    ("room", "u4", (5,)),
+    ("room", "u4", (4,)),
 ])
 """What a connection needs until it is spliced, and its held bytes have arrived: 64 bytes, of which there are fewer than of
 connections. The few whose target splits what passes, does without timestamps, or shows it to payload kernels (LASTING)

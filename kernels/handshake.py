@@ -18,6 +18,7 @@ from .connection import (
     PLAIN,
     PROMISED,
     PROMISED_ECN,
+    PROMISED_SACK,
     PROMISED_SCALING,
     PROMISED_TIMESTAMPS,
     SCALED,
@@ -57,6 +58,7 @@ from .hold import hold
 from .jit import kernel
 from .native import record_at, swap32
 from .open import LEAST_MSS, send_syn_ack
+from .opening import keep_recent
 from .records import (
     ACTIVE_CLOSE,
     ACTIVE_RST,
@@ -74,7 +76,7 @@ from .shape_held import nothing_held
 from .services import IMMEDIATE, UNKNOWN_SCALE
 from .split import LEAST_PART
 from .tcp_options import TIMESTAMPS_LENGTH, offered, offered_scale, proxy_window, stamp_clock
-from .waiting_room import come_again, come_next
+from .waiting_room import come_again, come_next, run_around
 
 LONGEST_OPENING = 0xFFFF
 """Payload that a client may send with its SYN (fast open) in mode `simple`; the target's SYN-ACK may cover it."""
@@ -122,14 +124,15 @@ def reset_from_client(batch, row, connections, connection):
 
 
 @kernel
-def syn_again(batch, row, connections, connection, network):
+def syn_again(packets, batch, row, connections, connection, network):
     """The client's SYN once more: our SYN-ACK was lost, so it goes out again.
 
     Any other is challenged: a client that knows nothing of this connection resets it, and opens anew (RFC 5961, section 4.2).
     In mode `simple` that is the target's to do once it has answered; before, the client opens anew at once.
     """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
-    again = batch.seq[row] == int64(record_at(connections.openings, int64(cold.opening)).client_isn)
+    opening = record_at(connections.openings, int64(cold.opening))
+    again = batch.seq[row] == int64(opening.client_isn)
     if cold.special & PLAIN:
         if hot.state != CONNECTING:
             unexpected(batch, row, connections, CLIENT)
@@ -144,6 +147,7 @@ def syn_again(batch, row, connections, connection, network):
         return
     if batch.control[row] & (ECE | CWR) != ECE | CWR:  # the client has given ECN up (RFC 3168, section 6.1.1.1)
         cold.agreed &= 0xFF ^ PROMISED_ECN
+    keep_recent(packets, batch, row, hot, opening)
     send_syn_ack(connections, connection)
     connections.counters.notices[NOTICE_SYN_ACK_RETRANSMITTED] += 1
     batch.verdict[row] = ABSORB
@@ -172,7 +176,8 @@ def challenge_client(batch, row, connections, connection):
         unexpected(batch, row, connections, CLIENT)
         return
     connections.budget[0] -= 1
-    acknowledge(batch, row, connections, connection)
+    acknowledge(connections, connection, 0, 0)
+    batch.verdict[row] = ABSORB
     connections.counters.notices[NOTICE_CHALLENGE_ACKS] += 1
 
 
@@ -197,15 +202,30 @@ def shown_before_binding(connections, connection):
 
 
 @kernel
-def acknowledge(batch, row, connections, connection):
-    """Sends the client our numbers as they stand before binding, with the window that is left for it."""
-    hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
+def acknowledge(connections, connection, left, right):
+    """Sends the client our numbers as they stand before binding, with the window that is left for it; numbers left .. right - 1,
+    where there are any, are acknowledged selectively if that was agreed."""
+    segments, hot, cold, held = (connections.segments, record_at(connections.hot, connection),
+                                 record_at(connections.cold, connection), connections.held)
     opening, ack = record_at(connections.openings, int64(cold.opening)), shown_before_binding(connections, connection)
     seq, room = wrap(int64(opening.proxy_isn) + 1 + int64(hot.state == FIN_WAIT)), held.limit[0]
     if hot.options & HOLDS and hot.options & OWNS:
         room -= held.length[int64(opening.held)]
+    row = segments.filled[0]
     emit(connections, connection, CLIENT, ACK, seq, ack, proxy_window(cold, room), 0, 0, 0)
-    batch.verdict[row] = ABSORB
+    if segments.filled[0] > row and cold.agreed & PROMISED_SACK:
+        segments.left[row], segments.right[row] = left, right
+
+
+@kernel
+def tell_of_gap(batch, row, connections, connection):
+    """Tells the client of a row that has come before what it follows, and of what waits with it (RFC 5681, section 4.2).
+
+    Without, a client that asks by new bytes whether its first ones are lost (RFC 8985, section 7) has to wait for a time-out,
+    of 3 seconds where its SYN was sent twice: seen as `first_data` running out. Once a target is chosen it is the target's to do.
+    """
+    left, right = run_around(connections.waiting, connection * 2 + CLIENT, batch.seq[row])
+    acknowledge(connections, connection, left, right)
 
 
 @kernel
@@ -217,7 +237,7 @@ def from_client(packets, base, batch, row, connections, connection, services, ne
         reset_from_client(batch, row, connections, connection)
         return
     if control & SYN:
-        syn_again(batch, row, connections, connection, network)
+        syn_again(packets, batch, row, connections, connection, network)
         return
     gone = int64(hot.state == FIN_WAIT)
     if control & ACK == 0:
@@ -233,8 +253,10 @@ def from_client(packets, base, batch, row, connections, connection, services, ne
         else:
             challenge_client(batch, row, connections, connection)
         return
+    keep_recent(packets, batch, row, hot, opening)
     if hot.state != SYN_RECEIVED and not gone and is_keep_alive(batch, row, hot):
-        acknowledge(batch, row, connections, connection)
+        acknowledge(connections, connection, 0, 0)
+        batch.verdict[row] = ABSORB
         connections.counters.notices[NOTICE_KEEP_ALIVES_ANSWERED] += 1
         hot.stamp = tick & 0xFFFFFFFF
         return
@@ -247,6 +269,8 @@ def from_client(packets, base, batch, row, connections, connection, services, ne
     batch.verdict[row] = ABSORB
     if not gone and (batch.payload_length[row] > 0 or control & FIN):
         hold(packets, base, batch, row, connections, connection, records, now)
+        if hot.state == FIRST_DATA and 0 < distance(batch.seq[row], int64(hot.next[CLIENT])) < connections.held.limit[0]:
+            tell_of_gap(batch, row, connections, connection)
 
 
 @kernel

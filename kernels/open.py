@@ -157,6 +157,7 @@ def fill(packets, batch, row, connections, connection, service, offer, mss, scal
         hot.options = SPECIAL
     if cold.agreed & PROMISED_TIMESTAMPS:
         opening.stamp = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
+    opening.first_stamp = int64(opening.stamp)
     if cold.agreed & PROMISED_SCALING:
         hot.options |= SCALED if binding != SIMPLE else 0
         hot.scales = batch.scale[row]

@@ -21,8 +21,8 @@ from .connection import (
 )
 from .free_list import give, take
 from .jit import kernel
-from .native import record_at
-from .sequence import wrap
+from .native import record_at, swap32
+from .sequence import distance, wrap
 from .wheel import retry_at
 
 LOOK_AGAIN = 100
@@ -57,6 +57,19 @@ def owned_end(connections, connection):
         return int64(cold.opening)
     opening = record_at(connections.openings, int64(cold.opening))
     return wrap(int64(opening.syn_isn) + 1 + int64(opening.window[0]))
+
+
+@kernel
+def keep_recent(packets, batch, row, hot, opening):
+    """Keeps the TSval of a client's segment before it is spliced, to be echoed (RFC 7323, section 4.3).
+
+    To a client that is echoed the one of its SYN, all the time since then would be the time there and back of what it sends again.
+    """
+    if batch.stamps[row] == 0 or distance(batch.seq[row], int64(hot.next[CLIENT])) > 0:
+        return
+    value = swap32(int64(record_at(packets.word32, batch.stamps[row]).value))
+    if distance(value, int64(opening.stamp)) > 0:
+        opening.stamp = value
 
 
 @kernel

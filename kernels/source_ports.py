@@ -125,7 +125,7 @@ def begin_above(connections, connection, last, tick):
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     opening = record_at(connections.openings, int64(cold.opening))
     delta = wrap(int64(hot.shift[CLIENT]) - int64(opening.syn_isn) + int64(opening.client_isn))
-    number, stamp, stamp_shift = int64(opening.client_isn), int64(opening.stamp), 0
+    number, stamp, stamp_shift = int64(opening.client_isn), int64(opening.first_stamp), 0
     if last.used and distance(wrap(tick), int64(last.tick)) < TWO_LIFETIMES:
         if distance(number, int64(last.seq)) <= 0:
             number = wrap(int64(last.seq) + NUMBERS_APART)

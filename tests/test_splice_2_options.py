@@ -245,6 +245,33 @@ def test_rule_2_4_the_targets_tsval_and_the_clients_tsecr_are_shifted_by_one_con
     assert len(shifts) == 1
 
 
+def test_rfc_7323_before_binding_the_clients_latest_timestamp_is_echoed(proxy):
+    client = proxy.client(PATH)
+    client.send("S", options=STAMPS)
+    client.expect("SA", seq=0, ack=1)
+    client.send("S", seq=0, options=[("Timestamp", (STAMP + 900, 0))])
+    assert option(client.expect("SA", seq=0, ack=1), "Timestamp")[1] == STAMP + 900
+    client.send("PA", b"GET /", options=stamped(STAMP + 1200, 0))
+    assert option(client.expect("A", seq=1, ack=6), "Timestamp")[1] == STAMP + 1200
+    client.send("PA", b"x", seq=8, options=stamped(STAMP + 1500, 0))  # beyond what comes next: not echoed
+    client.expect("A", seq=1, ack=6)
+    client.send("PA", b"GET /", seq=1, options=stamped(STAMP + 1400, 0))
+    assert option(client.expect("A", seq=1, ack=6), "Timestamp")[1] == STAMP + 1400
+    client.send("PA", b"GET /", seq=1, options=stamped(STAMP + 1300, 0))
+    assert option(client.expect("A", seq=1, ack=6), "Timestamp")[1] == STAMP + 1400
+
+
+def test_rule_2_4_the_syn_carries_the_lowest_timestamp_and_held_bytes_the_latest(proxy):
+    client = proxy.client(PATH)
+    client.send("S", options=STAMPS)
+    client.expect("SA", seq=0, ack=1)
+    client.send("PA", b"GET /b/x ", options=stamped(STAMP + 1200, 0))
+    assert option(peek(proxy, "b"), "Timestamp") == (STAMP, 0)
+    server = proxy.accept("b")
+    server.send("SA", options=stamped(TARGET_STAMP, STAMP))
+    assert option(server.expect("PA", seq=1, ack=1, data=b"GET /b/x "), "Timestamp") == (STAMP + 1200, TARGET_STAMP)
+
+
 def test_rule_2_4_timestamps_of_a_rst_are_translated_too(proxy):
     client, server, *_ = agree(proxy, STAMPS, TARGET_STAMPS)
     server.send("A", ack=8, options=stamped(TARGET_STAMP + 1, STAMP))

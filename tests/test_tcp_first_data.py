@@ -258,6 +258,7 @@ def test_an_out_of_order_fin_is_taken_only_with_what_it_follows(proxy):
     client = proxy.client()
     handshake(client)
     client.send("FA", seq=6)
+    client.expect("A", seq=1, ack=1)
     proxy.silent()
     assert proxy.state_of(client) == "first_data" and proxy.event("client", "received_fin_active") == 0
     client.send("PA", b"hello")

@@ -194,7 +194,7 @@ def test_rule_3_2_timestamps_begin_above_the_last_ones_too(proxy):
             server = proxy.accept("few")
             sent = dict(server.syn.options)["Timestamp"][0]
             server.send("SA", mss=1460, options=[("Timestamp", (900, sent))])
-            assert dict(server.expect("PA", seq=1, data=b"hello").options)["Timestamp"] == (sent, 900)
+            assert dict(server.expect("PA", seq=1, data=b"hello").options)["Timestamp"] == (sent + 5, 900)
             client.send("A", options=[("NOP", None), ("NOP", None), ("Timestamp", (value + 70, 1))])
             assert dict(server.expect("A").options)["Timestamp"][0] == sent + 70
             server.send("A", options=[("NOP", None), ("NOP", None), ("Timestamp", (950, sent + 70))])

@@ -146,7 +146,12 @@ def _text(connection, segment, now):
     first, last = segment.position, segment.position + segment.length - 1
     closes = segment.control & FIN
     before = connection.have
+    if first > connection.have + 1:
+        connection.early.append((first, segment.end))
     if first > connection.have_may + 1:
+        if connection.states == ONLY[FIRST_DATA] and connection.have == connection.have_may and not connection.loose \
+                and connection.fin_held == NO and first <= connection.have + HELD:
+            connection.owes["gap"] = None    # RFC 5681, section 4.2
         connection.gaps.append((first, min(last, HELD)))
         connection.gap_end = max(connection.gap_end, last + 1)
         if closes:

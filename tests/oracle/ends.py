@@ -107,6 +107,7 @@ class Connection:
         self.bound, self.leaving, self.loose = False, False, False
         self.have, self.have_may = 0, 0                       # octets of the first flight that the proxy holds
         self.gaps, self.gap_end = [], 0                       # what came behind a gap, and where that ends
+        self.early = []                                       # all that ever came behind a gap, each (first, behind its last)
         self.fin_held, self.all_held_acked, self.own_ack, self.own_ack_may = False, NO, 1, 1
         self.salt = (number * 9973 % PERIOD, number * 31337 % PERIOD)
         self.offer = self.agreed = self.asked = self.accepted = 0   # SACK, STAMPS, SCALING, ECN: of C, P to C, P to T, T

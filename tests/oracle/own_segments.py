@@ -97,7 +97,11 @@ def _near(number, position):
 def _stamped(connection, side, came, now):
     """Timestamps of the proxy's own segments (SPLICE 2.4; RFC 7323, section 3.2)."""
     options = options_of(came.options)
-    require(options is not None and all(kind == TIMESTAMPS for kind, _ in options), "only timestamps stand in an ACK")
+    require(options is not None, "options are well formed")
+    for block in [value for kind, value in options if kind == SACK_BLOCKS]:
+        _selective(connection, side, block)
+    options = [(kind, value) for kind, value in options if kind != SACK_BLOCKS]
+    require(all(kind == TIMESTAMPS for kind, _ in options), "only timestamps and one block of what came early stand in an ACK")
     agreed = connection.agreed & STAMPS if side == CLIENT else connection.accepted & STAMPS
     require(bool(options) == bool(agreed), "rule 2.5: timestamps stand in each segment where they were agreed, or in none")
     if agreed:
@@ -109,6 +113,17 @@ def _stamped(connection, side, came, now):
             own = value - connection.client_shift & MASK
             _of_clock(connection.ends[CLIENT], own, now, "rule 2.4: P's segments carry a TSval of the client's")
             _of_clock(connection.ends[TARGET], echoed, now, "rule 2.4: TSecr is a TSval of the target's")
+
+
+def _selective(connection, side, block):
+    """One block of what has come before what it follows, in an acknowledgement toward the client before it is bound (RFC 2018)."""
+    require(side == CLIENT and connection.agreed & SACK and len(block) == 8, "blocks stand where they were agreed")
+    at, last = (signed(int.from_bytes(block[place:place + 4]) - connection.ends[CLIENT].isn & MASK) for place in (0, 4))
+    require(at < last, "a block is not empty", at, last)
+    for first, stop in sorted(connection.early):
+        if first <= at:
+            at = max(at, stop)
+    require(last <= at, "what is acknowledged selectively has come", last, connection.early)
 
 
 def _of_clock(end, value, now, rule):
@@ -284,8 +299,8 @@ def _acknowledgement(connection, came):
         require(position == (1 if not connection.leaving else position) and position in (1, 2),
                 "an acknowledgement carries the number that comes next", position)
         lowest, highest = connection.have + 1 + (fin == YES), connection.have_may + 1 + (fin != NO)
-        name = pay(connection, "more", "challenge")
-        if name == "challenge" and acknowledged == connection.own_ack:
+        name = pay(connection, *(("gap", "more") if acknowledged == connection.own_ack else ("more", "gap")), "challenge")
+        if name != "more" and acknowledged == connection.own_ack:
             return name
         require(connection.own_ack <= acknowledged <= highest, "it acknowledges what is held", acknowledged, (lowest, highest))
         if acknowledged < lowest and name == "more" and connection.states == 1 << FIRST_DATA:
