@@ -27,6 +27,7 @@ from .connection import (
     PROMISED_ECN,
     PROMISED_SCALING,
     PROMISED_TIMESTAMPS,
+    RST_AT_END,
     RST_OF_TARGET,
     RST_SEEN,
     SCALED,
@@ -98,7 +99,7 @@ def is_untouched(connections, connection):
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     if (hot.state != ESTABLISHED and hot.state != HALF_CLOSED) or cold.special & PLAIN or cold.special & OPENS == 0:
         return False
-    if hot.closing & (0xFF ^ (FIN_SEEN << CLIENT | RST_SEEN | RST_OF_TARGET)):
+    if hot.closing & (0xFF ^ (FIN_SEEN << CLIENT | RST_SEEN | RST_OF_TARGET | RST_AT_END)):
         return False
     if is_shaped(connections, connection * 2 + CLIENT) and connections.shaped.edits.first[connection * 2 + CLIENT] != NONE:
         return False

@@ -31,6 +31,7 @@ FIN_ACKED = 4     # shifted by the side whose FIN the other has acknowledged
 RST_SEEN = 16     # a RST that may not have been exact has passed (SPLICE 4.1)
 TARGET_FIRST = 32  # the target's FIN came before the client's
 RST_OF_TARGET = 64  # the RST that was seen last was the target's
+RST_AT_END = 128  # it had the number behind all that its sender has sent, and that has said nothing since
 HOLDS = 1         # options: `held` of its OPENING record names bytes that the target has not acknowledged
 ASKED = 2         # options: it stands in `choices`
 SPLICED = 4       # options: the target has answered

@@ -18,7 +18,6 @@ from .connection import (
     HOLDS,
     LINGERING,
     OPENS,
-    RST_OF_TARGET,
     RST_SEEN,
     SPLICED,
     SYN_RECEIVED,
@@ -36,7 +35,7 @@ from .counters import (
     SENT_RST,
     TOTAL_EXPIRED,
 )
-from .farewell import answer_fin, closed
+from .farewell import answer_fin, closed, ended_by_reset
 from .flow_table import hash_key
 from .headers import ACK, RST
 from .held_sender import send_again, shown_to_client
@@ -47,8 +46,6 @@ from .neighbours import PROBING, REACHABLE
 from .open import SYN_RETRY, send_syn_ack
 from .opening import settle_opening
 from .records import (
-    ACTIVE_RST,
-    PASSIVE_RST,
     STOPPED,
     TCP_CLOSED,
     TIMEOUT,
@@ -157,8 +154,7 @@ def time_out(connections, connection, services, records, now):
         closed(connections, connection)
         return
     if hot.closing & RST_SEEN:
-        of_target = hot.closing & RST_OF_TARGET != 0
-        end(connections, connection, ACTIVE_RST if of_target else PASSIVE_RST, PASSIVE_RST if of_target else ACTIVE_RST)
+        ended_by_reset(connections, connection)
         return
     if hot.state != SYN_RECEIVED:
         reset_both(connections, connection)

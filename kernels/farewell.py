@@ -1,12 +1,12 @@
 """Farewell: how a connection that was closed ends, and a client that closes before it was bound, which we answer alone."""
 from numpy import int64
 
-from .connection import CLIENT, FIN_WAIT, TARGET_FIRST, emit, end, enter
+from .connection import CLIENT, FIN_WAIT, RST_OF_TARGET, TARGET_FIRST, emit, end, enter
 from .counters import NOTICE_FIRST_DATA_ANSWERED_FIN, RECEIVED_FIN_ACTIVE, SENT_FIN_PASSIVE
 from .headers import ACK, FIN
 from .jit import kernel
 from .native import record_at
-from .records import ACTIVE_CLOSE, PASSIVE_CLOSE, TCP_CLOSE_WAIT, TCP_LAST_ACK, step
+from .records import ACTIVE_CLOSE, ACTIVE_RST, PASSIVE_CLOSE, PASSIVE_RST, TCP_CLOSE_WAIT, TCP_LAST_ACK, step
 from .sequence import wrap
 from .tcp_options import proxy_window
 from .wheel import retry_at
@@ -37,6 +37,13 @@ def leave_unbound(connections, connection, records, now, tick):
     counters.notices[NOTICE_FIRST_DATA_ANSWERED_FIN] += 1
     counters.events[CLIENT, RECEIVED_FIN_ACTIVE] += 1
     counters.events[CLIENT, SENT_FIN_PASSIVE] += 1
+
+
+@kernel
+def ended_by_reset(connections, connection):
+    """Ends a connection that the RST seen last has ended."""
+    of_target = record_at(connections.hot, connection).closing & RST_OF_TARGET != 0
+    end(connections, connection, ACTIVE_RST if of_target else PASSIVE_RST, PASSIVE_RST if of_target else ACTIVE_RST)
 
 
 @kernel

@@ -16,6 +16,7 @@ from .connection import (
     HOLDS,
     OWNS,
     PLAIN,
+    RST_AT_END,
     RST_OF_TARGET,
     RST_SEEN,
     SPECIAL,
@@ -46,7 +47,7 @@ from .counters import (
     SENT_RST,
 )
 from .connect import is_untouched, target_fails, unsplice
-from .farewell import closed
+from .farewell import closed, ended_by_reset
 from .handshake import unexpected
 from .headers import ACK, FIN, RST, SYN
 from .held_sender import held_end, keep_latest, keep_owned_shown, owned_is_shown, take_acknowledgement
@@ -101,7 +102,8 @@ def reset(batch, row, connections, connection, side, records, now, tick):
     if away != 0:
         if hot.closing & RST_SEEN == 0:
             hot.stamp = tick & 0xFFFFFFFF
-        hot.closing = (hot.closing & (0xFF ^ RST_OF_TARGET)) | RST_SEEN | (RST_OF_TARGET if side == TARGET else 0)
+        at_end = RST_AT_END if batch.seq[row] == int64(hot.next[side]) else 0
+        hot.closing = (hot.closing & (0xFF ^ (RST_OF_TARGET | RST_AT_END))) | RST_SEEN | at_end | (RST_OF_TARGET if side == TARGET else 0)
         note(connections.touched, connection, 0)
         return
     step(records, connection, CLIENT, TCP_CLOSED, now)
@@ -111,6 +113,24 @@ def reset(batch, row, connections, connection, side, records, now, tick):
         return
     end(connections, connection, PASSIVE_RST if side == CLIENT else ACTIVE_RST,
         PASSIVE_RST if side == TARGET else ACTIVE_RST)
+
+
+@kernel
+def is_of_other(hot, side):
+    """Says whether the RST that was seen last was not this side's own."""
+    return (hot.closing & RST_OF_TARGET != 0) == (side == CLIENT)
+
+
+@kernel
+def proves_reset(batch, row, connections, connection, side):
+    """Says whether a segment shows that the RST that was seen last is the exact one to its receiver (RFC 5961, section 3.2).
+
+    It is where it has the number behind all that its sender has said, and its receiver acknowledges just that: that segment has
+    only crossed it. Else an aborted connection whose last acknowledgements were under way would stay until its time-out.
+    """
+    hot, other = record_at(connections.hot, connection), 1 - side
+    return (hot.closing & RST_AT_END != 0 and is_of_other(hot, side)
+            and batch.ack[row] == wrap(int64(hot.next[other]) + int64(hot.shift[other])))
 
 
 @kernel
@@ -291,7 +311,7 @@ def splice(packets, batch, row, connections, connection, side, records, now, tic
         inside = follow_numbers(batch, row, connections, connection, side, finishes)
         if inside:  # what is blind neither keeps a connection alive nor undoes what a RST has done
             hot.stamp = tick & 0xFFFFFFFF
-            hot.closing &= 0xFF ^ RST_SEEN
+            hot.closing &= 0xFF ^ (RST_SEEN | (0 if is_of_other(hot, side) else RST_AT_END))
         if hot.options & SPECIAL and record_at(connections.cold, connection).special & WAITS:
             come_again(connections, flow, int64(hot.next[side]), False)
     if inside:
@@ -310,3 +330,5 @@ def splice(packets, batch, row, connections, connection, side, records, now, tic
     connections.counters.events[side, RECEIVED_PAYLOAD] += sent
     connections.counters.events[1 - side, SENT_PAYLOAD] += sent
     batch.verdict[row] = ABSORB if kept else FORWARD
+    if inside and hot.closing & RST_AT_END and proves_reset(batch, row, connections, connection, side):
+        ended_by_reset(connections, connection)

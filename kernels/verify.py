@@ -7,7 +7,7 @@ from numpy import int64
 
 from .batch import DROP, KIND_TCP, PENDING
 from .checksum import fold, pseudo_header, sum_chain, sum_tcp
-from .connection import COLD, ESTABLISHED, HOLDS, RESHAPED, SPECIAL
+from .connection import COLD, ESTABLISHED, HOLDS, RESHAPED, RST_AT_END, SPECIAL
 from .counters import DROP_TCP_CHECKSUM
 from .headers import FIN, RST, SYN
 from .jit import kernel
@@ -38,7 +38,7 @@ def tcp_checksum_is_right(packets, base, batch, row):
 def verify(packets, base, batch, count, connections):
     """Drops segments with a wrong checksum where more hangs on them than their payload.
 
-    Those that carry SYN, FIN or RST; that come before a target is bound; that can acknowledge held bytes or a FIN; whose
+    Those that carry SYN, FIN or RST; that come before a target is bound; that can acknowledge held bytes, a FIN or a RST; whose
     payload will be cut or changed, so that it gets a checksum of ours. Of all others the cold record is needed shortly.
     """
     first = address_of(connections.cold)
@@ -47,7 +47,7 @@ def verify(packets, base, batch, count, connections):
             continue
         flow = batch.flow[row]
         hot = record_at(connections.hot, max(flow >> 1, 0))
-        plain = flow >= 0 and hot.state == ESTABLISHED and hot.options & HOLDS == 0
+        plain = flow >= 0 and hot.state == ESTABLISHED and hot.options & HOLDS == 0 and hot.closing & RST_AT_END == 0
         if plain and hot.options & SPECIAL:
             plain = record_at(connections.cold, flow >> 1).special & RESHAPED == 0
         if plain and batch.control[row] & (SYN | FIN | RST) == 0:

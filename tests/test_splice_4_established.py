@@ -60,6 +60,44 @@ def test_rule_4_1_a_rst_in_the_window_that_nobody_contradicts_ends_the_connectio
 
 
 @pytest.mark.parametrize("side", [0, 1])
+def test_rule_4_1_acknowledgements_that_cross_the_last_rst_show_that_it_is_exact(proxy, side):
+    ends = talked(proxy)
+    sender, receiver = ends[side], ends[1 - side]
+    sender.send("PA", b"one")
+    sender.send("PA", b"two")
+    sender.send("RA")
+    receiver.expect("PA", data=b"one")
+    receiver.expect("PA", data=b"two")
+    receiver.expect("RA", seq=receiver.ack)
+    assert proxy.states() == {"established": 1}
+    receiver.send("A", ack=receiver.ack - 3)
+    sender.expect("A", ack=sender.seq - 3)
+    assert proxy.states() == {"established": 1}
+    receiver.send("A")
+    sender.expect("A", ack=sender.seq)
+    assert proxy.states() == {}
+    record, = proxy.records()
+    assert record["release"][("client", "target")[side]] == "PassiveRst"
+    assert record["release"][("target", "client")[side]] == "ActiveRst"
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_rule_4_1_whoever_goes_on_after_the_last_rst_has_not_sent_it(proxy, side):
+    ends = talked(proxy)
+    sender, receiver = ends[side], ends[1 - side]
+    sender.send("PA", b"one")
+    sender.send("RA")
+    receiver.expect("PA", data=b"one")
+    receiver.expect("RA", seq=receiver.ack)
+    sender.send("A")
+    receiver.expect("A")
+    receiver.send("A")
+    sender.expect("A", ack=sender.seq)
+    proxy.wait(300, 1)
+    assert proxy.states() == {"established": 1}
+
+
+@pytest.mark.parametrize("side", [0, 1])
 def test_rule_4_1_later_traffic_undoes_a_forged_rst(proxy, side):
     ends = talked(proxy)
     ends[1 - side].send("R", seq=ends[1 - side].seq + 1)

@@ -117,6 +117,7 @@ class Connection:
         self.client_shift, self.last_stamp, self.uses = 0, None, {}   # TSval toward the target; the last shown; of each port
         self.owes, self.may, self.answers = {}, set(), []
         self.quiet_since, self.active, self.reset_since = 0, 0, None
+        self.aborts = [None, None]                            # position of a RST that may be exact to a receiver that is not there yet
         self.resets, self.may_end, self.over = [False, False], False, False
         self.before, self.last = None, collections.deque(maxlen=STORY)
         self.due, self.patience, self.tried = None, 1 << 30, set()

@@ -179,11 +179,13 @@ def reset_exact(connection, side, dice):
 
 def reset_inside(connection, side, dice):
     """A RST in the window, but not exact: only the receiver decides (RFC 5961, section 3)."""
-    peer = connection.ends[1 - side]
+    me, peer = connection.ends[side], connection.ends[1 - side]
     window = peer.edge - peer.told
     if window < 2:
         return None
     away = dice.choice((1, 1, 2, window - 1, window // 2 or 1, min(window - 1, 65535)))
+    if 0 < me.top - peer.told < window and dice.random() < 0.4:  # as one who aborts does: behind all that it has sent
+        away = me.top - peer.told
     return _own(connection, side, "rst inside", RST | (ACK if dice.random() < 0.5 else 0), position=peer.told + away)
 
 

@@ -58,6 +58,8 @@ def _reset(connection, segment, now):
             connection.may_end = True
             connection.bound_states()
         connection.active = now
+        connection.aborts = [None, None]
+        connection.aborts[segment.side] = at
         if connection.reset_since is None:
             connection.reset_since = now
     if segment.ttl <= 1:
@@ -118,9 +120,21 @@ def _pass(connection, segment, now):
     tracked = inside and segment.want and not held
     if segment.want and (connection.may_end or connection.gives_port_back()):
         segment.want = MAY
+    if near and segment.want:
+        _crosses_abort(connection, segment, tracked)
     _follow(connection, segment, tracked, near)
     if peer.told <= last <= peer.told_may + WIDEST:  # one that dies here was heard as well; what is blind was not
         _heard_of(connection, now, tracked)
+
+
+def _crosses_abort(connection, segment, tracked):
+    """What acknowledges all before the other side's RST shows that to be exact; what its own side sends, that it was not (4.1)."""
+    side = segment.side
+    if tracked:
+        connection.aborts[side] = None
+    if connection.aborts[1 - side] is not None and segment.ack == connection.aborts[1 - side]:
+        connection.may_end = True
+        connection.bound_states()
 
 
 def _tells_of_owned(connection, segment):
