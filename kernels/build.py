@@ -137,7 +137,7 @@ def write_tcp_header(packets, connections, at, hot, cold, row, now):
     record_at(words, at + 4).value = swap32(segments.seq[row])
     record_at(words, at + 8).value = swap32(segments.ack[row])
     record_at(words, at + 12).value = (TCP_LENGTH + options) << 2 | segments.control[row] << 8 | swap16(segments.window[row]) << 16
-    record_at(words, at + 16).value = 0
+    record_at(words, at + 16).value = swap16(segments.urgent[row]) << 16
     return TCP_LENGTH + options
 
 

@@ -134,6 +134,7 @@ class Held(NamedTuple):
 
     octets: np.ndarray      # uint8 [slots * stride]
     length: np.ndarray      # int64 [slots] bytes held, contiguous from the client's first
+    urgent: np.ndarray      # int64 [slots] how many of them the client has called urgent, from the first on; 0 for none
     delivery: np.ndarray    # DELIVERY [slots]
     free: np.ndarray        # int64 [slots] stack of free slots
     free_count: np.ndarray  # int64 [1]
@@ -154,6 +155,7 @@ class Segments(NamedTuple):
     mss: np.ndarray         # 0: no option
     held: np.ndarray        # offset of the payload in the held octets
     length: np.ndarray      # of the payload
+    urgent: np.ndarray      # how many octets from `seq` on are urgent, 0 for none
     left: np.ndarray        # first number that is acknowledged selectively, and the one behind the last (RFC 2018); equal without
     right: np.ndarray
 
@@ -236,7 +238,8 @@ def allocate_parts(capacity):
 
 def allocate_held(slots, limit, stride):
     """Returns `Held` of `slots` slots of `stride` bytes that take up to `limit`, all free."""
-    return Held(np.zeros(slots * stride, np.uint8), np.zeros(slots, np.int64), np.zeros(slots, DELIVERY).view(np.recarray),
+    return Held(np.zeros(slots * stride, np.uint8), np.zeros(slots, np.int64), np.zeros(slots, np.int64),
+                np.zeros(slots, DELIVERY).view(np.recarray),
                 np.arange(slots, dtype=np.int64)[::-1].copy(), *(np.array([value], np.int64) for value in (slots, limit, stride)))
 
 
@@ -283,7 +286,7 @@ def emit(connections, connection, side, control, seq, ack, window, mss, held, le
     segments.mss[row] = mss
     segments.held[row] = held
     segments.length[row] = length
-    segments.left[row], segments.right[row] = 0, 0
+    segments.urgent[row], segments.left[row], segments.right[row] = 0, 0, 0
     segments.filled[0] = row + 1
 
 
@@ -293,7 +296,7 @@ def copy_segment(segments, row, to):
     segments.connection[to], segments.side[to], segments.control[to] = segments.connection[row], segments.side[row], segments.control[row]
     segments.seq[to], segments.ack[to], segments.window[to] = segments.seq[row], segments.ack[row], segments.window[row]
     segments.mss[to], segments.held[to], segments.length[to] = segments.mss[row], segments.held[row], segments.length[row]
-    segments.left[to], segments.right[to] = segments.left[row], segments.right[row]
+    segments.urgent[to], segments.left[to], segments.right[to] = segments.urgent[row], segments.left[row], segments.right[row]
 
 
 @kernel

@@ -19,7 +19,7 @@ from .connection import (
     note,
 )
 from .counters import SENT_PAYLOAD
-from .headers import ACK, FIN, PSH, TCP_LENGTH
+from .headers import ACK, FIN, PSH, TCP_LENGTH, URG
 from .jit import kernel
 from .native import record_at, swap32
 from .opening import keep_stamp_of, owned_end
@@ -89,6 +89,13 @@ def next_part(delivery, length, at, most, what):
 
 
 @kernel
+def call_urgent(segments, row, octets):
+    """Says in an ordered segment that so many octets from its number on are urgent, whether or not they are all in it."""
+    segments.control[row] |= URG
+    segments.urgent[row] = min(octets, 0xFFFF)
+
+
+@kernel
 def deliver_one(connections, connection, what):
     """Orders what may be sent now of a connection's held bytes, the client's held FIN behind the last.
 
@@ -114,6 +121,8 @@ def deliver_one(connections, connection, what):
              slot * held.stride[0] + at, part)
         if connections.segments.filled[0] == ordered:
             break  # no room: counted, and sent when the timer comes
+        if part > 0 and held.urgent[slot] > at:
+            call_urgent(connections.segments, ordered, held.urgent[slot] - at)
         connections.counters.events[TARGET, SENT_PAYLOAD] += int64(part > 0)
         if what == PROBE:
             break

@@ -27,9 +27,9 @@ from .counters import (
 )
 from .ecn import CODEPOINT
 from .farewell import leave_unbound
-from .headers import FIN
+from .headers import FIN, URG
 from .jit import kernel
-from .native import record_at
+from .native import record_at, swap16
 from .records import REFUSED, TCP_CLOSE_WAIT, step
 from .sequence import distance, wrap
 from .shaping import NOT_BEGUN, is_shaped
@@ -51,7 +51,7 @@ def slot_for(connections, connection):
         return -1
     held.free_count[0] -= 1
     slot = held.free[held.free_count[0]]
-    held.length[slot] = 0
+    held.length[slot], held.urgent[slot] = 0, 0
     opening.held = slot
     hot.options |= HOLDS
     return slot
@@ -82,6 +82,14 @@ def append(packets, base, batch, row, held, slot, offset):
     copy_payload(packets, base, batch.mbuf[row], batch.payload[row], skip, part, held.octets,
                  slot * held.stride[0] + have)
     held.length[slot] = have + part
+
+
+@kernel
+def keep_urgent(packets, batch, row, held, slot, offset):
+    """Keeps up to where a client calls what it sends urgent (RFC 9293, section 3.8.5), for the segments that bring it to the target."""
+    if batch.control[row] & URG:
+        stop = offset + swap16(int64(record_at(packets.tcp, batch.transport[row]).urgent))
+        held.urgent[slot] = max(held.urgent[slot], stop)
 
 
 @kernel
@@ -129,6 +137,7 @@ def hold_one(packets, base, batch, row, connections, connection, records, now):
     if slot < 0:
         return DROP_HELD_POOL_EMPTY
     append(packets, base, batch, row, held, slot, offset)
+    keep_urgent(packets, batch, row, held, slot, offset)
     keep_mark(packets, batch, row, hot, cold)
     stop = wrap(first + held.length[slot])
     if batch.control[row] & FIN and wrap(batch.seq[row] + batch.payload_length[row]) == stop:

@@ -94,6 +94,7 @@ def settle_held(connections, connection):
     hot.shift[CLIENT] = wrap(target_end - stop)
     hot.options |= OWNS | SPECIAL
     cold.special |= REWRITTEN
+    held.urgent[int64(opening.held)] = 0  # nobody knows where they are now
     window = proxy_window(cold, max(held.limit[0] - length, 1))
     emit(connections, connection, CLIENT, ACK, wrap(int64(opening.proxy_isn) + 1), stop, window, 0, 0, 0)
 

@@ -312,3 +312,25 @@ def test_rfc_9293_a_fin_that_overtakes_payload_closes_only_when_all_is_there(pro
     client.send("A")
     server.expect("A")
     assert proxy.states() == {"time_wait": 1}
+
+
+def test_rfc_9293_urgent_data_among_the_first_bytes_keep_their_pointer(proxy):
+    client = proxy.client(NUMBER)
+    handshake(client)
+    client.send("PAU", b"0 " + b"x" * 700, urgent=601)
+    client.send("PA", b"y" * 10)
+    server = proxy.accept("a")
+    server.send("SA", mss=536)
+    server.expect("AU", seq=1, ack=1, data=b"0 " + b"x" * 534, urgent=601)
+    server.expect("PAU", seq=537, ack=1, data=b"x" * 166 + b"y" * 10, urgent=65)
+    client.send("PA", b"z")
+    server.expect("PA", data=b"z", urgent=0)
+
+
+def test_rfc_9293_an_urgent_pointer_beyond_what_is_held_stays_beyond_it(proxy):
+    client = proxy.client(NUMBER)
+    handshake(client)
+    client.send("PAU", b"0 first", urgent=65_000)
+    server = proxy.accept("a")
+    server.send("SA")
+    server.expect("PAU", seq=1, ack=1, data=b"0 first", urgent=65_000)
