@@ -43,7 +43,7 @@ from .jit import kernel
 from .lookup import HOT_BYTES
 from .native import address_of, prefetch, record_at
 from .neighbours import PROBING, REACHABLE
-from .open import SYN_RETRY, send_syn_ack
+from .open import SYN_ACK_RETRY, SYN_RETRY, send_syn_ack
 from .opening import settle_opening
 from .records import (
     STOPPED,
@@ -196,7 +196,8 @@ def retransmit(connections, connection, targets, network, tick):
         answer_fin(connections, connection)
     tries = int64(opening.tries) + 1
     opening.tries = tries
-    opening.retry = retry_at(tick + (SYN_RETRY << tries)) if tries < MOST_TRIES or hot.state >= ESTABLISHED else 0
+    first = SYN_ACK_RETRY if hot.state == SYN_RECEIVED else SYN_RETRY
+    opening.retry = retry_at(tick + (first << tries)) if tries < MOST_TRIES or hot.state >= ESTABLISHED else 0
     if hot.options & (HOLDS | SPLICED) == HOLDS | SPLICED:
         opening.retry = retry_at(tick + send_again(connections, connection))
         notices[NOTICE_HELD_RETRANSMITTED] += 1

@@ -32,6 +32,7 @@ from .connection import (
     end,
     enter,
     move_on,
+    note,
 )
 from .counters import (
     DROP_UNEXPECTED_SEGMENT,
@@ -57,7 +58,7 @@ from .held_sender import begin_delivery
 from .hold import hold
 from .jit import kernel
 from .native import record_at, swap32
-from .open import LEAST_MSS, send_syn_ack
+from .open import LEAST_MSS, SYN_ACK_RETRY, send_syn_ack
 from .opening import keep_recent
 from .records import (
     ACTIVE_CLOSE,
@@ -77,6 +78,7 @@ from .services import IMMEDIATE, UNKNOWN_SCALE
 from .split import LEAST_PART
 from .tcp_options import TIMESTAMPS_LENGTH, offered, offered_scale, proxy_window, stamp_clock
 from .waiting_room import come_again, come_next, run_around
+from .wheel import retry_at
 
 LONGEST_OPENING = 0xFFFF
 """Payload that a client may send with its SYN (fast open) in mode `simple`; the target's SYN-ACK may cover it."""
@@ -124,7 +126,7 @@ def reset_from_client(batch, row, connections, connection):
 
 
 @kernel
-def syn_again(packets, batch, row, connections, connection, network):
+def syn_again(packets, batch, row, connections, connection, tick):
     """The client's SYN once more: our SYN-ACK was lost, so it goes out again.
 
     Any other is challenged: a client that knows nothing of this connection resets it, and opens anew (RFC 5961, section 4.2).
@@ -148,6 +150,8 @@ def syn_again(packets, batch, row, connections, connection, network):
     if batch.control[row] & (ECE | CWR) != ECE | CWR:  # the client has given ECN up (RFC 3168, section 6.1.1.1)
         cold.agreed &= 0xFF ^ PROMISED_ECN
     keep_recent(packets, batch, row, hot, opening)
+    opening.retry = retry_at(tick + (SYN_ACK_RETRY << int64(opening.tries)))
+    note(connections.touched, connection, 0)
     send_syn_ack(connections, connection)
     connections.counters.notices[NOTICE_SYN_ACK_RETRANSMITTED] += 1
     batch.verdict[row] = ABSORB
@@ -229,7 +233,7 @@ def tell_of_gap(batch, row, connections, connection):
 
 
 @kernel
-def from_client(packets, base, batch, row, connections, connection, services, network, records, now, tick):
+def from_client(packets, base, batch, row, connections, connection, services, records, now, tick):
     """A client's segment before its connection is bound (SYN_RECEIVED, FIRST_DATA, CONNECTING, FIN_WAIT)."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     opening, control = record_at(connections.openings, int64(cold.opening)), batch.control[row]
@@ -237,7 +241,7 @@ def from_client(packets, base, batch, row, connections, connection, services, ne
         reset_from_client(batch, row, connections, connection)
         return
     if control & SYN:
-        syn_again(packets, batch, row, connections, connection, network)
+        syn_again(packets, batch, row, connections, connection, tick)
         return
     gone = int64(hot.state == FIN_WAIT)
     if control & ACK == 0:

@@ -58,7 +58,10 @@ from .verify import COLD_BYTES
 from .wheel import TICK_MICROSECONDS, retry_at
 
 SYN_RETRY = 100
-"""Ticks until a SYN or SYN-ACK of ours is sent again: one second (RFC 6298, section 2.1), doubled each time."""
+"""Ticks until a SYN of ours is sent again: one second (RFC 6298, section 2.1), doubled each time."""
+SYN_ACK_RETRY = 120
+"""The same for a SYN-ACK. A client whose SYN-ACK got lost sends its SYN again after that second, and is echoed the TSval of that:
+from one of ours before it, it would take the second for its round trip, and three for its time-out."""
 EVERYTHING = 7
 """Mode `simple`: what a client offers goes to the target whole."""
 LEAST_MSS = 536
@@ -148,7 +151,7 @@ def fill(packets, batch, row, connections, connection, service, offer, mss, scal
     opening.client_isn, opening.proxy_isn, opening.syn_isn = batch.seq[row], proxy_isn, batch.seq[row]
     hot.next[CLIENT], hot.next[TARGET] = wrap(batch.seq[row] + 1), 0
     hot.acked[CLIENT], hot.acked[TARGET] = wrap(proxy_isn + 1), 0
-    opening.since, opening.retry, opening.tries = tick & 0xFFFFFFFF, retry_at(tick + SYN_RETRY), 0
+    opening.since, opening.retry, opening.tries = tick & 0xFFFFFFFF, retry_at(tick + SYN_ACK_RETRY), 0
     opening.held, cold.source = NO_HELD, 0
     cold.agreed, cold.stamp_shift = (offered(batch, row) & offer) | scale << OFFERED_SCALE, 0
     opening.stamp, cold.target_stamp = 0, 0

@@ -307,6 +307,7 @@ def splice(packets, batch, row, connections, connection, side, records, now, tic
         if place == REFUSED:
             return
     finishes = int64(control & FIN)
+    proves = hot.closing & RST_AT_END != 0 and proves_reset(batch, row, connections, connection, side)  # before the number is changed
     if place == NEXT:
         inside = follow_numbers(batch, row, connections, connection, side, finishes)
         if inside:  # what is blind neither keeps a connection alive nor undoes what a RST has done
@@ -330,5 +331,5 @@ def splice(packets, batch, row, connections, connection, side, records, now, tic
     connections.counters.events[side, RECEIVED_PAYLOAD] += sent
     connections.counters.events[1 - side, SENT_PAYLOAD] += sent
     batch.verdict[row] = ABSORB if kept else FORWARD
-    if inside and hot.closing & RST_AT_END and proves_reset(batch, row, connections, connection, side):
+    if inside and proves:
         ended_by_reset(connections, connection)

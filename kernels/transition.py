@@ -31,6 +31,6 @@ def transition(packets, base, batch, count, connections, services, targets, netw
         if hot.state >= ESTABLISHED and hot.options & BOUND:
             splice(packets, batch, row, connections, connection, side, records, now, tick)
         elif side == CLIENT:
-            from_client(packets, base, batch, row, connections, connection, services, network, records, now, tick)
+            from_client(packets, base, batch, row, connections, connection, services, records, now, tick)
         else:
             from_target(packets, batch, row, connections, connection, services, targets, network, records, now, tick)

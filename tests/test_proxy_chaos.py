@@ -31,7 +31,7 @@ BEYOND = {"loss": 0.005, "duplicate": 0.005, "reorder": 0.005, "delay": 0.001, "
 FAULTS = (BEYOND | {"flip": 0.004}, BEYOND)
 """At each port: a packet through the engine meets all twice, but flips once. Of two flips in one packet, 1 pair in 32 leaves the
 checksum as it was, which no end can find (seen once in 41,426 connections with 0.002 at both ports)."""
-TIMEOUTS = {"syn_received": 6.0, "first_data": 6.0, "connecting": 8.0, "established": 12.0, "half_closed": 12.0,
+TIMEOUTS = {"syn_received": 10.0, "first_data": 10.0, "connecting": 8.0, "established": 12.0, "half_closed": 12.0,
             "fin_wait": 8.0, "time_wait": 0.5}
 SETTLED = 30
 """Seconds that the kernels may take to give up a connection whose peer is gone."""

@@ -81,6 +81,24 @@ def test_rule_4_1_acknowledgements_that_cross_the_last_rst_show_that_it_is_exact
     assert record["release"][("target", "client")[side]] == "ActiveRst"
 
 
+def test_rule_4_1_what_of_our_own_is_under_way_proves_no_rst(proxy):
+    """The target's acknowledgement is shown to the client as that of all that we have acknowledged ourselves (rule 1.2)."""
+    client = proxy.client(PATH)
+    handshake(client)
+    client.send("PA", b"GET /b")
+    client.expect("A", ack=7)
+    client.send("PA", b"/x ")
+    server = proxy.accept("b")
+    server.send("SA", window=5)
+    server.expect("A", seq=1, data=b"GET /")
+    client.send("RA")
+    server.expect("RA")
+    server.send("A", ack=6, window=2)
+    server.expect("A", seq=6, data=b"b/")
+    client.expect("A", seq=1, ack=10, window=0)
+    assert proxy.states() == {"established": 1}
+
+
 @pytest.mark.parametrize("side", [0, 1])
 def test_rule_4_1_whoever_goes_on_after_the_last_rst_has_not_sent_it(proxy, side):
     ends = talked(proxy)

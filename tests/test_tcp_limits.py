@@ -100,7 +100,7 @@ def test_without_mbufs_our_own_segments_are_left_out_and_sent_again(proxy):
         assert proxy.drops() == {"no_mbuf": 1} and proxy.state_of(other) == "syn_received"
     server.expect("PA", data=b"this needs none")
     other.nothing()
-    proxy.wait(1.1)
+    proxy.wait(1.3)
     other.expect("SA", seq=0, ack=1)
 
 

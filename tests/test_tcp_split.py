@@ -135,7 +135,7 @@ def test_rule_2_6_the_syn_ack_sent_again_tells_the_same(proxy):
     client = proxy.client(NUMBER)
     client.send("S")
     client.expect("SA", mss=1000)
-    proxy.wait(1.05)
+    proxy.wait(1.25)
     client.expect("SA", mss=1000)
     client.send("R", seq=1)
 
