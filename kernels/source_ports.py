@@ -33,6 +33,9 @@ NUMBERS_APART = 65_537
 STAMPS_APART = 40_000
 """Milliseconds that a client's clock may have gone on between its SYN and ours: the time-outs of the states between. As much
 is left between the last TSval that is known and what may have passed unnoticed."""
+FARTHEST = (1 << 31) - (1 << 28)
+"""How far above the last number or TSval that is known a new one may lie. What the target really had last lies lower, by
+STAMPS_APART at least and by the days that a connection lasted at most: to it, one half the circle above ours is an old one."""
 
 LAST = np.dtype([("seq", "u4"), ("stamp", "u4"), ("tick", "u4"), ("stamped", "u1"), ("used", "u1")])
 """Of each port: the number behind the last one sent, the highest TSval, when, whether with timestamps, whether ever."""
@@ -119,6 +122,13 @@ def lend(connections, targets, sources, tick):
 
 
 @kernel
+def is_old(value, last):
+    """Says whether a number or TSval may be an old one to a target, whose last one was `last`, or somewhat before."""
+    ahead = distance(value, last)
+    return ahead <= 0 or ahead > FARTHEST
+
+
+@kernel
 def begin_above(connections, connection, last, tick):
     """Chooses our SYN's initial number: the client's own, or one above the last sent from this port; timestamps alike.
     """
@@ -127,9 +137,9 @@ def begin_above(connections, connection, last, tick):
     delta = wrap(int64(hot.shift[CLIENT]) - int64(opening.syn_isn) + int64(opening.client_isn))
     number, stamp, stamp_shift = int64(opening.client_isn), int64(opening.first_stamp), 0
     if last.used and distance(wrap(tick), int64(last.tick)) < TWO_LIFETIMES:
-        if distance(number, int64(last.seq)) <= 0:
+        if is_old(number, int64(last.seq)):
             number = wrap(int64(last.seq) + NUMBERS_APART)
-        if cold.agreed & PROMISED_TIMESTAMPS and last.stamped and distance(stamp, int64(last.stamp)) <= 0:
+        if cold.agreed & PROMISED_TIMESTAMPS and last.stamped and is_old(stamp, int64(last.stamp)):
             stamp_shift = wrap(int64(last.stamp) + 1 - stamp)
     last.tick = wrap(tick)
     opening.syn_isn = number

@@ -185,6 +185,24 @@ def test_rule_3_2_after_two_lifetimes_the_clients_own_number_goes_through(proxy)
     assert proxy.accept("few").other_isn == 5
 
 
+@pytest.mark.parametrize("ahead", [2**31 - 1, 2**31 + 20_000, 2**31 - 2**27])
+def test_rule_3_2_what_lies_half_the_circle_ahead_is_old_to_the_target(proxy, ahead):
+    """We leave a margin above what was sent last; to a target that knows but that, a number beyond 2**31 from there is an old one."""
+    value, isn = 5_000_000, 1_000_000
+    for turn in range(4):
+        client = proxy.client(FEW, isn=isn if turn < 3 else (isn + ahead) % 2**32)
+        stamp = value if turn < 3 else (value + ahead) % 2**32
+        handshake(client, options=[("Timestamp", (stamp, 0))])
+        client.send("PA", b"hello", options=[("NOP", None), ("NOP", None), ("Timestamp", (stamp, 1))])
+        server = proxy.accept("few")
+        sent = dict(server.syn.options)["Timestamp"][0]
+        server.send("SA", mss=1460, options=[("Timestamp", (900, sent))])
+        server.expect("PA", seq=1, data=b"hello")
+        close(client, server)
+    assert 0 < (sent - value) % 2**32 < 2**31 - 2**27
+    assert 0 < (server.other_isn - isn) % 2**32 < 2**31 - 2**27
+
+
 def test_rule_3_2_timestamps_begin_above_the_last_ones_too(proxy):
     for value in (5_000_000, 3_000_000):
         for _ in range(3):
