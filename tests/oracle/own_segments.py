@@ -264,6 +264,8 @@ def _reset(connection, side, came, now):
     end = connection.ends[side]
     position = _near(position, end.told)
     low, high = (connection.marks[side], end.told_may) if connection.bound or side == TARGET else (1, 1)
+    if connection.bound and connection.ends[1 - side].false_fin:    # behind it no numbers are followed: what was acknowledged since is not known
+        low = 1
     require(max(low, 1) <= position <= max(high, 1), "rule 4.2: a RST carries what its receiver acknowledged last", position,
             (low, high))
     if came.control & ACK and connection.bound:
