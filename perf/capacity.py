@@ -15,7 +15,7 @@ import time
 import click
 import measurement
 import numpy as np
-from cps import FIRST_PAYLOAD, Rotation
+from cps import FIRST_PAYLOAD, Rotation, rotation_options
 
 from pipeline.footprint import of_connections
 from pipeline.io.frame_rows import HEADERS
@@ -135,11 +135,7 @@ def draw(axes, result):
 
 
 @measurement.script(__doc__, show, draw, runs=1)
-@click.option("--open", "opened", default="4000000", show_default=True, help="Connections open at once.",
-              callback=measurement.numbers(1, 16_000_000, "numbers"))
-@click.option("--together", default=4096, show_default=True, type=click.IntRange(1, 16384),
-              help="Connections that are at the same step at a time.")
-@click.option("--burst", default=32, show_default=True, type=click.IntRange(1, 256), help="Most packets a burst.")
+@rotation_options("4000000", 16_000_000, 4096)
 def main(**options):
     """Measures and prints."""
     return measure(**options)

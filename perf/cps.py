@@ -173,12 +173,23 @@ def draw(axes, result):
     measurement.curves(axes, [row["open"] for row in result["rows"]], rows, "connections open", result["unit"])
 
 
+def rotation_options(opened, most, together):
+    """Returns a decorator that gives a command the options of a `Rotation`: `opened` (text) and `together` are the defaults."""
+    def add(command):
+        for option in (
+            click.option("--burst", default=32, show_default=True, type=click.IntRange(1, 256), help="Most packets a burst."),
+            click.option("--together", default=together, show_default=True, type=click.IntRange(1, 16384),
+                         help="Connections that are at the same step at a time."),
+            click.option("--open", "opened", default=opened, show_default=True, help="Connections open at once.",
+                         callback=measurement.numbers(1, most, "numbers")),
+        ):
+            command = option(command)
+        return command
+    return add
+
+
 @measurement.script(__doc__, show, draw, runs=20)
-@click.option("--open", "opened", default=",".join(map(str, OPEN)), show_default=True, help="Connections open at once.",
-              callback=measurement.numbers(1, 4_000_000, "numbers"))
-@click.option("--together", default=2048, show_default=True, type=click.IntRange(1, 16384),
-              help="Connections that are at the same step at a time.")
-@click.option("--burst", default=32, show_default=True, type=click.IntRange(1, 256), help="Most packets a burst.")
+@rotation_options(",".join(map(str, OPEN)), 4_000_000, 2048)
 def main(**options):
     """Measures and prints."""
     return measure(**options)
