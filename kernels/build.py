@@ -84,9 +84,8 @@ def write_timestamps(packets, connections, at, hot, cold, side, syn, now):
     if side == TARGET and syn and cold.special & OPENS:
         own = int64(record_at(connections.openings, int64(cold.opening)).first_stamp)
     if side == CLIENT:
-        stamp = stamp_clock(connections, hot, now)
-        if hot.options & STAMPED:
-            stamp = wrap(theirs + int64(hot.timestamp_shift))
+        spliced = hot.options & STAMPED != 0
+        stamp = wrap(theirs + int64(hot.timestamp_shift)) if spliced else stamp_clock(connections, hot, now)
         record_at(words, at).value = swap32(stamp)
         record_at(words, at + 4).value = swap32(own)
     else:

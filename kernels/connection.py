@@ -9,6 +9,7 @@ import numpy as np
 from numpy import int64
 
 from .counters import DROP_SEGMENTS_FULL, Counters
+from .headers import ACK
 from .jit import kernel
 from .native import record_at
 
@@ -288,6 +289,16 @@ def emit(connections, connection, side, control, seq, ack, window, mss, held, le
     segments.length[row] = length
     segments.urgent[row], segments.left[row], segments.right[row] = 0, 0, 0
     segments.filled[0] = row + 1
+
+
+@kernel
+def emit_acknowledgement(connections, connection, side, seq, ack, window, sack, left, right):
+    """Orders a bare acknowledgement; where `sack` was agreed, numbers left .. right - 1, if any, are acknowledged selectively."""
+    segments = connections.segments
+    row = segments.filled[0]
+    emit(connections, connection, side, ACK, seq, ack, window, 0, 0, 0)
+    if segments.filled[0] > row and sack:
+        segments.left[row], segments.right[row] = left, right
 
 
 @kernel

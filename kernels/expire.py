@@ -230,7 +230,8 @@ def expire(connections, expired, count, services, targets, network, records, now
 def set_timers(connections, wheel, now):
     """Sets the timer of every connection in `touched`, and empties it.
 
-    What has been opened gives its OPENING record back. In blocks, each in passes, so that what one of them waits for the others of its block have been waiting for too.
+    What has been opened gives its OPENING record back. In blocks, each in passes, so that what one of them waits for the others
+    of its block have been waiting for too.
     """
     tick, touched = now // TICK_MICROSECONDS, connections.touched
     for first in range(0, touched.filled[0], TIMERS_AT_ONCE):

@@ -29,6 +29,7 @@ from .connection import (
     TARGET,
     ask,
     emit,
+    emit_acknowledgement,
     end,
     enter,
     move_on,
@@ -209,16 +210,13 @@ def shown_before_binding(connections, connection):
 def acknowledge(connections, connection, left, right):
     """Sends the client our numbers as they stand before binding, with the window that is left for it; numbers left .. right - 1,
     where there are any, are acknowledged selectively if that was agreed."""
-    segments, hot, cold, held = (connections.segments, record_at(connections.hot, connection),
-                                 record_at(connections.cold, connection), connections.held)
+    hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     opening, ack = record_at(connections.openings, int64(cold.opening)), shown_before_binding(connections, connection)
     seq, room = wrap(int64(opening.proxy_isn) + 1 + int64(hot.state == FIN_WAIT)), held.limit[0]
     if hot.options & HOLDS and hot.options & OWNS:
         room -= held.length[int64(opening.held)]
-    row = segments.filled[0]
-    emit(connections, connection, CLIENT, ACK, seq, ack, proxy_window(cold, room), 0, 0, 0)
-    if segments.filled[0] > row and cold.agreed & PROMISED_SACK:
-        segments.left[row], segments.right[row] = left, right
+    sack = cold.agreed & PROMISED_SACK != 0
+    emit_acknowledgement(connections, connection, CLIENT, seq, ack, proxy_window(cold, room), sack, left, right)
 
 
 @kernel

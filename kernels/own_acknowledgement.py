@@ -6,8 +6,7 @@ That something waits is only said selectively, which is advice: should it have t
 """
 from numpy import int64
 
-from .connection import CLIENT, FIN_SEEN, HOLDS, OWNS, PLAIN, PROMISED_SACK, PROMISED_SCALING, SPECIAL, TARGET, emit
-from .headers import ACK
+from .connection import CLIENT, FIN_SEEN, HOLDS, OWNS, PLAIN, PROMISED_SACK, PROMISED_SCALING, SPECIAL, TARGET, emit_acknowledgement
 from .held_sender import shown_to_client
 from .jit import kernel
 from .native import record_at
@@ -67,14 +66,13 @@ def window_of_receiver(connections, flow):
 def acknowledge(connections, flow, ack, left, right):
     """Orders an acknowledgement toward the sender of a flow; numbers left .. right - 1, where there are any, are acknowledged
     selectively if that was agreed."""
-    cold, segments, side = record_at(connections.cold, flow >> 1), connections.segments, flow & 1
-    row, agreed = segments.filled[0], int64(cold.agreed)
+    cold, side = record_at(connections.cold, flow >> 1), flow & 1
+    agreed = int64(cold.agreed)
     if side == TARGET:
         agreed &= ~int64(cold.special)
     window = window_of_receiver(connections, flow)
-    emit(connections, flow >> 1, side, ACK, following_number(connections, flow), ack, window, 0, 0, 0)
-    if segments.filled[0] > row and agreed & PROMISED_SACK:
-        segments.left[row], segments.right[row] = left, right
+    sack = agreed & PROMISED_SACK != 0
+    emit_acknowledgement(connections, flow >> 1, side, following_number(connections, flow), ack, window, sack, left, right)
 
 
 @kernel

@@ -130,8 +130,7 @@ def is_old(value, last):
 
 @kernel
 def begin_above(connections, connection, last, tick):
-    """Chooses our SYN's initial number: the client's own, or one above the last sent from this port; timestamps alike.
-    """
+    """Chooses our SYN's initial number: the client's own, or one above the last sent from this port; timestamps alike."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     opening = record_at(connections.openings, int64(cold.opening))
     delta = wrap(int64(hot.shift[CLIENT]) - int64(opening.syn_isn) + int64(opening.client_isn))
