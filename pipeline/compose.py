@@ -45,6 +45,9 @@ SLOTS = {
         ("none", "pipeline.kernels.express:none", "Every packet goes through all stages: so where these are the user's."),
     ],
     "transition": [("splice", "pipeline.kernels.transition:transition", "Handshakes, splice and closes, in order.")],
+    "schedule": [("round_robin", "pipeline.kernels.schedule:round_robin", "A burst of every queue in every pass."),
+                 ("longest_first", "pipeline.kernels.schedule:longest_first",
+                  "Hand-over first, then the queues whose last burst was the longest; none is left out for more than 8 passes.")],
     "rewrite": [("incremental", "pipeline.kernels.rewrite:rewrite", "Header translation, checksums by RFC 1624."),
                 ("c", "pipeline.kernels.twins:rewrite", "The same in C, a yardstick; rare cases by the kernel above.")],
 }
@@ -59,6 +62,7 @@ SIGNATURES = {
     "express": ("packets", "batch", "count", "connections", "network", "outbox", "now"),
     "transition": ("packets", "base", "batch", "count", "connections", "services", "targets", "network", "records",
                    "now"),
+    "schedule": ("inputs",),
     "rewrite": ("packets", "base", "batch", "count", "connections", "network", "now"),
 }
 """Parameters of a kernel in each slot; `loop.py` shows what is handed over."""
@@ -187,11 +191,13 @@ def source(kernels, selects, device, mode="proxy", payloads=()):
     text = (pathlib.Path(__file__).parent / "loop.py").read_text()
     head, _, rest = text.partition(BEGIN)
     tail = rest.partition(END)[2]
-    ports = f"from pipeline.kernels.{device}_device import allocate, available, pause, receive, release as free, transmit\n"
+    ports = (f"from pipeline.kernels.{device}_device import allocate, available, pause, receive, release as free, take_over, transmit\n"
+             f"from pipeline.kernels.{device}_device import hand_over as hand_on\n")
+    plan = _import_lines("schedule", place_of("schedule", kernels.get("schedule", SLOTS["schedule"][0][0])), "schedule")
     if mode != "proxy":
         before, _, stages = tail.partition(STAGES_BEGIN)
-        return head + ports + (WIRE if mode == "forward" else _generator()) + before + stages.partition(STAGES_END)[2]
-    lines = ["from pipeline.compose import kernel_at\n", "from pipeline.kernels.native import whole_number\n", ports]
+        return head + "from pipeline.compose import kernel_at\n" + ports + plan + (WIRE if mode == "forward" else _generator()) + before + stages.partition(STAGES_END)[2]
+    lines = ["from pipeline.compose import kernel_at\n", "from pipeline.kernels.native import whole_number\n", ports, plan]
     kernels = {"express": express_for(kernels), **kernels}
     for slot in ("express", "lookup", "parse", "rewrite", "transition"):
         lines.append(_import_lines(slot, place_of(slot, kernels.get(slot, SLOTS[slot][0][0])), slot))

@@ -56,7 +56,7 @@ def own_frames(state, now):
 
 
 @kernel
-def stages(state, port, count, draining, now):
+def stages(state, port, count, handed, draining, now):
     """One burst of `count` packets (none, for what timers have ordered) through every stage."""
     packets, base, batch, ends = state.packets, state.base[0], state.batch, state.connections
     if count > 0:

@@ -17,6 +17,7 @@ from pipeline.kernels.counters import (
     DROP_EDIT_LOG_FULL,
     DROP_MBUFS_SHORT,
     DROP_NO_MBUF,
+    NOTICE_TAKEN_OVER,
     TOTAL_BURSTS,
     TOTAL_LOOPS,
     TOTAL_OPEN,
@@ -25,6 +26,15 @@ from pipeline.kernels.counters import (
 )
 from pipeline.kernels.expire import expire, set_timers, stop_all
 from pipeline.kernels.faults import NEVER, RECEIVING, TRANSMITTING, choose_duplicates, earliest, emerge, hold, lose
+from pipeline.kernels.hand_over import (
+    MOST_ARP,
+    MOST_SHARED,
+    hand_over,
+    hand_over_errors,
+    is_arp_to_share,
+    share,
+    taken_over,
+)
 from pipeline.kernels.held_sender import deliver
 from pipeline.kernels.icmp import answer_icmp
 from pipeline.kernels.icmp_errors import pass_icmp_errors
@@ -51,9 +61,11 @@ from pipeline.state import DRAIN, STOP
 # composed from here
 from pipeline.kernels.express import usual as express
 from pipeline.kernels.lookup import bucketed as lookup
-from pipeline.kernels.memory_device import allocate, available, pause, receive, release as free, transmit
+from pipeline.kernels.memory_device import allocate, available, pause, receive, release as free, take_over, transmit
+from pipeline.kernels.memory_device import hand_over as hand_on
 from pipeline.kernels.parse import parse
 from pipeline.kernels.rewrite import rewrite
+from pipeline.kernels.schedule import round_robin as schedule
 from pipeline.kernels.select_balancing import round_robin as select_0
 from pipeline.kernels.transition import transition
 
@@ -241,15 +253,35 @@ def own_frames(state, now):
 
 
 @kernel
-def answer_others(state, count, now):
+def share_arp(state, count):
+    """Lists copies of the ARP rows of a burst for the other workers, as far as there are mbufs for it."""
+    steering, counters = state.steering, state.connections.counters
+    shared, wanted = 0, steering.worker[1] - 1
+    for row in range(count):
+        if shared < MOST_SHARED and is_arp_to_share(state.packets, state.batch, row):
+            shared += 1
+            if allocate(state.device, state.fresh, wanted) != 0:
+                share(state.packets, state.base[0], state.batch, row, state.fresh, steering, state.outbox, counters)
+            else:
+                counters.drops[DROP_NO_MBUF] += wanted
+
+
+@kernel
+def answer_others(state, count, handed, now):
     """Deals with the rows that are not TCP, if there are any: one look at a burst without is cheaper than three."""
-    packets, batch, network, others = state.packets, state.batch, state.network, 0
+    packets, batch, network, connections, others = state.packets, state.batch, state.network, state.connections, 0
     for row in range(count):
         others += int64(batch.kind[row] != KIND_TCP)
-    if others > 0:
-        answer_arp(packets, batch, count, network, state.connections.counters, now)
-        answer_icmp(packets, batch, count, network, state.connections.counters)
-        pass_icmp_errors(packets, batch, count, state.connections, network, now)
+    if others == 0:
+        return
+    alone = state.steering.worker[1] == 1 or handed
+    if not alone:
+        share_arp(state, count)
+    answer_arp(packets, batch, count, network, connections.counters, now)
+    answer_icmp(packets, batch, count, network, connections.counters)
+    if not alone:
+        hand_over_errors(packets, batch, count, connections, state.steering, state.selection.services, state.outbox)
+    pass_icmp_errors(packets, batch, count, connections, network, now)
 
 
 @kernel
@@ -264,9 +296,10 @@ def answer_refused(state, count, now):
 
 
 @kernel
-def stages(state, port, count, draining, now):
+def stages(state, port, count, handed, draining, now):
     """One burst of `count` packets (none, for what timers have ordered) through every stage.
 
+    What other workers own is handed over to them, but for packets that one of them has `handed` to this one.
     The usual segments of established connections are sent on by `express`; what is `left` of the burst goes through all
     others. Frames of our own are posted before those that pass: held payload goes out ahead of what follows it.
     """
@@ -276,9 +309,11 @@ def stages(state, port, count, draining, now):
     if count > 0:
         parse(packets, base, batch, count, port, network, counters)
         lookup(batch, count, connections.buckets, connections.hot)
+        if state.steering.worker[1] > 1 and not handed:
+            hand_over(batch, count, state.steering, services, state.outbox, counters)
         left = express(packets, batch, count, connections, network, state.outbox, now)
     if left > 0:
-        answer_others(state, count, now)
+        answer_others(state, count, handed, now)
         ask_for_records(state.records, batch, count)
         verify(packets, base, batch, count, connections)
         retire(packets, batch, count, connections)
@@ -338,7 +373,7 @@ def send(state, given, phase):
             outbox.filled[port] = through_faults(state, line, outbox.mbuf[port], outbox.filled[port], EMERGE_AT_ONCE, now,
                                                  NEVER - 1 if phase == STOP else now)
         if outbox.filled[port] > 0:
-            sent = transmit(state.device, port, 0, outbox.mbuf[port], 0, outbox.filled[port])
+            sent = transmit(state.device, port, outbox.mbuf[port], 0, outbox.filled[port])
             settle(outbox, port, sent, state.connections.counters)
         if outbox.to_release[0] > 0:
             free(state.device, outbox.released, outbox.to_release[0])
@@ -347,6 +382,17 @@ def send(state, given, phase):
     if room.left[0] > 0:
         free(state.device, room.leaving, room.left[0])
         room.left[0] = 0
+
+
+@kernel
+def send_to_workers(state):
+    """Hands what this burst has found to be other workers' over to them."""
+    steering = state.steering
+    rows = steering.filled.shape[0]
+    for row in range(rows):
+        if steering.filled[row] > 0:
+            taken = hand_on(state.device, steering.worker[0] * rows + row, steering.mbuf[row], 0, steering.filled[row])
+            taken_over(steering, row, taken, state.outbox, state.connections.counters)
 
 
 @kernel
@@ -360,12 +406,25 @@ def receive_burst(state, port, given):
         count = take_again(room, port, batch.mbuf, state.burst[0])
         if count > 0:
             return count
-    count = receive(state.device, port, 0, batch.mbuf, state.burst[0])
+    count = receive(state.device, port, batch.mbuf, state.burst[0])
     if state.faults.active[line] != 0:
         come = moment(state, given)
         count = through_faults(state, line, batch.mbuf, count, batch.mbuf.shape[0], come, come)
     totals[TOTAL_BURSTS] += min(count, 1)
     totals[TOTAL_PACKETS] += count
+    return count
+
+
+@kernel
+def take_burst(state, entered, given):
+    """Takes the next burst of an input: from another worker, or from a port; returns how many mbufs."""
+    inputs = state.inputs
+    if inputs.ring[entered] >= 0:
+        count = take_over(state.device, inputs.ring[entered], state.batch.mbuf, state.burst[0])
+        state.connections.counters.notices[NOTICE_TAKEN_OVER] += count
+    else:
+        count = receive_burst(state, inputs.port[entered], given)
+    inputs.length[entered] = count
     return count
 
 
@@ -400,23 +459,28 @@ def run(state, passes, given):
     `given` is the time in microseconds for a replay or a test, or -1 to read the clock.
     """
     done, idle, stopped = 0, 0, 0
-    counters, outbox, ports = state.connections.counters, state.outbox, state.outbox.filled.shape[0]
+    counters, outbox, inputs, alone = state.connections.counters, state.outbox, state.inputs, state.steering.worker[1] == 1
     while done != passes:
         phase = load_acquire(address_of(state.control))
-        if phase == DRAIN and counters.totals[TOTAL_OPEN] == counters.states[TIME_WAIT]:
+        if phase == DRAIN and alone and counters.totals[TOTAL_OPEN] == counters.states[TIME_WAIT]:
             phase = STOP
         now = given if given >= 0 else read_clock(state.clock)
         received = 0
-        for port in range(ports + 1):
-            count = 0
-            if port < ports:
-                count = receive_burst(state, port, given)
+        turns = schedule(inputs)
+        for turn in range(turns + 1):
+            count, port, handed = 0, 0, False
+            if turn < turns:
+                entered = inputs.order[turn]
+                port, handed = inputs.port[entered], inputs.ring[entered] >= 0
+                count = take_burst(state, entered, given)
                 received += count
                 if count == 0 and outbox.to_release[0] == 0:
                     continue
             elif not (timers(state, phase, stopped, now) or earliest(state.faults) <= now):
                 continue
-            stages(state, port, count, phase, now)
+            stages(state, port, count, handed, phase, now)
+            if not alone:
+                send_to_workers(state)
             send(state, given, phase)
         done += 1
         counters.totals[TOTAL_LOOPS] += 1

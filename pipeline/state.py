@@ -3,8 +3,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels import batch, connection, faults, outbox, records, wheel
+from pipeline.kernels import batch, connection, faults, outbox, records, schedule, wheel
 from pipeline.kernels.counters import Counters
+from pipeline.kernels.hand_over import Steering
 from pipeline.kernels.headers import Packets
 from pipeline.kernels.neighbours import Network
 from pipeline.kernels.services import Selection, Targets
@@ -43,6 +44,8 @@ class State(NamedTuple):
     reserve: np.ndarray      # int64 [3] mbufs that send queues may keep; least that must be free, -1 if not seen yet; too few?
     burst: np.ndarray        # int64 [1] most packets a burst
     faults: faults.Faults
+    inputs: schedule.Inputs
+    steering: Steering
 
     @property
     def counters(self) -> Counters:

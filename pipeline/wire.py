@@ -15,7 +15,7 @@ def timers(state, phase, stopped, now):
 
 
 @kernel
-def stages(state, port, count, draining, now):
+def stages(state, port, count, handed, draining, now):
     """Posts each packet of a burst, as it is, to the port at the other end of the wire."""
     for row in range(count):
         post(state.outbox, port ^ 1, state.batch.mbuf[row], state.connections.counters)

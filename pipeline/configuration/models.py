@@ -10,7 +10,7 @@ from pipeline.configuration.traffic import Traffic
 from pipeline.configuration.values import REFUSE, PortRange, choice, rate, seconds, switch, whole
 from pipeline.stats_socket import default_path
 
-SLOTS = ("parse", "lookup", "express", "transition", "rewrite")
+SLOTS = ("parse", "lookup", "express", "transition", "rewrite", "schedule")
 """Slots that `[kernels]` can fill; the select kernel is chosen by each service."""
 PAYLOAD_SELECTS = ("http_path", "http_host", "number_modulo")
 """Our select kernels that need the client's first payload, and so delayed binding."""
