@@ -28,6 +28,9 @@ pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="plain Python has no 
 
 OF_OTHER_LOOPS = ("dpdk_device", "twins")
 NOT_IN_THE_LOOP = {
+    "toeplitz": "hashes for the model of a NIC, and where a worker predicts the queue of its packets",
+    "word": "a part of toeplitz",
+    "queue_of": "asks for the queue by toeplitz",
     "before": "completes the arithmetic of sequence numbers; the loop asks for distances",
     "_portable_crc32c": "stands in for the CRC instruction where the processor lacks it",
     "next_hop": "called while a worker is set up",
