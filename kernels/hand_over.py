@@ -20,7 +20,7 @@ from .counters import DROP_HAND_OVER_FULL, NOTICE_HANDED_OVER
 from .faults import copy_packet
 from .headers import ICMP_LENGTH
 from .icmp_errors import flow_of_quoted, quoted_tcp
-from .jit import kernel
+from .jit import kernel, loop
 from .native import record_at, swap16, swap32
 from .outbox import discard
 from .services import find_service
@@ -140,3 +140,10 @@ def taken_over(steering, row, taken, outbox, counters):
         discard(outbox, steering.mbuf[row, number])
     counters.notices[NOTICE_HANDED_OVER] += taken
     steering.filled[row] = 0
+
+
+@loop
+def owners_by_hash(steering, target, source, target_port, owners):
+    """Fills `owners` (int64[n]): the worker that gets what a target sends to each port of ours at the address `source`."""
+    for port in range(owners.shape[0]):
+        owners[port] = by_hash(steering, target, source, target_port, port)

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.errors import ConfigurationError
 from pipeline.kernels import (
+    arp,
     batch,
     connection,
     counters,
@@ -24,6 +25,7 @@ from pipeline.kernels import (
     wheel,
 )
 from pipeline.state import ORDERS, TIMERS_A_PASS, State
+from pipeline.steering import ALONE, make_steering, own_entries, part_of
 
 NEIGHBOURS = 16384
 """Hosts on-link that one worker can know."""
@@ -135,8 +137,10 @@ def source_entries(configuration, target):
                        for port in sorted(allowed[address])]
 
 
-def make_targets(configuration, numbers):
+def make_targets(configuration, numbers, share, steering):
     """Returns `Targets` and `SourcePorts`; targets with the same address and port share a pool of source ports.
+
+    A pool has those that this worker owns, by its `share` (steering.Share) and `steering`.
 
     Entries are handed out in random order at first (ProxyEngine's row 8), then the oldest first.
     """
@@ -145,7 +149,10 @@ def make_targets(configuration, numbers):
     for number, target in enumerate(configuration.targets):
         pool = pools.setdefault((target.ip, target.port), (len(pools), target))[0]
         rows[number] = (int(target.ip), target.port, numbers[number], pool, 0, services.UNKNOWN_SCALE)
-    entries = [source_entries(configuration, target) for _, target in pools.values()]
+    entries = []
+    for _, target in pools.values():
+        addresses, free = source_entries(configuration, target)
+        entries.append((addresses, own_entries(share, steering, target, addresses, free) if free else free))
     size = max(max((len(free) for _, free in entries), default=1), 1)
     most = max((len(addresses) for addresses, _ in entries), default=0) or 1
     sources = source_ports.SourcePorts(
@@ -240,8 +247,8 @@ def make_faults(configuration):
                                   [0 if table is None else table.seed for table, _ in chosen], OUTBOX * bursts(configuration))
 
 
-def make_state(configuration, device, arena, macs, ticks_now, hertz):
-    """Returns a worker's `State` and the names of its select kernels.
+def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE):
+    """Returns a worker's `State` and the names of its select kernels. Of what there is once an engine it gets its `share`.
 
     `device` and `arena` are those of its ports, `macs` the ports' addresses (ints); `ticks_now` and `hertz` say what the
     clock that `native.ticks` reads shows now, and how fast it runs.
@@ -249,8 +256,11 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz):
     if configuration.engine.mode == "generator":
         from pipeline.generator_state import make_generator_state
         return make_generator_state(configuration, device, arena, macs, ticks_now, hertz), []
+    configuration = part_of(configuration, share.workers)
     network = make_network(configuration, macs)
-    targets, sources = make_targets(configuration, want_neighbours(configuration, network))
+    network.announced[0] = 0 if share.worker == 0 else arp.ANNOUNCEMENTS
+    steering, inputs = make_steering(configuration, share)
+    targets, sources = make_targets(configuration, want_neighbours(configuration, network), share, steering)
     selection, kernels = make_selection(configuration)
     engine = configuration.engine
     kept = records.allocate_records(engine.detailed_records, engine.connections, engine.records)
@@ -265,7 +275,7 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz):
         outbox=outbox.allocate_outbox(len(macs), OUTBOX * bursts(configuration)), requests=connection.allocate_listed(ORDERS // 4),
         expired=np.zeros(TIMERS_A_PASS, np.int64), fresh=np.zeros(OUTBOX * bursts(configuration), np.int64),
         reserve=_column([sum(port.txd for port in configuration.ports), -1, 0]), burst=_column([engine.burst]),
-        faults=make_faults(configuration))
+        faults=make_faults(configuration), inputs=inputs, steering=steering)
     return state, kernels
 
 

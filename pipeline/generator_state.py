@@ -12,15 +12,18 @@ from pipeline.kernels import (
     flow_table,
     generator_ends,
     generator_payload,
+    hand_over,
     headers,
     histogram,
     memory,
     neighbours,
     outbox,
+    schedule,
     waiting_room,
     wheel,
 )
 from pipeline.state import ORDERS, TIMERS_A_PASS
+from pipeline.steering import ALONE, make_steering
 
 TICKS_A_SECOND = 1_000_000 // wheel.TICK_MICROSECONDS
 LONGEST = 3600
@@ -46,6 +49,8 @@ class GeneratorState(NamedTuple):
     fresh: np.ndarray
     burst: np.ndarray
     faults: faults.Faults
+    inputs: schedule.Inputs
+    steering: hand_over.Steering
 
     @property
     def counters(self):
@@ -160,6 +165,7 @@ def want_neighbours(configuration, network):
 def make_generator_state(configuration, device, arena, macs, ticks_now, hertz):
     """Returns a worker's `GeneratorState`; the arguments are those of `assemble.make_state`."""
     network, engine = assemble.make_network(configuration, macs), configuration.engine
+    steering, inputs = make_steering(configuration, ALONE)
     ends = make_ends(configuration, want_neighbours(configuration, network))
     return GeneratorState(
         control=np.zeros(8, np.int64), clock=_numbers(ticks_now, 0, round((1 << 32) * 1_000_000 / hertz)),
@@ -167,4 +173,5 @@ def make_generator_state(configuration, device, arena, macs, ticks_now, hertz):
         device=device, base=_numbers(arena.base), packets=arena.native, batch=batch.allocate_batch(batch.BURST), connections=ends,
         network=network, wheel=wheel.allocate_wheel(len(ends.hot)), outbox=outbox.allocate_outbox(len(macs), assemble.OUTBOX),
         requests=connection.allocate_listed(ORDERS // 4), expired=np.zeros(TIMERS_A_PASS, np.int64),
-        fresh=np.zeros(assemble.OUTBOX, np.int64), burst=_numbers(engine.burst), faults=assemble.make_faults(configuration))
+        fresh=np.zeros(assemble.OUTBOX, np.int64), burst=_numbers(engine.burst), faults=assemble.make_faults(configuration),
+        inputs=inputs, steering=steering)

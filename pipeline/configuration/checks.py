@@ -8,6 +8,9 @@ from pipeline.configuration.models import PAYLOAD_SELECTS, RULE_SELECTS, SLOTS, 
 from pipeline.configuration.values import place_in_network, suggestion
 
 
+MOST_WORKERS = 64
+
+
 def faults(configuration):
     """Yields every Fault between the parts of `configuration`, each part by itself being right."""
     mode = configuration.engine.mode
@@ -77,9 +80,7 @@ def _port_faults(configuration):
 
 def _engine(configuration):
     engine, cores = configuration.engine, available_cores()
-    if len(engine.cores) != 1:
-        more = "more than one worker comes with receive-side scaling and flow steering; " if engine.cores else ""
-        yield Fault(("engine", "cores"), f"must name exactly one core: {more}give one, such as [{cores[-1]}]")
+    yield from _workers(configuration)
     for index, core in enumerate(engine.cores):
         if core not in cores:
             yield Fault(("engine", "cores", index), f"is no core of this process; it must be one of {cores}")
@@ -97,6 +98,25 @@ def _engine(configuration):
     if engine.mbufs < needed:
         more = f" and {waiting} that may wait in [ports.faults] (queue, for each direction)" if waiting else ""
         yield Fault(("engine", "mbufs"), f"must be at least {needed}: the ports' rxd and txd and two bursts{more}")
+
+
+def _workers(configuration):
+    """What more than one worker needs."""
+    engine, workers = configuration.engine, len(configuration.engine.cores)
+    if workers == 0:
+        yield Fault(("engine", "cores"), f"must name a core for each worker, such as [{available_cores()[-1]}]")
+    if workers > MOST_WORKERS:
+        yield Fault(("engine", "cores"), f"must name at most {MOST_WORKERS} cores")
+    for index, first in () if engine.oversubscribe else _repeated(engine.cores):
+        yield Fault(("engine", "cores", index), f"is already that of cores[{first}]: two workers would take it from each other; "
+                    "it must be another one, or oversubscribe must be true (for tests)")
+    if workers > 1 and engine.mode == "generator":
+        yield Fault(("engine", "cores"), 'must name one core with mode = "generator", which has one worker')
+    if workers > 1 and any(port.driver in ("pcap", "ring") for port in configuration.ports):
+        yield Fault(("engine", "cores"), "must name one core: a recording, or a cable (ring:), has one queue")
+    if engine.dst_port_mask and 1 << engine.dst_port_mask.bit_count() < workers:
+        yield Fault(("engine", "dst_port_mask"), f"tells {1 << engine.dst_port_mask.bit_count()} blocks of ports apart; it must "
+                    f"have bits for {workers} workers at least, such as {0xFC00}")
 
 
 def _kernels(configuration):
@@ -285,8 +305,14 @@ def _source_addresses(configuration):
 
 
 def _source_ports(configuration, index, service):
-    """Refuses a range of source ports that has nothing left once the listening ports are taken out."""
+    """Refuses source ports of which nothing is left once the listening ports are taken out, and fewer than there are workers."""
     low, high = service.source_ports
+    workers = len(configuration.engine.cores)
+    if high - low + 1 < workers:
+        yield Fault(("services", index, "source_ports"), f"has fewer ports than there are workers ({workers}); each needs its own")
+    if configuration.engine.flow_steering == "address" and workers > 1 and len(service.source_addresses) < workers:
+        yield Fault(("services", index, "source_addresses"), f"must have an address for each of {workers} workers, since "
+                    'engine.flow_steering = "address"')
     known = {target.id: target for target in configuration.targets}
     reachable = [known[name] for name in service.targets if name in known and configuration.on_link(known[name].ip)]
     addresses = service.source_addresses or {configuration.on_link(target.ip)[1].ip for target in reachable}

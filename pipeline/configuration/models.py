@@ -35,6 +35,12 @@ class Engine(_Section):
     cores: tuple[values.Core, ...] = Field(default_factory=lambda: (available_cores()[-1],),
                                            description="a list of core numbers, such as [1]")
     main_core: values.Core = Field(default_factory=lambda: available_cores()[0])
+    oversubscribe: bool = switch(False)
+    steering: Literal["auto", "rss", "software"] = choice("auto", "auto", "rss", "software")
+    flow_steering: Literal["auto", "port", "address", "rss", "software"] = choice("auto", "auto", "port", "address", "rss",
+                                                                                 "software")
+    dst_port_mask: int = whole(0, 0, 0xFFFF, " (bits of a source port that tell workers apart; 0: as few as will do)")
+    rss_key: values.RssKey | None = None
     mbufs: int = whole(16384, 512, 1 << 22)
     connections: int = whole(65536, 1, 1 << 24)
     burst: int = whole(32, 1, 256)
@@ -60,6 +66,11 @@ class Engine(_Section):
     def waiting_places(self):
         """How many segments may wait for what they follow (int): never more than a quarter of the mbufs."""
         return min(self.waiting_segments, self.mbufs // 4)
+
+    @property
+    def port_mask(self):
+        """The bits (int) of a source port that tell workers apart: unless given, the lowest, by which any range is split evenly."""
+        return self.dst_port_mask or (1 << max((len(self.cores) - 1).bit_length(), 1)) - 1
 
     @property
     def stats_socket_path(self):

@@ -29,6 +29,7 @@ _VIRTUAL_DEVICE = re.compile(r"[a-z][a-z0-9_]*(,[A-Za-z0-9_-]+=[^,]*)*")
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
 _LONGEST_MATCH = 255
 
+_RSS_KEY_IS = 'a key of 40 to 52 octets in lower-case hexadecimal digits, such as "6d5a56da..."'
 _NAME_IS = "a name of 1 to 32 letters, digits, dots, dashes and underscores"
 _HOST_NAME_IS = "a name of 1 to 11 small letters, digits and dashes (it becomes part of an interface's name)"
 _ADDRESS_IS = 'an IPv4 address of a host, such as "10.1.0.1"'
@@ -278,6 +279,11 @@ def _socket_path(value):
     return value
 
 
+def _rss_key(value):
+    _text(value, r"(?:[0-9a-f]{2}){40,52}", _RSS_KEY_IS)
+    return value
+
+
 def _kind(python_type, convert, right):
     """Returns the annotation of a kind of value that `convert` reads and that `check --json` shows as text."""
     return Annotated[python_type, PlainValidator(convert), PlainSerializer(str, when_used="json"),
@@ -303,7 +309,7 @@ Match = _kind(str, _match, "a path prefix or a host name")
 SocketPath = _kind(str, _socket_path, _SOCKET_IS)
 SourcePorts = Annotated[PortRange, PlainValidator(_source_ports), PlainSerializer(list),
                         Field(description=_SOURCE_PORTS_IS)]
-
+RssKey = _kind(str, _rss_key, _RSS_KEY_IS)
 Core = Annotated[int, Field(strict=True, ge=0, description="the number of a core, such as 1")]
 
 

@@ -1,0 +1,128 @@
+"""How packets find the worker that owns their connection: what the configuration asks for, and what a worker then owns."""
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.errors import ConfigurationError
+from pipeline.io.steering import SteeringRule, block_of, blocks, value_of
+from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT, Steering, owners_by_hash
+from pipeline.kernels.schedule import allocate_inputs
+from pipeline.kernels.toeplitz import ENTRIES, KEY, make_tables
+
+HANDED_AT_ONCE = 512
+"""Packets of a port that one pass can find to be another worker's: more than a burst and the ARP of it."""
+PORTS = 1 << 16
+NOBODY = -1
+
+
+class Share(NamedTuple):
+    """One worker's place among `workers`; `by`: how packets find their worker (AT_HAND ..), those of clients and of targets.
+
+    `key` is that of the hash, `mask` has the bits of a source port by which workers differ.
+    """
+
+    worker: int = 0
+    workers: int = 1
+    by: tuple = (AT_HAND, AT_HAND)
+    key: bytes = KEY
+    mask: int = 0
+
+
+ALONE = Share()
+
+
+def shares_of(engine, by):
+    """Returns the Share of each worker of `[engine]`, in order; `by` as in Share."""
+    workers = len(engine.cores)
+    return [Share(worker, workers, by, bytes.fromhex(engine.rss_key) if engine.rss_key else KEY,
+                  engine.port_mask) for worker in range(workers)]
+
+
+def part_of(configuration, workers):
+    """Returns the Configuration with what one of `workers` gets of everything that is counted out once an engine."""
+    shared = ("mbufs", "connections", "opening_connections", "held_connections", "waiting_segments", "edits", "first_copies",
+              "records", "reset_rate")
+    part = {key: -(-getattr(configuration.engine, key) // workers) for key in shared}
+    return configuration.model_copy(update={"engine": configuration.engine.model_copy(update=part)})
+
+
+def source_addresses(configuration):
+    """Returns all addresses (sorted ints) from which services connect to targets."""
+    named = {target.id: target for target in configuration.targets}
+    return sorted({int(address) for service in configuration.services for identifier in service.targets
+                   for address in configuration.source_addresses(service, named[identifier])})
+
+
+def port_blocks(configuration, workers, mask):
+    """Returns the worker that each block of source ports belongs to (list of int), NOBODY for blocks that clients send to.
+
+    A rule for such a block would take the clients' packets with it, where the listening address is a source address too.
+    """
+    near = set(source_addresses(configuration))
+    heard = {block_of(service.listen.port, mask) for service in configuration.services if int(service.listen.address) in near}
+    return [NOBODY if block in heard else block % workers for block in range(blocks(mask))]
+
+
+def owners_of_ports(configuration, share):
+    """Returns the worker that owns each source port (int64[65536]), where it is the port that tells."""
+    if share.workers == 1:
+        return np.zeros(PORTS, np.int64)
+    if not any(kind == BY_PORT for kind in share.by):
+        return np.full(PORTS, share.worker)
+    return np.array(port_blocks(configuration, share.workers, share.mask))[block_of(np.arange(PORTS), share.mask)]
+
+
+def make_steering(configuration, share):
+    """Returns the `Steering` and the `Inputs` of a worker."""
+    ports, workers = len(configuration.ports), share.workers
+    addresses = np.array(source_addresses(configuration) if workers > 1 else [], np.int64)
+    capacity = HANDED_AT_ONCE if workers > 1 else 1
+    steering = Steering(
+        worker=np.array([share.worker, workers], np.int64), by=np.array(share.by, np.int64), tables=make_tables(share.key),
+        redirection=np.arange(ENTRIES) % workers, port_owner=owners_of_ports(configuration, share), address=addresses,
+        address_owner=np.arange(len(addresses)) % workers, mbuf=np.zeros((workers * ports, capacity), np.int64),
+        filled=np.zeros(workers * ports, np.int64))
+    return steering, allocate_inputs(share.worker, workers, ports)
+
+
+def own_entries(share, steering, target, addresses, entries):
+    """Returns those of a pool's entries (uint32: index of the source address << 16 | port) that a worker owns.
+
+    `target` (configuration.Target) is where they lead to. Raises ConfigurationError where there is none.
+    """
+    entries = np.array(entries, np.int64)
+    if share.workers == 1:
+        return entries
+    index, port, kind = entries >> 16, entries & 0xFFFF, share.by[1]
+    if kind == BY_ADDRESS:
+        owner = np.array([steering.address_owner[list(steering.address).index(address)] for address in addresses])[index]
+    elif kind == BY_HASH:
+        owner = np.full(len(entries), NOBODY)
+        for number, address in enumerate(addresses):
+            predicted = np.zeros(PORTS, np.int64)
+            owners_by_hash(steering, int(target.ip), address, target.port, predicted)
+            owner[index == number] = predicted[port[index == number]]
+    else:
+        owner = steering.port_owner[port]
+    mine = entries[owner == share.worker]
+    if len(mine) == 0:
+        what = ("source_addresses: there are too few for" if kind == BY_ADDRESS else
+                "source_ports: the range, or dst_port_mask in [engine], leaves none to")
+        raise ConfigurationError(f'services: {what} worker {share.worker} of {share.workers} toward target "{target.id}"; '
+                                 "each worker needs its own")
+    return mine
+
+
+def steering_rules(configuration, share, port):
+    """Returns the SteeringRules by which a NIC brings what targets send to `port` (index) to the queue of its owner."""
+    reached = {configuration.next_hop(target.ip).port for target in configuration.targets}
+    if port not in reached:
+        return []
+    if share.by[1] == BY_ADDRESS:
+        return [SteeringRule(port, "destination_address", address, 0xFFFFFFFF, number % share.workers)
+                for number, address in enumerate(source_addresses(configuration))]
+    if share.by[1] == BY_PORT:
+        owners = port_blocks(configuration, share.workers, share.mask)
+        return [SteeringRule(port, "destination_port", value_of(block, share.mask), share.mask, owner)
+                for block, owner in enumerate(owners) if owner != NOBODY]
+    return []
