@@ -43,6 +43,21 @@ int64_t shim_release(int64_t mbufs, int64_t count)
     return 0;
 }
 
+int64_t shim_hand_over(int64_t ring, int64_t mbufs, int64_t count)
+{
+    return rte_ring_sp_enqueue_burst((struct rte_ring *)ring, (void **)mbufs, (unsigned)count, NULL);
+}
+
+int64_t shim_take_over(int64_t ring, int64_t mbufs, int64_t limit)
+{
+    return rte_ring_sc_dequeue_burst((struct rte_ring *)ring, (void **)mbufs, (unsigned)limit, NULL);
+}
+
+int64_t shim_waiting(int64_t ring)
+{
+    return rte_ring_count((struct rte_ring *)ring);
+}
+
 /* ---- the log ---- */
 
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;

@@ -35,6 +35,9 @@ int64_t shim_receive(int64_t port, int64_t queue, int64_t mbufs, int64_t limit);
 int64_t shim_transmit(int64_t port, int64_t queue, int64_t mbufs, int64_t count);
 int64_t shim_allocate(int64_t pool, int64_t mbufs, int64_t count);
 int64_t shim_release(int64_t mbufs, int64_t count);
+int64_t shim_hand_over(int64_t ring, int64_t mbufs, int64_t count);
+int64_t shim_take_over(int64_t ring, int64_t mbufs, int64_t limit);
+int64_t shim_waiting(int64_t ring);
 
 /* Environment (EAL). */
 int64_t shim_environment_start(int64_t count, char **arguments);
@@ -77,7 +80,7 @@ int64_t shim_port_statistics(int64_t port, struct shim_statistics *statistics);
 int64_t shim_port_information(int64_t port, struct shim_information *information);
 const char *shim_port_driver(int64_t port);
 
-/* Rings, and ports made of two of them (net_ring): what one sends, the other receives. */
+/* Rings of one producer and one consumer, and ports made of two of them (net_ring): what one sends, the other receives. */
 int64_t shim_ring_create(const char *name, int64_t size, int64_t socket);
 int64_t shim_ring_free(int64_t ring);
 int64_t shim_ring_port(const char *name, int64_t receive_ring, int64_t transmit_ring, int64_t socket);

@@ -169,6 +169,12 @@ class Port:
         addresses = burst.mbufs + self.pool.arena.base
         return lib.shim_transmit(self.number, queue, addresses.ctypes.data, len(addresses))
 
+    def queue_of(self, worker):
+        """Returns DPDK's number of the port, and of its queue, that the worker of that number (from 0) receives and sends on."""
+        if not 0 <= worker < self.queues:
+            raise DpdkError(f"{self._title}: worker {worker} has no queue, queues = {self.queues}")
+        return self.number, worker
+
     def stop(self):
         """Stops receiving and sending; the port can still be asked for its counters."""
         if self._started:

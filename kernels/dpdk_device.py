@@ -1,4 +1,4 @@
-"""Where bursts come from and go to when the ports are DPDK's; `memory_device` has the same six functions.
+"""Where bursts come from and go to when the ports are DPDK's; `memory_device` has the same functions.
 
 The loop knows an mbuf by its byte offset in the arena, DPDK by its address: they differ by `device.base`.
 """
@@ -14,20 +14,25 @@ class Device(NamedTuple):
     """One worker's way to DPDK; a worker never shares its `Device`, since `addresses` is scratch.
 
     `base` int64[1]: address of the arena's first byte; `pool` int64[1]: address of the rte_mempool;
-    `ports` int64[n]: DPDK's number of each of the engine's ports; `addresses` int64[m]: scratch for a burst.
+    `ports` int64[n]: DPDK's number of each of the engine's ports; `queues` int64[n]: this worker's queue of each;
+    `rings` int64[workers * workers * n]: address of the rte_ring of packets from one worker to another of each port,
+    as number (from * workers + to) * n + port, 0 where from is to; none with one worker.
+    `addresses` int64[m]: scratch for a burst.
     """
 
     base: np.ndarray
     pool: np.ndarray
     ports: np.ndarray
+    queues: np.ndarray
+    rings: np.ndarray
     addresses: np.ndarray
 
 
 @kernel
-def receive(device, port, queue, mbufs, limit):
-    """Stores the offsets of at most `limit` received mbufs in `mbufs` (int64[:]); returns how many."""
+def receive(device, port, mbufs, limit):
+    """Stores the offsets of at most `limit` mbufs received on this worker's queue in `mbufs` (int64[:]); returns how many."""
     wanted = min(limit, mbufs.size)
-    count = native.shim_receive(device.ports[port], queue, native.address_of(mbufs), wanted)
+    count = native.shim_receive(device.ports[port], device.queues[port], native.address_of(mbufs), wanted)
     base = device.base[0]
     for place in range(count):
         mbufs[place] -= base
@@ -35,19 +40,54 @@ def receive(device, port, queue, mbufs, limit):
 
 
 @kernel
-def transmit(device, port, queue, mbufs, first, count):
-    """Sends `mbufs[first:first + count]`; returns how many the device took: the rest stays the caller's."""
+def transmit(device, port, mbufs, first, count):
+    """Sends `mbufs[first:first + count]` on this worker's queue; returns how many the device took: the rest stays the caller's."""
     base, addresses = device.base[0], device.addresses
     sent = 0
     while sent < count:
         chunk = min(count - sent, addresses.size)
         for place in range(chunk):
             addresses[place] = mbufs[first + sent + place] + base
-        taken = native.shim_transmit(device.ports[port], queue, native.address_of(addresses), chunk)
+        taken = native.shim_transmit(device.ports[port], device.queues[port], native.address_of(addresses), chunk)
         sent += taken
         if taken < chunk:
             break
     return sent
+
+
+@kernel
+def hand_over(device, ring, mbufs, first, count):
+    """Puts `mbufs[first:first + count]` into a ring; returns how many had room, which are the taker's now.
+
+    One worker alone puts into a ring, and one takes out of it: no lock (DPDK Programmer's Guide, Ring Library).
+    """
+    base, addresses = device.base[0], device.addresses
+    given = 0
+    while given < count:
+        chunk = min(count - given, addresses.size)
+        for place in range(chunk):
+            addresses[place] = mbufs[first + given + place] + base
+        taken = native.shim_hand_over(device.rings[ring], native.address_of(addresses), chunk)
+        given += taken
+        if taken < chunk:
+            break
+    return given
+
+
+@kernel
+def take_over(device, ring, mbufs, limit):
+    """Stores the offsets of at most `limit` mbufs out of a ring in `mbufs`, oldest first; returns how many."""
+    count = native.shim_take_over(device.rings[ring], native.address_of(mbufs), min(limit, mbufs.size))
+    base = device.base[0]
+    for place in range(count):
+        mbufs[place] -= base
+    return count
+
+
+@kernel
+def waiting(device, ring):
+    """Returns how many mbufs lie in a ring."""
+    return native.shim_waiting(device.rings[ring])
 
 
 @kernel

@@ -358,6 +358,12 @@ shim_pool_available = _external("shim_pool_available", _i)
 """(pool) -> how many mbufs are free (rte_mempool_avail_count)."""
 shim_release = _external("shim_release", _i, _i)
 """(address of uint64[n], n) -> 0; frees these mbufs with all their segments (rte_pktmbuf_free_bulk)."""
+shim_hand_over = _external("shim_hand_over", _i, _i, _i)
+"""(ring, address of uint64[n], n) -> how many of these mbufs had room (rte_ring_sp_enqueue_burst)."""
+shim_take_over = _external("shim_take_over", _i, _i, _i)
+"""(ring, address of uint64[n], n) -> how many mbuf addresses rte_ring_sc_dequeue_burst stored there."""
+shim_waiting = _external("shim_waiting", _i)
+"""(ring) -> how many mbufs lie in it (rte_ring_count)."""
 
 twin_parse = _external("twin_parse", _i, _i, result=types.void)
 twin_lookup = _external("twin_lookup", _i, _i, result=types.void)

@@ -8,7 +8,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 pytest.register_assert_rewrite("tcp")
 
-ON_THE_MACHINE = ("test_bed", "test_command_line", "test_dpdk_ports", "test_path_", "test_proxy_", "test_stats_socket", "test_wire")
+ON_THE_MACHINE = ("test_bed", "test_command_line", "test_dpdk_", "test_path_", "test_proxy_", "test_stats_socket", "test_wire")
 """Modules that use namespaces, huge pages, DPDK or a running engine: one process runs them all, one after the other."""
 LONGEST = ("test_compose", "test_fuzz_splice", "test_option_matrix", "test_malformed", "test_perf_scripts", "test_unjitted",
            "test_jit_cache", "test_payload_cuts", "test_faults", "test_generator", "test_packaging", "test_types", "test_perf_tables")
@@ -59,6 +59,35 @@ def pytest_runtest_setup(item):
     if "PYTEST_XDIST_WORKER" in os.environ:
         with contextlib.suppress(PermissionError):  # only root may take it back
             os.setpriority(os.PRIO_PROCESS, 0, NICENESS + (0 if _is_on_the_machine(item.nodeid) else POLITENESS))
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """DPDK's environment: it starts once a process, so that all tests in a process share one."""
+    from dpdk_bed import HUGEPAGES
+    from pipeline.io import dpdk
+
+    with contextlib.closing(dpdk.Environment(memory=256, hugepages=HUGEPAGES)) as started:
+        yield started
+
+
+@pytest.fixture
+def pool(environment):
+    """A pool of dpdk_bed.MBUFS mbufs."""
+    from dpdk_bed import MBUFS
+    from pipeline.io import dpdk
+
+    with contextlib.closing(dpdk.Pool("mbufs", MBUFS)) as made:
+        yield made
+
+
+@pytest.fixture
+def namespace():
+    """A network namespace for one test, called dpdk_bed.NAMESPACE."""
+    from dpdk_bed import made_namespace
+
+    with made_namespace() as name:
+        yield name
 
 
 @pytest.fixture(scope="session")

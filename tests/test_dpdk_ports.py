@@ -1,7 +1,7 @@
 """Every DPDK device that this machine can have, opened, used and closed for real, in network namespaces of our own.
 
-EAL starts once a process: all tests of this module share one, and those that need another run it in a process of
-their own. PIPELINE_TEST_HUGEPAGES=1 runs the module on hugepages; one test does that.
+EAL starts once a process: all tests share one, and those that need another run it in a process of their own.
+PIPELINE_TEST_HUGEPAGES=1 runs a module on hugepages; one test does that with all that are called test_dpdk_*.
 """
 import contextlib
 import os
@@ -18,61 +18,18 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.utils import rdpcap, wrpcap
 
+from dpdk_bed import HUGEPAGES, MBUFS, ip, kernel_socket, veth
 from pipeline.io.burst import Burst
 from pipeline.io.frames import write_frames
 from pipeline.kernels import dpdk_device
 from pipeline.kernels.headers import MBUF_ALIGNMENT
 from pipeline.kernels.jit import loop
-from pipeline.network_namespace import create, delete, entered
+from pipeline.network_namespace import entered
 
 dpdk = pytest.importorskip("pipeline.io.dpdk", reason="DPDK is not installed", exc_type=ImportError)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and their devices")
 
-HUGEPAGES = os.environ.get("PIPELINE_TEST_HUGEPAGES") == "1"
-MBUFS = 8192
 NR_HUGEPAGES = pathlib.Path("/proc/sys/vm/nr_hugepages")
-NAMESPACE = f"ports-{os.getpid()}"
-
-
-@pytest.fixture(scope="module")
-def environment():
-    with contextlib.closing(dpdk.Environment(memory=256, hugepages=HUGEPAGES)) as started:
-        yield started
-
-
-@pytest.fixture
-def pool(environment):
-    with contextlib.closing(dpdk.Pool("mbufs", MBUFS)) as made:
-        yield made
-
-
-@pytest.fixture
-def namespace():
-    create(NAMESPACE)
-    try:
-        with entered(NAMESPACE):
-            pathlib.Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
-        yield NAMESPACE
-    finally:
-        delete(NAMESPACE)
-
-
-def ip(*words):
-    subprocess.run(["ip", "-n", NAMESPACE, *words], check=True, timeout=10)
-
-
-def veth():
-    ip("link", "add", "outer", "type", "veth", "peer", "name", "inner")
-    for end in ("outer", "inner"):
-        ip("link", "set", end, "up")
-
-
-def kernel_socket(interface):
-    with entered(NAMESPACE):
-        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        opened.bind((interface, 0))
-        opened.settimeout(5)
-        return opened
 
 
 def frames_of(count):
@@ -260,8 +217,8 @@ def test_memif(pool, tmp_path):
 def forward(device, mbufs, rounds):
     moved = 0
     for _ in range(rounds):
-        count = dpdk_device.receive(device, 0, 0, mbufs, 32)
-        sent = dpdk_device.transmit(device, 1, 0, mbufs, 0, count)
+        count = dpdk_device.receive(device, 0, mbufs, 32)
+        sent = dpdk_device.transmit(device, 1, mbufs, 0, count)
         dpdk_device.release(device, mbufs[sent:], count - sent)
         moved += sent
     count = dpdk_device.allocate(device, mbufs, 100)
@@ -402,7 +359,8 @@ def test_all_devices_on_hugepages():
     try:
         if int(NR_HUGEPAGES.read_text()) < wanted:
             pytest.skip("the machine has no 320 MiB of contiguous memory for hugepages")
-        run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+                              *sorted(map(str, pathlib.Path(__file__).parent.glob("test_dpdk_*.py")))],
                              env={**os.environ, "PIPELINE_TEST_HUGEPAGES": "1"}, timeout=300, capture_output=True,
                              text=True, check=False)
     finally:
