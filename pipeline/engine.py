@@ -1,4 +1,4 @@
-"""The engine: opens the ports, assembles the state, composes the loop, and starts, watches and stops the worker."""
+"""The engine: opens the ports, assembles the states, composes the loop, and starts, watches and stops the workers."""
 import contextlib
 import datetime
 import threading
@@ -11,7 +11,9 @@ from pipeline.configuration import load
 from pipeline.errors import ConfigurationError, RunError
 from pipeline.network_namespace import entered
 from pipeline.progress import compiling_aloud
-from pipeline.worker import Worker, read_ticks
+from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT
+from pipeline.steering import ALONE, shares_of, steering_rules
+from pipeline.worker import Workers, read_ticks
 
 EXHAUSTED = {
     "connections_exhausted": "engine.connections: all are in use, new connections are refused",
@@ -25,12 +27,15 @@ EXHAUSTED = {
     "first_copy_gone": "engine.first_copies: all are in use, connections that send again what was given up for others are reset",
     "no_mbuf": "engine.mbufs: the pool is empty, segments of the engine's own are left out",
     "mbufs_short": "engine.mbufs: few are left, new connections are refused",
+    "hand_over_full": "a worker takes what others hand over to it too slowly, packets are dropped",
     "neighbours_exhausted": "the neighbour table is full, clients of new addresses on-link are refused",
 }
 """What is said, once, when something runs out; service goes on for those already in."""
 MEMORY_BESIDE_POOL = 128
 """MiB that DPDK gets beyond the mbufs: rings, queues, its own tables."""
 MBUF_BYTES = 2432
+HANDED_OVER = 1024
+"""Packets of a port that may wait for a worker on the ring of another one."""
 
 
 class Engine:
@@ -46,7 +51,8 @@ class Engine:
         traffic = configuration.generator
         self._proxy_settings = load(traffic.proxy) if traffic and traffic.proxy else None
         self.proxy, self.cables = None, {}
-        self.worker = self.state = self.started = None
+        self.workers = self.started = None
+        self.states = []
         self.ports, self.pool = [], None
         self._around = contextlib.ExitStack()
         self._stops, self._said, self._timer = 0, set(), None
@@ -56,27 +62,29 @@ class Engine:
     def start(self):
         """Opens the ports, compiles the loop and starts the worker; raises RunError, with everything closed again."""
         try:
-            device, arena, surround = self._open()
+            devices, arena, surround, by = self._open()
             settings = self.configuration
             if self._proxy_settings:
                 self.proxy = Engine(self._proxy_settings, self.say, host=self)
                 self.proxy.start()
             self.started = datetime.datetime.now(datetime.timezone.utc)
-            self.state, selects = assemble.make_state(settings, device, arena, [port.mac for port in self.ports],
-                                                      read_ticks(), self._hertz)
+            ticks, macs = read_ticks(), [port.mac for port in self.ports]
+            for share, device in zip(shares_of(settings.engine, by), devices, strict=True):
+                state, selects = assemble.make_state(settings, device, arena, macs, ticks, self._hertz, share)
+                self.states.append(state)
             payloads = settings.payload_kernels
-            kind = type(device).__module__.rpartition(".")[2].removesuffix("_device")
+            kind = type(devices[0]).__module__.rpartition(".")[2].removesuffix("_device")
             with compose.compiling(), compiling_aloud(self.say):
                 run = compose.compose(settings.kernels, selects, kind, settings.engine.mode, payloads)
                 try:
-                    run(self.state, 0, 0)
+                    run(self.states[0], 0, 0)
                 except NumbaError as error:
                     raise ConfigurationError(compose.complaint(error, settings.kernels, [*selects, *payloads])) from error
             if settings.generator and settings.generator.clients:
                 self.state.connections.settings.most_open[0] = 0
-            self.worker = Worker(run, self.state, settings.engine.cores[0], surround)
+            self.workers = Workers(run, self.states, settings.engine.cores, surround)
             self._begun = time.monotonic()
-            self.worker.start()
+            self.workers.start()
             self._begin()
         except BaseException:
             self.close()
@@ -88,8 +96,14 @@ class Engine:
         if traffic and traffic.clients:
             self.state.connections.settings.most_open[0] = traffic.clients.max_open
 
+    @property
+    def state(self):
+        """The state of the first worker, or None before `start`."""
+        return self.states[0] if self.states else None
+
     def _open(self):
-        """Opens pool and ports; returns the worker's device, the arena, and what its thread has to run within."""
+        """Opens pool and ports; returns the workers' devices, the arena, what a worker's thread has to run within, and how
+        packets find their worker (`steering.Share.by`)."""
         if all(port.driver == "pcap" for port in self.configuration.ports):
             return self._open_recordings()
         from pipeline.io.shim import DpdkError, DpdkMissing
@@ -103,7 +117,7 @@ class Engine:
         playback = self._around.enter_context(contextlib.closing(Playback(self.configuration)))
         self.ports, self.pool, self._hertz = playback.ports, playback.pool, measured_hertz()
         self._begin = playback.start
-        return self.pool.device, self.pool.arena, contextlib.nullcontext
+        return [self.pool.device], self.pool.arena, contextlib.nullcontext, ALONE.by
 
     def _open_dpdk(self):
         from pipeline.io import dpdk
@@ -119,7 +133,44 @@ class Engine:
                 self.ports.append(self._open_port(port))
                 self.say(f"port {port.name}: {port.device.partition(',')[0]}, MAC {self.ports[-1].mac:012x}")
         native.use_shim(str(dpdk.PATH))
-        return dpdk.device(self.pool, self.ports), self.pool.arena, dpdk.registered_thread
+        workers, rings = len(settings.engine.cores), ()
+        if workers > 1:
+            rings = self._around.enter_context(contextlib.closing(dpdk.HandOverRings(
+                workers, len(self.ports), HANDED_OVER, self.pool))).addresses
+        devices = [dpdk.device(self.pool, self.ports, worker, rings) for worker in range(workers)]
+        return devices, self.pool.arena, dpdk.registered_thread, self._steer()
+
+    def _steer(self):
+        """Returns how packets are to find their worker (`steering.Share.by`), and has NICs steer where they are to.
+
+        Raises ConfigurationError where a device cannot do what the configuration asks of it.
+        """
+        engine = self.configuration.engine
+        if len(engine.cores) == 1:
+            return ALONE.by
+        spread = next((port for port in self.ports if not port.rss), None)
+        for key, asked in (("steering", engine.steering), ("flow_steering", engine.flow_steering)):
+            if asked == "rss" and spread is not None:
+                raise ConfigurationError(f'engine.{key} = "rss": port {spread.name} ({spread.driver}) spreads nothing by the hash of '
+                                         f'RSS; it must be "software"')
+        return (AT_HAND if engine.steering in ("auto", "rss") and spread is None else BY_HASH, self._steer_targets(spread is None))
+
+    def _steer_targets(self, spreads):
+        """Returns how packets of targets find their worker; `spreads`: whether all ports have RSS."""
+        from pipeline.io import flow_rules
+        asked, workers = self.configuration.engine.flow_steering, len(self.configuration.engine.cores)
+        kinds = {"port": [BY_PORT], "address": [BY_ADDRESS], "auto": [BY_PORT]}.get(asked, [])
+        for kind in kinds:
+            share = shares_of(self.configuration.engine, (AT_HAND, kind))[0]
+            rules = [(port, steering_rules(self.configuration, share, number)) for number, port in enumerate(self.ports)]
+            if asked == "auto" and any(flow_rules.accepts(port, wanted) is not None for port, wanted in rules if wanted):
+                continue
+            for port, wanted in rules:
+                if wanted:
+                    self._around.enter_context(contextlib.closing(flow_rules.FlowRules(port, wanted)))
+            self.say(f"{sum(len(wanted) for _, wanted in rules)} rules steer what targets send to {workers} workers, by {asked}")
+            return kind
+        return BY_HASH if asked == "rss" or (asked == "auto" and spreads) else BY_PORT
 
     def _open_environment(self):
         """Starts DPDK and makes the pool, with room for the mbufs of a proxy beside this engine."""
@@ -150,37 +201,36 @@ class Engine:
             return cables[port.device].ports[0 if self.host is None else 1]
         engine = self.configuration.engine
         mac = None if port.mac is None else int(port.mac.replace(":", ""), 16)
-        return dpdk.Port(port.device, port.name, self.pool, rxd=port.rxd, txd=port.txd, mtu=port.mtu, mac=mac,
-                         promiscuous=engine.mode == "forward")
+        return dpdk.Port(port.device, port.name, self.pool, queues=len(engine.cores), rxd=port.rxd, txd=port.txd, mtu=port.mtu,
+                         mac=mac, promiscuous=engine.mode == "forward")
 
     def snapshot(self):
         """Returns all counters (dict, JSON-able); may be called at any time."""
-        settings = self.configuration
+        settings, states = self.configuration, self.states
         shown = {"name": settings.engine.name, "mode": settings.engine.mode, "uptime": time.monotonic() - self._begun,
                  "state": self.condition}
-        if self.state is None:
+        if len(states) < len(settings.engine.cores):
             return shown
-        counted = self.state.counters
         pool = self.pool
         shown |= {
-            "workers": [self._of_worker()],
-            "ports": snapshot.of_ports(settings, self.ports, self.state),
+            "workers": self._of_workers(),
+            "ports": snapshot.of_ports(settings, self.ports, states),
             "pool": {"mbufs": pool.mbufs, "available": pool.available} if pool else {},
         }
         if settings.engine.mode == "generator":
             return {**shown, "generator": generator_report.of_generator(settings, self.state),
-                    "neighbours": snapshot.of_neighbours(settings, self.state.network),
+                    "neighbours": snapshot.of_neighbours(settings, states),
                     **({"proxy": self.proxy.snapshot()} if self.proxy else {})}
         return {
             **shown,
-            "targets": snapshot.of_targets(settings, counted),
-            "services": snapshot.of_services(settings, counted),
-            "neighbours": snapshot.of_neighbours(settings, self.state.network),
+            "targets": snapshot.of_targets(settings, states),
+            "services": snapshot.of_services(settings, states),
+            "neighbours": snapshot.of_neighbours(settings, states),
         }
 
-    def _of_worker(self):
+    def _of_workers(self):
         report = generator_report if self.configuration.engine.mode == "generator" else snapshot
-        return report.of_worker(self.configuration.engine.cores[0], self.state)
+        return [report.of_worker(core, state) for core, state in zip(self.configuration.engine.cores, self.states, strict=True)]
 
     @property
     def complete(self):
@@ -190,44 +240,40 @@ class Engine:
     @property
     def condition(self):
         """`starting`, `running`, `draining` or `stopped`."""
-        if self.worker is None:
+        if self.workers is None:
             return "starting"
-        if not self.worker.thread.is_alive():
+        if not self.workers.running:
             return "stopped"
         return "draining" if self._stops else "running"
 
     def finished_records(self):
         """Returns the session records finished since the last call (list of dict), oldest first."""
-        if self.state is None or not self.configuration.engine.detailed_records or self.configuration.engine.mode == "generator":
+        if not self.configuration.engine.detailed_records or self.configuration.engine.mode == "generator":
             return []
-        kept = self.state.records
-        head, tail = int(kept.head[0]), int(kept.tail[0])
-        found = [snapshot.record_dict(self.configuration, kept.ring[number % len(kept.ring)], self.started)
-                 for number in range(tail, head)]
-        kept.tail[0] = head
-        return found
+        return snapshot.taken_records(self.configuration, self.states, self.started)
 
     def request_stop(self):
         """First call: no new connections, the others may end within `drain_timeout`. Second call: at once."""
         self._stops += 1
-        if self.worker is None:
+        if self.workers is None:
             return
         if self._stops > 1 or self.configuration.engine.drain_timeout == 0:
-            self.worker.stop()
+            self.workers.stop()
             return
-        self.worker.drain()
-        self._timer = threading.Timer(self.configuration.engine.drain_timeout, self.worker.stop)
+        self.workers.drain()
+        self._timer = threading.Timer(self.configuration.engine.drain_timeout, self.workers.stop)
         self._timer.daemon = True
         self._timer.start()
 
     def wait(self, timeout):
-        """Waits at most `timeout` seconds; returns whether the worker has ended. Raises RunError if it died."""
-        ended = self.worker.ended(timeout)
+        """Waits at most `timeout` seconds; returns whether the workers have ended. Raises RunError if one died."""
+        ended = self.workers.ended(timeout)
         self._warn()
-        if ended and self.worker.error is not None:
-            raise RunError(f"the worker on core {self.worker.core} died: {self.worker.error!r}") from self.worker.error
-        if ended and not self._stops:
-            raise RunError(f"the worker on core {self.worker.core} ended without being told to")
+        if self._stops:
+            if self.workers.idle:
+                self.workers.stop()
+        elif (lost := self.workers.lost()) is not None:
+            raise RunError(f"the worker on core {lost.core} ended without being told to")
         if self.proxy is not None:
             if ended and not self.proxy._stops:
                 self.proxy.request_stop()
@@ -236,14 +282,14 @@ class Engine:
 
     def _warn(self):
         """Says once what has run out, and that another host has one of our addresses."""
-        seen = self._of_worker()
-        for reason in EXHAUSTED.keys() & seen["drops"].keys() - self._said:
-            self._said.add(reason)
-            self.say(f"{EXHAUSTED[reason]} (counted as {reason})")
-        if "duplicate_address" in seen["notices"] and "duplicate_address" not in self._said:
-            self._said.add("duplicate_address")
-            address, high, low = self.state.network.duplicate
-            self.say(f"another host, {snapshot.mac_text(high, low)}, uses our address {assemble.address_text(address)}")
+        for seen, state in zip(self._of_workers(), self.states, strict=True):
+            for reason in EXHAUSTED.keys() & seen["drops"].keys() - self._said:
+                self._said.add(reason)
+                self.say(f"{EXHAUSTED[reason]} (counted as {reason})")
+            if "duplicate_address" in seen["notices"] and "duplicate_address" not in self._said:
+                self._said.add("duplicate_address")
+                address, high, low = state.network.duplicate
+                self.say(f"another host, {snapshot.mac_text(high, low)}, uses our address {assemble.address_text(address)}")
 
     def close(self):
         """Stops the worker if it runs, closes ports and pool; safe to call at any time, also twice."""
@@ -251,10 +297,11 @@ class Engine:
             self.proxy.close()
         if self._timer is not None:
             self._timer.cancel()
-        if self.worker is not None and self.worker.thread.is_alive():
+        if self.workers is not None and self.workers.running:
             self._stops += 1
-            self.worker.stop()
-            self.worker.thread.join(10)
+            self.workers.stop()
+            for worker in self.workers.members:
+                worker.thread.join(10)
         self._around.close()
 
 

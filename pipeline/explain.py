@@ -74,12 +74,19 @@ def _port_of(configuration, address):
     return configuration.ports[configuration.next_hop(address).port].name
 
 
+STEERED = {"auto": "what their devices can do", "rss": "the hash of RSS", "software": "hand-over between workers",
+           "port": "rules of the NIC for their worker's source ports", "address": "rules of the NIC for their worker's address"}
+"""What `steering` and `flow_steering` mean."""
+
+
 def _engine_lines(configuration, known):
     engine = configuration.engine
     place = f" in network namespace {engine.network_namespace}" if engine.network_namespace else ""
     idle = "spins when idle" if engine.idle == "spin" else f"sleeps up to {engine.idle_sleep_us} us when idle"
     records = f"the last {engine.records:,} session records" if engine.detailed_records else "no session records"
-    first = f"engine {engine.name}{place}: a worker on core {engine.cores[0]} ({idle}), Python on core {engine.main_core}"
+    workers = (f"a worker on core {engine.cores[0]}" if len(engine.cores) == 1 else
+               f"{len(engine.cores)} workers on cores {', '.join(map(str, engine.cores))}")
+    first = f"engine {engine.name}{place}: {workers} ({idle}), Python on core {engine.main_core}"
     if engine.mode == "forward":
         return [first, f"  forwards plainly between pairs of ports; {engine.mbufs:,} mbufs, bursts of {engine.burst}",
                 f"  huge pages: {engine.huge_pages}; statistics at {known['stats_socket']}"]
@@ -87,8 +94,10 @@ def _engine_lines(configuration, known):
         return [first, f"  {engine.mbufs:,} mbufs, bursts of {engine.burst}, {engine.connections:,} servers' connections at once",
                 f"  on a signal up to {engine.drain_timeout:g} s to drain",
                 f"  huge pages: {engine.huge_pages}; statistics at {known['stats_socket']}", *_traffic_lines(configuration)]
+    steering = [f"  clients' packets find their worker by {STEERED[engine.steering]}, targets' by {STEERED[engine.flow_steering]}"]
     return [
         first,
+        *(steering if len(engine.cores) > 1 else []),
         f"  {engine.connections:,} connections, of which {configuration.opening_records:,} may be opening; {engine.mbufs:,} mbufs, "
         f"bursts of {engine.burst}, {records}",
         f"  first payloads held: {engine.held_connections:,} of {engine.held_bytes:,} bytes "

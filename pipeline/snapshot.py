@@ -32,17 +32,20 @@ def of_worker(core, state):
     }
 
 
-def of_faults(stage, number):
-    """Returns what the faults of the port with that number have done (dict), by direction; {} without faults."""
+def of_faults(stages, number):
+    """Returns what the faults of the port with that number have done (dict), by direction; {} without faults.
+
+    `stages` are the Faults of all workers.
+    """
     shown = {}
     for direction, line in (("receive", 2 * number + faults.RECEIVING), ("transmit", 2 * number + faults.TRANSMITTING)):
-        if stage.active[line]:
-            waiting = stage.written[2 * line:2 * line + 2] - stage.read[2 * line:2 * line + 2]
-            shown[direction] = {**_named(faults.FAULTS, stage.counters[line]), "waiting": int(waiting.sum())}
+        if stages[0].active[line]:
+            waiting = sum(stage.written[2 * line:2 * line + 2] - stage.read[2 * line:2 * line + 2] for stage in stages)
+            shown[direction] = {**_named(faults.FAULTS, sum(stage.counters[line] for stage in stages)), "waiting": int(waiting.sum())}
     return shown
 
 
-def of_ports(configuration, ports, state):
+def of_ports(configuration, ports, states):
     """Returns the counters of the ports (list of dict): the device's own, and `unsent`, what it had no room for."""
     shown = []
     for number, (configured, port) in enumerate(zip(configuration.ports, ports, strict=True)):
@@ -52,22 +55,24 @@ def of_ports(configuration, ports, state):
             "received": counted["received_packets"], "transmitted": counted["sent_packets"],
             "received_octets": counted["received_octets"], "transmitted_octets": counted["sent_octets"],
             "missed": counted["missed"], "errors": counted["receive_errors"] + counted["send_errors"],
-            "no_mbuf": counted["no_mbuf"], "unsent": int(state.outbox.unsent[number]),
-            **({"faults": struck} if (struck := of_faults(state.faults, number)) else {})})
+            "no_mbuf": counted["no_mbuf"], "unsent": int(sum(state.outbox.unsent[number] for state in states)),
+            **({"faults": struck} if (struck := of_faults([state.faults for state in states], number)) else {})})
     return shown
 
 
-def of_targets(configuration, counted):
-    """Returns what was counted for each target (list of dict)."""
+def of_targets(configuration, states):
+    """Returns what all workers have counted for each target (list of dict)."""
+    counted = sum(state.counters.targets for state in states)
     return [{"id": target.id, "ip": str(target.ip), "port": target.port,
-             **_named(counters.OF_TARGET, counted.targets[number])}
+             **_named(counters.OF_TARGET, counted[number])}
             for number, target in enumerate(configuration.targets)]
 
 
-def of_services(configuration, counted):
-    """Returns what was counted for each service (list of dict)."""
+def of_services(configuration, states):
+    """Returns what all workers have counted for each service (list of dict)."""
+    counted = sum(state.counters.services for state in states)
     return [{"name": service.name, "listen": str(service.listen),
-             **_named(counters.OF_SERVICE, counted.services[number])}
+             **_named(counters.OF_SERVICE, counted[number])}
             for number, service in enumerate(configuration.services)]
 
 
@@ -76,11 +81,32 @@ def mac_text(high, low):
     return ":".join(f"{octet:02x}" for octet in (int(high) << 32 | int(low)).to_bytes(6, "big"))
 
 
-def of_neighbours(configuration, network):
-    """Returns the neighbours that are known (list of dict)."""
+def of_neighbours(configuration, states):
+    """Returns the neighbours that are known (list of dict), each as the worker knows it that has heard of it last."""
+    latest = {}
+    for state in states:
+        for entry in state.network.neighbours[:int(state.network.known[0])]:
+            known = latest.get(int(entry["address"]))
+            if known is None or (entry["state"] >= neighbours.REACHABLE, entry["confirmed"]) > (
+                    known["state"] >= neighbours.REACHABLE, known["confirmed"]):
+                latest[int(entry["address"])] = entry
     return [{"address": address_text(entry["address"]), "mac": mac_text(entry["mac_high"], entry["mac_low"]),
              "state": neighbours.NEIGHBOUR_STATES[entry["state"]], "port": configuration.ports[entry["port"]].name}
-            for entry in network.neighbours[:int(network.known[0])]]
+            for entry in latest.values()]
+
+
+def taken_records(configuration, states, started):
+    """Takes the session records that all workers have finished since the last call (list of dict), oldest first.
+
+    `started` is as in `record_dict`.
+    """
+    found = []
+    for state in states:
+        kept = state.records
+        head, tail = int(kept.head[0]), int(kept.tail[0])
+        found += [kept.ring[number % len(kept.ring)].copy() for number in range(tail, head)]
+        kept.tail[0] = head
+    return [record_dict(configuration, record, started) for record in sorted(found, key=lambda record: int(record["closed"]))]
 
 
 def record_dict(configuration, record, started):

@@ -1,9 +1,12 @@
-"""A worker: one thread, pinned to one core, inside one nogil njit loop until it is told to stop."""
+"""Workers: each one thread, pinned to one core, inside one nogil njit loop until it is told to stop."""
 import contextlib
 import os
 import threading
 
+from pipeline.errors import RunError
 from pipeline.kernels import native
+from pipeline.kernels.connection import TIME_WAIT
+from pipeline.kernels.counters import TOTAL_OPEN
 from pipeline.kernels.jit import loop
 from pipeline.state import DRAIN, STOP
 
@@ -40,6 +43,54 @@ class Worker:
         """Waits at most `timeout` seconds; returns whether the worker has ended."""
         self.thread.join(timeout)
         return not self.thread.is_alive()
+
+
+class Workers:
+    """All workers of an engine: `run` for each of `states` on the core of the same place in `cores`."""
+
+    def __init__(self, run, states, cores, surround):
+        self.members = [Worker(run, state, core, surround) for state, core in zip(states, cores, strict=True)]
+
+    def start(self):
+        """Starts the threads."""
+        for worker in self.members:
+            worker.start()
+
+    def drain(self):
+        """Has them refuse new connections. One alone ends with the last open one; of several, `stop` has to end all at once:
+        who has none left still hands over what comes to it."""
+        for worker in self.members:
+            worker.drain()
+
+    def stop(self):
+        """Has them reset all connections and end."""
+        for worker in self.members:
+            worker.stop()
+
+    @property
+    def idle(self):
+        """Whether no connection is left but in TIME_WAIT."""
+        return all(worker.state.counters.totals[TOTAL_OPEN] == worker.state.counters.states[TIME_WAIT] for worker in self.members)
+
+    @property
+    def running(self):
+        """Whether a worker runs."""
+        return any(worker.thread.is_alive() for worker in self.members)
+
+    def ended(self, timeout):
+        """Waits at most `timeout` seconds for the first one to end; returns whether all have ended.
+
+        Raises RunError where one has died.
+        """
+        self.members[0].ended(timeout)
+        for worker in self.members:
+            if worker.error is not None and not worker.thread.is_alive():
+                raise RunError(f"the worker on core {worker.core} died: {worker.error!r}") from worker.error
+        return not self.running
+
+    def lost(self):
+        """Returns a worker that has ended, or None."""
+        return next((worker for worker in self.members if not worker.thread.is_alive()), None)
 
 
 @loop

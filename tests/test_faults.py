@@ -77,12 +77,12 @@ class Wire:
         return [number_of(octets) for _, octets in self.out[port]]
 
     def counted(self, direction="receive"):
-        return snapshot.of_faults(self.engine.state.faults, 0)[direction]
+        return snapshot.of_faults([self.engine.state.faults], 0)[direction]
 
     @property
     def missing(self):
         """Mbufs that are neither free nor waiting in a line."""
-        waiting = sum(line["waiting"] for line in snapshot.of_faults(self.engine.state.faults, 0).values())
+        waiting = sum(line["waiting"] for line in snapshot.of_faults([self.engine.state.faults], 0).values())
         return self.engine.pool.mbufs - self.engine.pool.available - waiting
 
 
@@ -156,7 +156,7 @@ def test_direction_says_whose_packets_are_struck(direction, out):
     wire.send([frame(1)], port=1)
     wire.send([frame(2)], port=0)
     assert (len(wire.out[1]), len(wire.out[0])) == (int(direction == "transmit"), int(direction == "receive"))
-    assert set(snapshot.of_faults(wire.engine.state.faults, 0)) == ({direction} if direction != "both" else {"receive", "transmit"})
+    assert set(snapshot.of_faults([wire.engine.state.faults], 0)) == ({direction} if direction != "both" else {"receive", "transmit"})
 
 
 def test_a_delay_is_exact():
@@ -316,7 +316,7 @@ def test_stop_is_not_kept_waiting_and_frees_what_waits(direction):
 
 def test_a_wire_without_faults_passes_everything_as_it_is():
     wire = Wire("")
-    assert snapshot.of_faults(wire.engine.state.faults, 0) == {} and not wire.engine.state.faults.any[0]
+    assert snapshot.of_faults([wire.engine.state.faults], 0) == {} and not wire.engine.state.faults.any[0]
     frames = [frame(number, length) for number, length in enumerate((14, 60, 64, 1500, 1514))]
     for port in (0, 1):
         wire.send(frames, port)
