@@ -41,44 +41,55 @@ def filling(rings, ring=0):
 
 
 class MemoryPool:
-    """`mbufs` mbufs in numpy memory, half of them at home with the worker, half with the thread that feeds it.
+    """`mbufs` mbufs in numpy memory, at home in equal shares with each of `workers` workers and the thread that feeds them.
 
-    `device` is the worker's side (`memory_device.Device`), `feeding` the other: `allocate` and `release` here are
-    the feeder's. `ports` and `ring_size` (a power of two) size the rings that both share.
+    `devices` are the workers' sides (`memory_device.Device`), `device` the first of them, `feeding` the last side:
+    `allocate` and `release` here are the feeder's. `ports` and `ring_size` (a power of two) size the rings that each worker
+    shares with the feeder, and those by which workers hand packets over to each other.
     """
 
-    def __init__(self, mbufs=8192, ports=1, ring_size=1024):
-        if mbufs < 2:
-            raise ValueError(f"mbufs = {mbufs}: a memory pool needs at least 2, one for each side")
+    def __init__(self, mbufs=8192, ports=1, ring_size=1024, workers=1):
+        if workers < 1:
+            raise ValueError(f"workers = {workers}: a memory pool needs at least one")
+        self.sides = workers + 1
+        if mbufs < self.sides:
+            raise ValueError(f"mbufs = {mbufs}: a memory pool needs at least {self.sides}, one for each side")
         if ring_size < 2 or ring_size & (ring_size - 1):
             raise ValueError(f"ring_size = {ring_size}: a ring's size is a power of two, 1024 for instance")
         self.mbufs = mbufs
         self.arena = make_arena(mbufs)
-        received, sent = make_rings(ports, ring_size), make_rings(ports, ring_size)
-        to_worker, to_feeder = (make_rings(1, 1 << mbufs.bit_length()) for _ in range(2))
-        half = mbufs - mbufs // 2
-        self.device = self._side(0, half, received, sent, to_worker, to_feeder)
-        self.feeding = self._side(half, mbufs, received, sent, to_feeder, to_worker)
+        bounds = [-(-mbufs * side // self.sides) for side in range(self.sides + 1)]
+        shared = {"base": np.array([self.arena.base], np.int64), "mbuf": self.arena.native.mbuf,
+                  "handed": make_rings(workers ** 2 * ports, ring_size), "starts": np.array(bounds[:-1], np.int64) * ELEMENT,
+                  "homeward": make_rings(self.sides ** 2, 1 << (-(-mbufs // self.sides)).bit_length())}
+        own = [(make_rings(ports, ring_size), make_rings(ports, ring_size)) for _ in range(workers)]
+        *self.devices, self.feeding = (self._side(number, *bounds[number:number + 2], *rings, shared)
+                                       for number, rings in enumerate((*own, own[0])))
+        self.device = self.devices[0]
 
-    def _side(self, first, end, received, sent, returned, foreign):
-        """Returns the Device of the side that mbufs number `first` to `end - 1` belong to."""
+    def _side(self, number, first, end, received, sent, shared):
+        """Returns the Device of the side that mbufs number `first` to `end - 1` belong to.
+
+        Around the count of its free ones, which it writes all the time, nothing lies that another side needs.
+        """
         free = np.arange(end - 1, first - 1, -1, dtype=np.int64) * ELEMENT
-        return memory_device.Device(
-            base=np.array([self.arena.base], np.int64), home=np.array([first * ELEMENT, end * ELEMENT], np.int64),
-            mbuf=self.arena.native.mbuf, received=received, sent=sent, returned=returned, foreign=foreign,
-            free=free, free_count=np.array([free.size], np.int64))
+        free_count = np.zeros(3 * memory_device.COUNTER_STRIDE, np.int64)[memory_device.COUNTER_STRIDE:][:1]
+        free_count[0] = free.size
+        return memory_device.Device(home=np.array([first, end], np.int64) * ELEMENT, received=received, sent=sent,
+                                    side=np.array([number], np.int64), free=free, free_count=free_count, **shared)
 
     @property
     def available(self):
-        """How many mbufs are free, on either side or on the way home; exact while the worker stands still."""
-        return sum(int(side.free_count[0]) + filling(side.returned) for side in (self.device, self.feeding))
+        """How many mbufs are free, on any side or on the way home; exact while the workers stand still."""
+        coming = sum(filling(self.device.homeward, ring) for ring in range(self.sides ** 2))
+        return coming + sum(int(side.free_count[0]) for side in (*self.devices, self.feeding))
 
     def allocate(self, count):
         """Returns the offsets of `count` fresh mbufs (int64[count]); raises MemoryError when there are too few."""
         mbufs = np.empty(count, np.int64)
         if count and memory_device.allocate(self.feeding, mbufs, count) == 0:
-            raise MemoryError(f"the memory pool has {int(self.feeding.free_count[0])} free mbufs on the feeding side "
-                              f"and {count} are needed; it was made with mbufs = {self.mbufs}, half for each side")
+            raise MemoryError(f"the memory pool has {int(self.feeding.free_count[0])} free mbufs on the feeding side and {count} "
+                              f"are needed; it was made with mbufs = {self.mbufs}, shared alike by {self.sides} sides")
         return mbufs
 
     def release(self, mbufs):

@@ -62,12 +62,12 @@ class MemoryPort:
     def rx(self, limit=32):
         """Receives at most `limit` frames, as a worker would: a Burst."""
         mbufs = np.empty(limit, np.int64)
-        count = memory_device.receive(self.pool.device, self.number, 0, mbufs, limit)
+        count = memory_device.receive(self.pool.device, self.number, mbufs, limit)
         return Burst(mbufs[:count], self.pool)
 
     def tx(self, burst):
         """Sends a Burst, as a worker would; returns how many frames had room, the rest stays the caller's."""
-        return memory_device.transmit(self.pool.device, self.number, 0, burst.mbufs, 0, len(burst))
+        return memory_device.transmit(self.pool.device, self.number, burst.mbufs, 0, len(burst))
 
     def close(self):
         """Frees whatever still lies in the port's rings."""

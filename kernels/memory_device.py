@@ -1,10 +1,10 @@
 """Where bursts come from and go to when there is no DPDK: rings of mbuf offsets in numpy arrays.
 
-The same six functions as `dpdk_device`. A worker runs them while another thread feeds and empties the rings
+The same functions as `dpdk_device`. Workers run them while another thread feeds and empties their rings
 (`pipeline.io.memory_port`), so every ring has one producer and one consumer, and its two counters are read
-with acquire and written with release. Each mbuf is at home on one of the two sides, the worker's or the
-feeder's; both have a `Device`. A side that frees an mbuf of the other's sends it home through a ring, so neither
-ever touches the free mbufs of the other.
+with acquire and written with release. Each mbuf is at home on one of the sides, a worker's or the feeder's; each
+has a `Device`. A side that frees an mbuf of another's sends it home through a ring of that pair, so none ever
+touches the free mbufs of another.
 """
 from typing import NamedTuple
 
@@ -33,11 +33,13 @@ class Rings(NamedTuple):
 
 
 class Device(NamedTuple):
-    """One side of a memory network: that of its one worker, or that of the thread that feeds it.
+    """One side of a memory network: that of one of its workers, or, the last, that of the thread that feeds it.
 
     `base` int64[1]: address of the arena's first byte; `home` int64[2]: mbufs from the first of these offsets to
-    below the second are this side's own; `mbuf`: the arena's mbuf overlay; `received`, `sent`: a ring for each
-    port; `returned`, `foreign`: one ring each, this side's mbufs coming home and the other's going home;
+    below the second are this side's own; `mbuf`: the arena's mbuf overlay; `received`, `sent`: this side's own rings,
+    one for each port; `handed`: shared by all, ring number (from * workers + to) * ports + port has what one worker
+    hands over to another; `side` int64[1]: this side's number; `starts` int64[sides]: offset of the first mbuf of each
+    side; `homeward`: shared by all, ring number from * sides + to has the mbufs of `to` that `from` has freed;
     `free` int64[n], `free_count` int64[1]: a stack of this side's free mbufs.
     """
 
@@ -46,8 +48,10 @@ class Device(NamedTuple):
     mbuf: np.ndarray
     received: Rings
     sent: Rings
-    returned: Rings
-    foreign: Rings
+    handed: Rings
+    side: np.ndarray
+    starts: np.ndarray
+    homeward: Rings
     free: np.ndarray
     free_count: np.ndarray
 
@@ -80,15 +84,39 @@ def dequeue(rings, ring, values, first, limit):
 
 
 @kernel
-def receive(device, port, queue, mbufs, limit):
+def filling(rings, ring):
+    """Returns how many values lie in a ring, to its consumer."""
+    return native.load_acquire(native.address_of(rings.written) + 8 * COUNTER_STRIDE * ring) - rings.read[ring, 0]
+
+
+@kernel
+def receive(device, port, mbufs, limit):
     """Stores the offsets of at most `limit` received mbufs in `mbufs` (int64[:]); returns how many."""
     return dequeue(device.received, port, mbufs, 0, min(limit, mbufs.size))
 
 
 @kernel
-def transmit(device, port, queue, mbufs, first, count):
+def transmit(device, port, mbufs, first, count):
     """Sends `mbufs[first:first + count]`; returns how many the ring took: the rest stays the caller's."""
     return enqueue(device.sent, port, mbufs, first, count)
+
+
+@kernel
+def hand_over(device, ring, mbufs, first, count):
+    """Puts `mbufs[first:first + count]` into a ring; returns how many had room, which are the taker's now."""
+    return enqueue(device.handed, ring, mbufs, first, count)
+
+
+@kernel
+def take_over(device, ring, mbufs, limit):
+    """Stores the offsets of at most `limit` mbufs out of a ring in `mbufs`, oldest first; returns how many."""
+    return dequeue(device.handed, ring, mbufs, 0, min(limit, mbufs.size))
+
+
+@kernel
+def waiting(device, ring):
+    """Returns how many mbufs lie in a ring, to the worker that takes them over."""
+    return filling(device.handed, ring)
 
 
 @kernel
@@ -108,12 +136,22 @@ def reset(mbuf):
 
 
 @kernel
+def take_home(device):
+    """Takes the mbufs that others have sent home to the free ones; returns how many there are now."""
+    sides, count = device.starts.shape[0], device.free_count[0]
+    for other in range(sides):
+        ring = other * sides + device.side[0]
+        count += dequeue(device.homeward, ring, device.free, count, device.free.size - count)
+    device.free_count[0] = count
+    return count
+
+
+@kernel
 def allocate(device, mbufs, count):
     """Stores the offsets of `count` fresh, empty mbufs in `mbufs`; returns `count`, or 0 if there are too few."""
     free, available = device.free, device.free_count[0]
     if available < count:
-        available += dequeue(device.returned, 0, free, available, free.size - available)
-        device.free_count[0] = available
+        available = take_home(device)
     if available < count:
         return 0
     for place in range(count):
@@ -129,16 +167,26 @@ def allocate(device, mbufs, count):
 @kernel
 def available(device):
     """Returns how many of this side's mbufs are free, those that wait to be taken home among them."""
-    waiting = native.load_acquire(native.address_of(device.returned.written)) - device.returned.read[0, 0]
-    return device.free_count[0] + waiting
+    sides, count = device.starts.shape[0], device.free_count[0]
+    for other in range(sides):
+        count += filling(device.homeward, other * sides + device.side[0])
+    return count
 
 
 @kernel
-def _send_home(rings, offset):
-    """Puts one mbuf into ring 0, which has room for every mbuf there is."""
-    written = rings.written[0, 0]
-    rings.slots[0, written & (rings.slots.shape[1] - 1)] = offset
-    native.store_release(native.address_of(rings.written), written + 1)
+def _send_home(device, offset):
+    """Puts the mbuf of another side into its ring, which has room for all of that side's.
+
+    The feeder is looked at first: nearly all that workers free is its.
+    """
+    starts, rings = device.starts, device.homeward
+    owner = starts.shape[0] - 1
+    while offset < starts[owner]:
+        owner -= 1
+    ring = device.side[0] * starts.shape[0] + owner
+    written = rings.written[ring, 0]
+    rings.slots[ring, written & (rings.slots.shape[1] - 1)] = offset
+    native.store_release(native.address_of(rings.written) + 8 * COUNTER_STRIDE * ring, written + 1)
 
 
 @kernel
@@ -155,7 +203,7 @@ def _release_segment(device, offset):
         device.free[device.free_count[0]] = offset
         device.free_count[0] += 1
     else:
-        _send_home(device.foreign, offset)
+        _send_home(device, offset)
 
 
 @kernel

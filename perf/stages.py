@@ -61,7 +61,7 @@ A_LOOP = """
 def driver():
     """Returns the module of `alone`, the loop's own source with it behind, and the names of the kernels that it times."""
     assignments, calls = stage_calls()
-    calls.insert(0, (FIRST, "receive(state.device, port, 0, batch.mbuf, count)", None))
+    calls.insert(0, (FIRST, "receive(state.device, port, batch.mbuf, count)", None))
     missing = {*POSTING} - {name for name, _, _ in calls}
     if missing:
         raise click.ClickException(f"`stages` in pipeline/loop.py calls no {', '.join(missing)}, which is expected to post packets")

@@ -102,7 +102,45 @@ def test_free_mbufs_go_home_from_either_side():
     assert memory_device.allocate(worker, out, 9) == 0
 
 
-@pytest.mark.parametrize("settings, fault", [({"mbufs": 1}, "mbufs = 1"), ({"ring_size": 1000}, "ring_size = 1000")])
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+@pytest.mark.parametrize("mbufs", [60, 61, 64])
+def test_every_mbuf_goes_home_whoever_frees_it(workers, mbufs):
+    pool = MemoryPool(mbufs, workers=workers)
+    sides = [*pool.devices, pool.feeding]
+    shares = [int(side.free_count[0]) for side in sides]
+    assert sum(shares) == mbufs and max(shares) - min(shares) <= 1
+    for turn in range(1, 3 * len(sides)):
+        held = [np.empty(share, np.int64) for share in shares]
+        for side, mine in zip(sides, held, strict=True):
+            assert memory_device.allocate(side, mine, len(mine)) == len(mine)
+            assert (mine >= side.home[0]).all() and (mine < side.home[1]).all()
+            assert memory_device.available(side) == 0
+        assert len(np.unique(np.concatenate(held))) == mbufs
+        shuffled = np.random.default_rng(turn).permutation(np.concatenate(held))
+        for number, side in enumerate(sides):
+            freed = shuffled[number::len(sides)].copy()
+            memory_device.release(side, freed, len(freed))
+        assert [memory_device.available(side) for side in sides] == shares and pool.available == mbufs
+
+
+def test_workers_hand_mbufs_over_on_the_ring_that_is_named():
+    pool = MemoryPool(48, ports=2, ring_size=8, workers=2)
+    giver, taker = pool.devices
+    mine, came = np.empty(12, np.int64), np.empty(12, np.int64)
+    assert memory_device.allocate(giver, mine, 12) == 12
+    ring = (0 * 2 + 1) * 2 + 1
+    assert memory_device.hand_over(giver, ring, mine, 1, 11) == 8 and memory_device.hand_over(giver, ring, mine, 9, 3) == 0
+    assert [memory_device.waiting(taker, number) for number in range(8)] == [8 * (number == ring) for number in range(8)]
+    assert memory_device.take_over(taker, ring - 1, came, 12) == 0
+    assert memory_device.take_over(taker, ring, came, 5) == 5 and came[:5].tolist() == mine[1:6].tolist()
+    assert memory_device.take_over(taker, ring, came, 100) == 3 and came[:3].tolist() == mine[6:9].tolist()
+    memory_device.release(taker, mine[1:9].copy(), 8)
+    memory_device.release(giver, np.concatenate([mine[:1], mine[9:]]), 4)
+    assert memory_device.available(giver) == 16 and pool.available == 48
+
+
+@pytest.mark.parametrize("settings, fault", [({"mbufs": 1}, "mbufs = 1"), ({"ring_size": 1000}, "ring_size = 1000"),
+                                             ({"mbufs": 2, "workers": 2}, "mbufs = 2: .* at least 3"), ({"workers": 0}, "workers = 0")])
 def test_a_pool_that_cannot_be_is_refused(settings, fault):
     with pytest.raises(ValueError, match=fault):
         MemoryPool(**settings)

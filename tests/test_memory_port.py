@@ -21,11 +21,11 @@ def bounce(device, stop, mbufs, extra):
     """Sends what port 0 receives out of port 1 and an empty mbuf of its own for each burst, until told to stop."""
     moved = 0
     while True:
-        count = memory_device.receive(device, 0, 0, mbufs, 32)
-        sent = memory_device.transmit(device, 1, 0, mbufs, 0, count)
+        count = memory_device.receive(device, 0, mbufs, 32)
+        sent = memory_device.transmit(device, 1, mbufs, 0, count)
         memory_device.release(device, mbufs[sent:], count - sent)
         if count > 0 and memory_device.allocate(device, extra, 1) == 1:
-            if memory_device.transmit(device, 1, 0, extra, 0, 1) == 0:
+            if memory_device.transmit(device, 1, extra, 0, 1) == 0:
                 memory_device.release(device, extra, 1)
         if count == 0:
             if native.load_acquire(native.address_of(stop)) != 0:

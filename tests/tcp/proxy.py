@@ -14,7 +14,6 @@ from scapy.layers.l2 import Ether
 
 from memory_loop import started
 from pipeline import assemble, configuration, snapshot
-from pipeline.io.memory_pool import filling
 from pipeline.io.memory_port import MemoryNetwork
 from pipeline.kernels import connection, counters, memory_device, neighbours
 from pipeline.kernels.arp import ANNOUNCEMENTS
@@ -241,7 +240,7 @@ class Proxy:
     def starving(self, left):
         """Within this, the worker has no more than `left` free mbufs."""
         device = self.state.device
-        taken = np.empty(int(device.free_count[0]) + filling(device.returned) - left, np.int64)
+        taken = np.empty(int(memory_device.available(device)) - left, np.int64)
         assert memory_device.allocate(device, taken, len(taken)) == len(taken)
         yield
         memory_device.release(device, taken, len(taken))
