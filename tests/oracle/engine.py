@@ -101,6 +101,6 @@ class Engine:
 
     def conserved(self):
         """Asserts that all is given back, and that what was counted agrees with what went in and came out."""
-        conserved(self.state, self.network.pool, self.sources_at_start)
+        conserved(self.state, self.network.pool, int(self.state.connections.waiting.used[0]), self.sources_at_start)
         totals = self.state.counters.totals
         assert (int(totals[1]), int(totals[2])) == (self.fed, self.taken), (totals, self.fed, self.taken)

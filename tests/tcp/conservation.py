@@ -10,10 +10,11 @@ def open_connections(state):
     return np.flatnonzero(state.connections.hot["state"] != FREE)
 
 
-def conserved(state, pool, sources_at_start):
+def conserved(state, pool, waiting, sources_at_start):
     """Asserts that a worker at rest (nothing waits in any list or ring) has all that it had, each thing once.
 
-    `pool` is its MemoryPool; `sources_at_start` is what `free_sources` returned before the first packet.
+    `pool` is the MemoryPool, of which `waiting` mbufs lie in waiting rooms, its own among them;
+    `sources_at_start` is what `free_sources` returned before the first packet.
     """
     _lists_are_empty(state)
     _connections(state)
@@ -24,9 +25,8 @@ def conserved(state, pool, sources_at_start):
     _timers(state)
     _counts(state)
     _payload(state)
-    waiting = state.connections.waiting
-    assert pool.available + waiting.used[0] == pool.mbufs, f"{pool.mbufs - pool.available} mbufs are missing"
-    assert not waiting.left[0]
+    assert pool.available + waiting == pool.mbufs, f"{pool.mbufs - pool.available - waiting} mbufs are missing"
+    assert not state.connections.waiting.left[0] and not state.steering.filled.any()
 
 
 def free_sources(state):

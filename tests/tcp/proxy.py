@@ -1,4 +1,7 @@
-"""A worker's loop on virtual time, and the ends that talk through it: clients on port 0, targets on port 1.
+"""Workers' loops on virtual time, and the ends that talk through them: clients on port 0, targets on port 1.
+
+There is one worker, unless `PIPELINE_TEST_WORKERS` says otherwise: "2:port", "2:address", "2:rss" or "2:software" puts two
+behind a model of a NIC, which steers by these means (issue 4). What a test sees of them is the sum.
 
 Numbers in tests are relative, as Wireshark shows them: an end's SYN has number 0, its first byte number 1. Whatever
 an engine sends must be taken by `expect`; what is left over fails the test.
@@ -7,6 +10,7 @@ import collections
 import contextlib
 import datetime
 import ipaddress
+import os
 
 import numpy as np
 import pytest
@@ -15,11 +19,15 @@ from scapy.layers.l2 import Ether
 from memory_loop import started
 from pipeline import assemble, configuration, snapshot
 from pipeline.io.memory_port import MemoryNetwork
+from pipeline.io.nic_model import NicModel
 from pipeline.kernels import connection, counters, memory_device, neighbours
 from pipeline.kernels.arp import ANNOUNCEMENTS
 from pipeline.kernels.faults import earliest
+from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT
 from pipeline.kernels.initial_number import half_siphash
+from pipeline.kernels.toeplitz import KEY
 from pipeline.state import DRAIN, STOP
+from pipeline.steering import Share, steering_rules
 from tcp.conservation import conserved, free_sources, open_connections
 from tcp.segments import MASK, build, mac_of, read
 
@@ -29,6 +37,12 @@ TARGETS = {"a": ("10.2.0.11", 8080), "b": ("10.2.0.12", 8080), "c": ("10.2.0.13"
 TURNS, PATH, STRICT, NUMBER, FIRST, FEW = 7000, 80, 81, 7001, 22, 7002
 """Ports of the services: targets a, b, c in turn; by path, anything else to c; by path or refused, strays dropped; by
 number; a or b bound at the SYN; the target `few`, toward which there are but three source ports."""
+WORKERS, STEERED = (os.environ.get("PIPELINE_TEST_WORKERS", "1:software").split(":") + ["software"])[:2]
+WORKERS = int(WORKERS)
+BY = {"port": (AT_HAND, BY_PORT), "address": (AT_HAND, BY_ADDRESS), "rss": (AT_HAND, BY_HASH), "software": (BY_HASH, BY_PORT)}[STEERED]
+OTHER_KEY = bytes(range(40))
+"""The NIC's key where steering is by software: it brings half of all packets to the wrong worker."""
+SOURCES = [SOURCE, "10.2.0.2"] if STEERED == "address" else [SOURCE]
 SECOND = 1_000_000
 MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
 HELD_BYTES = 1024
@@ -65,7 +79,8 @@ def configuration_text(timeouts, engine, faults=None, services=()):
          "rules": '[{ match = "/a", target = "a" }]', "default": '"b"'},
         {"name": '"few"', "listen": f'"{SERVICE}:{FEW}"', "targets": '["few"]', "source_ports": "[20000, 20002]"},
     ]
-    services = [{"source_ports": "[10000, 13999]", **service} for service in services]
+    sources = {"source_addresses": str(SOURCES).replace("'", '"')} if len(SOURCES) > 1 else {}
+    services = [{"source_ports": "[10000, 13999]", **sources, **service} for service in services]
     targets = [{"id": f'"{name}"', "ip": f'"{ip}"', "port": port, "mac": f'"{mac_of(ip)}"'}
                for name, (ip, port) in TARGETS.items()]
     ports = [{"name": '"clients"', "device": '"net_null0"', "addresses": f'["{SERVICE}/24"]'},
@@ -78,7 +93,7 @@ def configuration_text(timeouts, engine, faults=None, services=()):
 
 
 class Proxy:
-    """A worker on virtual time, `now` microseconds since its start.
+    """An engine's workers on virtual time, `now` microseconds since its start.
 
     `mbufs` and `ring_size` are those of its memory ports; then `timeouts` (dict), `faults` of the clients' port (dict), further
     `services` (dicts), and keys of `[engine]`.
@@ -87,25 +102,43 @@ class Proxy:
     def __init__(self, mbufs=2048, timeouts=None, ring_size=1024, faults=None, services=(), **engine):
         self.configuration = configuration.parse(configuration_text(timeouts or {}, engine, faults, services),
                                                  "the tests' configuration")
-        self.network = MemoryNetwork(2, mbufs, ring_size)
-        self.state, selects = assemble.make_state(self.configuration, self.network.device, self.network.arena,
-                                                  [int(mac.replace(":", ""), 16) for mac in MACS], 0, 1e9)
-        self.state.connections.secret[:] = 0x01234567, 0x89ABCDEF
-        self.state.network.announced[0] = ANNOUNCEMENTS
+        if WORKERS == 1:
+            self.network = MemoryNetwork(2, mbufs, ring_size)
+        else:
+            key = KEY if STEERED != "software" else OTHER_KEY
+            self.network = NicModel(2, WORKERS, mbufs * (WORKERS + 1) // 2, ring_size, key)
+        macs = [int(mac.replace(":", ""), 16) for mac in MACS]
+        self.shares = [Share(worker, WORKERS, BY, KEY, self.configuration.engine.port_mask | (WORKERS - 1)) for worker in range(WORKERS)]
+        self.states = []
+        for share, device in zip(self.shares, self.network.pool.devices, strict=True):
+            state, selects = assemble.make_state(self.configuration, device, self.network.arena, macs, 0, 1e9, share)
+            state.connections.secret[:] = 0x01234567, 0x89ABCDEF
+            state.network.announced[0] = ANNOUNCEMENTS
+            self.states.append(state)
+        if STEERED in ("port", "address") and WORKERS > 1:
+            for number, port in enumerate(self.network.ports):
+                for rule in steering_rules(self.configuration, self.shares[0], number):
+                    self.network.add_rule(rule)
         self._run = started(self.state, tuple(selects), self.configuration.payload_kernels)
-        self.sources_at_start = free_sources(self.state)
+        self.sources_at_start = [free_sources(state) for state in self.states]
         self.now = SECOND
         self.received = collections.defaultdict(collections.deque)
         self.others = []
         self.clients = 0
         self.run()
 
+    @property
+    def state(self):
+        """The state of the worker that has opened most connections: of the one that matters, where a test has but one."""
+        return max(self.states, key=lambda state: int(state.counters.totals[counters.TOTAL_OPENED]))
+
     def know(self, address, port):
         """Puts a host (address as str) into the neighbour table for good, so that it need not answer ARP."""
-        number = neighbours.add_neighbour(self.state.network, int(ipaddress.IPv4Address(address)), port)
-        entry = self.state.network.neighbours[number]
-        entry.mac_high, entry.mac_low = assemble.split_mac(int(mac_of(address).replace(":", ""), 16))
-        entry.state = neighbours.STATIC
+        for state in self.states:
+            number = neighbours.add_neighbour(state.network, int(ipaddress.IPv4Address(address)), port)
+            entry = state.network.neighbours[number]
+            entry.mac_high, entry.mac_low = assemble.split_mac(int(mac_of(address).replace(":", ""), 16))
+            entry.state = neighbours.STATIC
 
     def burst(self, *frames, port=0):
         """Has the worker receive these frames (bytes) by one port, at once, and deal with them."""
@@ -115,11 +148,15 @@ class Proxy:
     def run(self, passes=2):
         """Runs the loop without time passing until no fed frame waits, nor a delayed one that is due; takes what it sent."""
         while True:
-            self._run(self.state, passes, self.now)
-            idle = not any(port.waiting for port in self.network.ports) and self.state.connections.waiting.again_first.max() < 0
-            if idle and earliest(self.state.faults) > self.now:
+            for state in self.states:
+                self._run(state, passes, self.now)
+            if not any(port.waiting for port in self.network.ports) and all(map(self._rests, self.states)):
                 break
         self._take()
+
+    def _rests(self, state):
+        handed = any(filling(state.device.handed, ring) for ring in range(len(state.device.handed.slots)))
+        return state.connections.waiting.again_first.max() < 0 and earliest(state.faults) > self.now and not handed
 
     def wait(self, seconds, step=0.01):
         """Lets time pass in steps of `step` seconds."""
@@ -177,56 +214,60 @@ class Proxy:
 
     def conserved(self):
         """Asserts that nothing was lost (`tcp.conservation`)."""
-        conserved(self.state, self.network.pool, self.sources_at_start)
+        waiting = sum(int(state.connections.waiting.used[0]) for state in self.states)
+        for state, sources in zip(self.states, self.sources_at_start, strict=True):
+            conserved(state, self.network.pool, waiting, sources)
 
     def count(self, name):
         """Returns a drop, notice or total by its name."""
-        counted = self.state.counters
-        for names, values in ((counters.DROP_REASONS, counted.drops), (counters.NOTICES, counted.notices),
-                              (counters.TOTALS, counted.totals)):
+        for names, kind in ((counters.DROP_REASONS, "drops"), (counters.NOTICES, "notices"), (counters.TOTALS, "totals")):
             if name in names:
-                return int(values[names.index(name)])
+                return int(self._counted(kind)[names.index(name)])
         raise KeyError(name)
+
+    def _counted(self, kind):
+        return sum(getattr(state.counters, kind) for state in self.states)
 
     def event(self, side, name):
         """Returns the counter `name` of counters.EVENTS on "client" or "target" side."""
-        return int(self.state.counters.events[snapshot.SIDES.index(side), counters.EVENTS.index(name)])
+        return int(self._counted("events")[snapshot.SIDES.index(side), counters.EVENTS.index(name)])
 
     def drops(self):
         """Returns all drops that are not 0 (dict)."""
-        counted = zip(counters.DROP_REASONS, self.state.counters.drops, strict=True)
+        counted = zip(counters.DROP_REASONS, self._counted("drops"), strict=True)
         return {name: int(count) for name, count in counted if count}
 
     def states(self):
         """Returns how many connections are in each state, where there are any (dict)."""
-        return {name: int(count) for name, count in zip(connection.STATES, self.state.counters.states, strict=True)
+        return {name: int(count) for name, count in zip(connection.STATES, self._counted("states"), strict=True)
                 if count and name != "free"}
 
     def number_of(self, client):
-        """Returns the number of a client's connection, or None."""
-        hot = self.state.connections.hot
-        for number in open_connections(self.state):
-            if (int(hot["remote_address"][number, 0]), int(hot["remote_port"][number, 0])) == client.key():
-                return int(number)
-        return None
+        """Returns the number of a client's connection at its worker, or None."""
+        return self._found(client)[1]
+
+    def _found(self, client):
+        for state in self.states:
+            hot = state.connections.hot
+            for number in open_connections(state):
+                if (int(hot["remote_address"][number, 0]), int(hot["remote_port"][number, 0])) == client.key():
+                    return state, int(number)
+        return None, None
 
     def state_of(self, client):
         """Returns the name of the state of a client's connection, "free" where it has none."""
-        number = self.number_of(client)
-        return "free" if number is None else connection.STATES[self.state.connections.hot["state"][number]]
+        state, number = self._found(client)
+        return "free" if state is None else connection.STATES[state.connections.hot["state"][number]]
 
     def records(self):
         """Returns the records finished so far and not yet fetched (list of dict)."""
-        kept, started = self.state.records, datetime.datetime.fromtimestamp(0, datetime.timezone.utc)
-        head, tail = int(kept.head[0]), int(kept.tail[0])
-        kept.tail[0] = head
-        return [snapshot.record_dict(self.configuration, kept.ring[number % len(kept.ring)], started)
-                for number in range(tail, head)]
+        return snapshot.taken_records(self.configuration, self.states, datetime.datetime.fromtimestamp(0, datetime.timezone.utc))
 
     def start_at(self, now):
-        """Sets a fresh worker's clock, without the wheel turning through all the ticks up to there."""
+        """Sets fresh workers' clocks, without their wheels turning through all the ticks up to there."""
         self.now = now
-        self.state.wheel.now[0] = now // 10_000
+        for state in self.states:
+            state.wheel.now[0] = now // 10_000
         self.run()
 
     def start_for_isn(self, client, isn):
@@ -239,21 +280,27 @@ class Proxy:
     @contextlib.contextmanager
     def starving(self, left):
         """Within this, the worker has no more than `left` free mbufs."""
-        device = self.state.device
-        taken = np.empty(int(memory_device.available(device)) - left, np.int64)
-        assert memory_device.allocate(device, taken, len(taken)) == len(taken)
+        taken = []
+        for device in self.network.pool.devices:
+            mbufs = np.empty(memory_device.available(device) - left, np.int64)
+            assert memory_device.allocate(device, mbufs, len(mbufs)) == len(mbufs)
+            taken.append(mbufs)
         yield
-        memory_device.release(device, taken, len(taken))
+        for device, mbufs in zip(self.network.pool.devices, taken, strict=True):
+            memory_device.release(device, mbufs, len(mbufs))
 
     def drain(self):
-        """Tells the worker to open nothing new and to end with the last connection."""
-        self.state.control[0] = DRAIN
+        """Tells the workers to open nothing new and to end with the last connection."""
+        for state in self.states:
+            state.control[0] = DRAIN
         self.run()
 
     def stop(self):
-        """Tells the worker to end; returns how many passes it took."""
-        self.state.control[0] = STOP
-        passes = self._run(self.state, -1, self.now)
+        """Tells the workers to end; returns how many passes they took."""
+        passes = 0
+        for state in self.states:
+            state.control[0] = STOP
+            passes += self._run(state, -1, self.now)
         self._take()
         return passes
 
