@@ -5,7 +5,6 @@ made, written into mbufs and read back in seconds.
 """
 import numpy as np
 
-from pipeline.kernels import memory_device
 from pipeline.kernels.headers import BUFFER, ETHERNET_LENGTH, HEADROOM, IPV4_LENGTH, MBUF, TCP_LENGTH
 
 from .frames import frame_bytes
@@ -164,10 +163,8 @@ def read_rows(arena, mbufs, width):
 
 
 def take_rows(port, width):
-    """Takes what a worker has sent by a memory port and frees it; returns rows and lengths as `read_rows` does."""
-    pool = port.pool
-    mbufs = np.empty(pool.device.sent.slots.shape[1], np.int64)
-    mbufs = mbufs[:memory_device.dequeue(pool.device.sent, port.number, mbufs, 0, len(mbufs))]
+    """Takes what workers have sent by a memory port and frees it; returns rows and lengths as `read_rows` does."""
+    pool, mbufs = port.pool, port.taken_mbufs()
     rows, lengths = read_rows(pool.arena, mbufs, width)
     pool.release(mbufs)
     return rows, lengths

@@ -1,4 +1,4 @@
-"""Ports without DPDK: frames are fed to a worker's rings and taken from them, by tests, replays and measurements."""
+"""Ports without DPDK: frames are fed to workers' rings and taken from them, by tests, replays and measurements."""
 import numpy as np
 
 from pipeline.kernels import memory_device
@@ -12,13 +12,12 @@ class MemoryNetwork:
     """`ports` memory ports over one pool of `mbufs` mbufs; `device` is what the kernels of the one worker get.
 
     One worker and one other thread may use it at the same time. `ring_size` (a power of two) is how many frames
-    a port holds in each direction.
+    a port holds in each direction. With several workers it is a `nic_model.NicModel`.
     """
 
     def __init__(self, ports=1, mbufs=8192, ring_size=1024):
         self.pool = MemoryPool(mbufs, ports, ring_size)
-        self.arena = self.pool.arena
-        self.device = self.pool.device
+        self.arena, self.devices, self.device = self.pool.arena, self.pool.devices, self.pool.device
         self.ports = [MemoryPort(self.pool, number) for number in range(ports)]
 
 
@@ -29,7 +28,7 @@ class MemoryPort:
         self.pool = pool
         self.number = number
         self.mac = mac + number
-        self._scratch = np.empty(pool.device.received.slots.shape[1], np.int64)
+        self._scratch = np.empty(len(pool.devices) * pool.device.received.slots.shape[1], np.int64)
 
     def feed(self, frames, segment_length=None):
         """Lets the worker receive `frames` (bytes each), in order; returns how many found room in the ring.
@@ -50,27 +49,37 @@ class MemoryPort:
     @property
     def waiting(self):
         """How many frames were fed and not yet received."""
-        return filling(self.pool.device.received, self.number)
+        return sum(filling(device.received, self.number) for device in self.pool.devices)
+
+    def _emptied(self, side):
+        """Takes all that lies in the port's rings `side` ("received" or "sent"), worker after worker; offsets of mbufs."""
+        count = 0
+        for device in self.pool.devices:
+            count += memory_device.dequeue(getattr(device, side), self.number, self._scratch, count, self._scratch.size - count)
+        return self._scratch[:count].copy()
+
+    def taken_mbufs(self):
+        """Takes what workers have sent, in order: offsets of mbufs (int64[n]), which are the caller's."""
+        return self._emptied("sent")
 
     def taken(self):
-        """Takes what the worker has sent, in order: a list of frames (bytes); their mbufs are freed."""
-        count = memory_device.dequeue(self.pool.device.sent, self.number, self._scratch, 0, self._scratch.size)
-        frames = [frame_bytes(self.pool.arena, int(mbuf)) for mbuf in self._scratch[:count]]
-        self.pool.release(self._scratch[:count])
+        """Takes what workers have sent, in order: a list of frames (bytes); their mbufs are freed."""
+        mbufs = self.taken_mbufs()
+        frames = [frame_bytes(self.pool.arena, int(mbuf)) for mbuf in mbufs]
+        self.pool.release(mbufs)
         return frames
 
-    def rx(self, limit=32):
-        """Receives at most `limit` frames, as a worker would: a Burst."""
+    def rx(self, limit=32, queue=0):
+        """Receives at most `limit` frames, as the worker of that queue would: a Burst."""
         mbufs = np.empty(limit, np.int64)
-        count = memory_device.receive(self.pool.device, self.number, mbufs, limit)
+        count = memory_device.receive(self.pool.devices[queue], self.number, mbufs, limit)
         return Burst(mbufs[:count], self.pool)
 
-    def tx(self, burst):
+    def tx(self, burst, queue=0):
         """Sends a Burst, as a worker would; returns how many frames had room, the rest stays the caller's."""
-        return memory_device.transmit(self.pool.device, self.number, burst.mbufs, 0, len(burst))
+        return memory_device.transmit(self.pool.devices[queue], self.number, burst.mbufs, 0, len(burst))
 
     def close(self):
         """Frees whatever still lies in the port's rings."""
-        for rings in (self.pool.device.received, self.pool.device.sent):
-            count = memory_device.dequeue(rings, self.number, self._scratch, 0, self._scratch.size)
-            self.pool.release(self._scratch[:count])
+        for side in ("received", "sent"):
+            self.pool.release(self._emptied(side))

@@ -11,6 +11,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import PcapNgWriter, wrpcap
 
 from pipeline.io.memory_port import MemoryNetwork
+from pipeline.io.nic_model import NicModel
 from pipeline.io.pcap_port import PcapPort, read_recording
 from pipeline.kernels import memory_device, native
 from pipeline.kernels.jit import loop
@@ -34,8 +35,16 @@ def bounce(device, stop, mbufs, extra):
         moved += count
 
 
-def test_frames_go_in_and_come_out_in_order():
-    network = MemoryNetwork(ports=2, mbufs=64, ring_size=16)
+def nic_of_one_queue(**settings):
+    return NicModel(queues=1, **settings)
+
+
+of_one_worker = pytest.mark.parametrize("made", [MemoryNetwork, nic_of_one_queue])
+
+
+@of_one_worker
+def test_frames_go_in_and_come_out_in_order(made):
+    network = made(ports=2, mbufs=64, ring_size=16)
     frames = [bytes([number]) * (60 + number) for number in range(10)]
     assert network.ports[0].feed(frames) == 10 and network.ports[0].waiting == 10
     burst = network.ports[0].rx(4)
@@ -45,8 +54,9 @@ def test_frames_go_in_and_come_out_in_order():
     assert network.pool.available == 64
 
 
-def test_a_full_ring_takes_what_has_room():
-    network = MemoryNetwork(ports=1, mbufs=128, ring_size=16)
+@of_one_worker
+def test_a_full_ring_takes_what_has_room(made):
+    network = made(ports=1, mbufs=128, ring_size=16)
     port = network.ports[0]
     assert port.feed([b"x"] * 20) == 16 and port.feed([b"x"]) == 0
     burst = port.rx(16)
@@ -58,8 +68,9 @@ def test_a_full_ring_takes_what_has_room():
     assert len(port.taken()) == 16 and network.pool.available == 128
 
 
-def test_closing_frees_what_lies_in_the_rings():
-    network = MemoryNetwork(ports=2, mbufs=64, ring_size=16)
+@of_one_worker
+def test_closing_frees_what_lies_in_the_rings(made):
+    network = made(ports=2, mbufs=64, ring_size=16)
     network.ports[0].feed([b"x"] * 8)
     network.ports[1].tx(network.ports[0].rx(3))
     for port in network.ports:
@@ -75,8 +86,9 @@ def fed(port, frame):
         return False
 
 
-def test_a_worker_in_another_thread_loses_no_mbuf():
-    network = MemoryNetwork(ports=2, mbufs=512, ring_size=128)
+@of_one_worker
+def test_a_worker_in_another_thread_loses_no_mbuf(made):
+    network = made(ports=2, mbufs=512, ring_size=128)
     stop, scratch = np.zeros(1, np.int64), (np.empty(32, np.int64), np.empty(1, np.int64))
     worker = threading.Thread(target=bounce, args=(network.device, stop, *scratch))
     bounce(network.device, np.ones(1, np.int64), *scratch)
@@ -108,7 +120,7 @@ def test_the_device_kernels_run_as_plain_python(tmp_path):
                                                  "test_closing_frees_what_lies_in_the_rings")]
     run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen], env=environment,
                          capture_output=True, text=True, timeout=120, check=False)
-    assert run.returncode == 0 and "3 passed" in run.stdout, run.stdout + run.stderr
+    assert run.returncode == 0 and "6 passed" in run.stdout, run.stdout + run.stderr
 
 
 def recorded(tmp_path, kind):

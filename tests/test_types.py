@@ -21,12 +21,13 @@ from numba.core.typed_passes import NopythonTypeInference
 from generator_bed import settings_for
 from kernel_bed import KernelBed
 from pipeline import assemble, compose, kernels
+from pipeline.io.nic_model import NicModel
 from pipeline.kernels import jit, select_balancing, select_content
 
 pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="plain Python has no typed IR")
 
 
-OF_OTHER_LOOPS = ("dpdk_device", "twins")
+OF_OTHER_LOOPS = ("dpdk_device", "twins", "nic_queue")
 NOT_IN_THE_LOOP = {
     "toeplitz": "hashes for the model of a NIC, and where a worker predicts the queue of its packets",
     "word": "a part of toeplitz",
@@ -172,6 +173,9 @@ def test_kernels_that_the_loop_does_not_need_are_clean_as_well():
         faults,
         set(),
     )
+    spreading, words = NicModel().spreading, np.zeros(1, np.int64)
+    arguments = bed.packets, words, words, 0, spreading, words, words
+    walk(importlib.import_module("pipeline.kernels.nic_queue").choose_queues, tuple(map(typeof, arguments)), faults, set())
     assert not faults
 
 
