@@ -43,7 +43,7 @@ def filling(rings, ring=0):
 class MemoryPool:
     """`mbufs` mbufs in numpy memory, at home in equal shares with each of `workers` workers and the thread that feeds them.
 
-    `devices` are the workers' sides (`memory_device.Device`), `device` the first of them, `feeding` the last side:
+    `devices` are the workers' sides (`memory_device.Device`), `device` the first of them, `feeding` the other side:
     `allocate` and `release` here are the feeder's. `ports` and `ring_size` (a power of two) size the rings that each worker
     shares with the feeder, and those by which workers hand packets over to each other.
     """
@@ -60,11 +60,11 @@ class MemoryPool:
         self.arena = make_arena(mbufs)
         bounds = [-(-mbufs * side // self.sides) for side in range(self.sides + 1)]
         shared = {"base": np.array([self.arena.base], np.int64), "mbuf": self.arena.native.mbuf,
-                  "handed": make_rings(workers ** 2 * ports, ring_size), "starts": np.array(bounds[:-1], np.int64) * ELEMENT,
+                  "handed": make_rings(workers ** 2 * ports, ring_size), "ends": np.array(bounds[1:], np.int64) * ELEMENT,
                   "homeward": make_rings(self.sides ** 2, 1 << (-(-mbufs // self.sides)).bit_length())}
         own = [(make_rings(ports, ring_size), make_rings(ports, ring_size)) for _ in range(workers)]
-        *self.devices, self.feeding = (self._side(number, *bounds[number:number + 2], *rings, shared)
-                                       for number, rings in enumerate((*own, own[0])))
+        self.feeding, *self.devices = (self._side(number, *bounds[number:number + 2], *rings, shared)
+                                       for number, rings in enumerate((own[0], *own)))
         self.device = self.devices[0]
 
     def _side(self, number, first, end, received, sent, shared):
@@ -75,8 +75,9 @@ class MemoryPool:
         free = np.arange(end - 1, first - 1, -1, dtype=np.int64) * ELEMENT
         free_count = np.zeros(3 * memory_device.COUNTER_STRIDE, np.int64)[memory_device.COUNTER_STRIDE:][:1]
         free_count[0] = free.size
+        foreign = memory_device.Rings(*(part[number * self.sides:][:self.sides] for part in shared["homeward"]))
         return memory_device.Device(home=np.array([first, end], np.int64) * ELEMENT, received=received, sent=sent,
-                                    side=np.array([number], np.int64), free=free, free_count=free_count, **shared)
+                                    side=np.array([number], np.int64), foreign=foreign, free=free, free_count=free_count, **shared)
 
     @property
     def available(self):

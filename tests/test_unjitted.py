@@ -28,6 +28,9 @@ OF_KERNELS = (
     "refuse",
     "build",
     "services",
+    "arena",
+    "toeplitz",
+    "nic_model",
 )
 LONGEST_COMPILATION = 600
 
