@@ -18,6 +18,7 @@ from scapy.layers.l2 import Ether
 
 from memory_loop import started
 from pipeline import assemble, configuration, snapshot
+from pipeline.io.memory_pool import filling
 from pipeline.io.memory_port import MemoryNetwork
 from pipeline.io.nic_model import NicModel
 from pipeline.kernels import connection, counters, memory_device, neighbours
@@ -77,7 +78,7 @@ def configuration_text(timeouts, engine, faults=None, services=()):
         {"name": '"simple"', "listen": f'"{SERVICE}:{SIMPLE}"', "targets": '["a", "b"]', "binding": '"simple"'},
         {"name": '"calm"', "listen": f'"{SERVICE}:{CALM}"', "targets": '["a", "b"]', "select": '"http_path"',
          "rules": '[{ match = "/a", target = "a" }]', "default": '"b"'},
-        {"name": '"few"', "listen": f'"{SERVICE}:{FEW}"', "targets": '["few"]', "source_ports": "[20000, 20002]"},
+        {"name": '"few"', "listen": f'"{SERVICE}:{FEW}"', "targets": '["few"]', "source_ports": "[20000, 20002]" if WORKERS == 1 else "[20000, 20031]"},
     ]
     sources = {"source_addresses": str(SOURCES).replace("'", '"')} if len(SOURCES) > 1 else {}
     services = [{"source_ports": "[10000, 13999]", **sources, **service} for service in services]
@@ -109,18 +110,18 @@ class Proxy:
             self.network = NicModel(2, WORKERS, mbufs * (WORKERS + 1) // 2, ring_size, key)
         macs = [int(mac.replace(":", ""), 16) for mac in MACS]
         self.shares = [Share(worker, WORKERS, BY, KEY, self.configuration.engine.port_mask | (WORKERS - 1)) for worker in range(WORKERS)]
-        self.states = []
+        self.workers = []
         for share, device in zip(self.shares, self.network.pool.devices, strict=True):
             state, selects = assemble.make_state(self.configuration, device, self.network.arena, macs, 0, 1e9, share)
             state.connections.secret[:] = 0x01234567, 0x89ABCDEF
             state.network.announced[0] = ANNOUNCEMENTS
-            self.states.append(state)
+            self.workers.append(state)
         if STEERED in ("port", "address") and WORKERS > 1:
             for number, port in enumerate(self.network.ports):
                 for rule in steering_rules(self.configuration, self.shares[0], number):
                     self.network.add_rule(rule)
         self._run = started(self.state, tuple(selects), self.configuration.payload_kernels)
-        self.sources_at_start = [free_sources(state) for state in self.states]
+        self.sources_at_start = [free_sources(state) for state in self.workers]
         self.now = SECOND
         self.received = collections.defaultdict(collections.deque)
         self.others = []
@@ -130,11 +131,11 @@ class Proxy:
     @property
     def state(self):
         """The state of the worker that has opened most connections: of the one that matters, where a test has but one."""
-        return max(self.states, key=lambda state: int(state.counters.totals[counters.TOTAL_OPENED]))
+        return max(self.workers, key=lambda state: int(state.counters.totals[counters.TOTAL_OPENED]))
 
     def know(self, address, port):
         """Puts a host (address as str) into the neighbour table for good, so that it need not answer ARP."""
-        for state in self.states:
+        for state in self.workers:
             number = neighbours.add_neighbour(state.network, int(ipaddress.IPv4Address(address)), port)
             entry = state.network.neighbours[number]
             entry.mac_high, entry.mac_low = assemble.split_mac(int(mac_of(address).replace(":", ""), 16))
@@ -148,9 +149,9 @@ class Proxy:
     def run(self, passes=2):
         """Runs the loop without time passing until no fed frame waits, nor a delayed one that is due; takes what it sent."""
         while True:
-            for state in self.states:
+            for state in self.workers:
                 self._run(state, passes, self.now)
-            if not any(port.waiting for port in self.network.ports) and all(map(self._rests, self.states)):
+            if not any(port.waiting for port in self.network.ports) and all(map(self._rests, self.workers)):
                 break
         self._take()
 
@@ -214,8 +215,8 @@ class Proxy:
 
     def conserved(self):
         """Asserts that nothing was lost (`tcp.conservation`)."""
-        waiting = sum(int(state.connections.waiting.used[0]) for state in self.states)
-        for state, sources in zip(self.states, self.sources_at_start, strict=True):
+        waiting = sum(int(state.connections.waiting.used[0]) for state in self.workers)
+        for state, sources in zip(self.workers, self.sources_at_start, strict=True):
             conserved(state, self.network.pool, waiting, sources)
 
     def count(self, name):
@@ -226,7 +227,7 @@ class Proxy:
         raise KeyError(name)
 
     def _counted(self, kind):
-        return sum(getattr(state.counters, kind) for state in self.states)
+        return sum(getattr(state.counters, kind) for state in self.workers)
 
     def event(self, side, name):
         """Returns the counter `name` of counters.EVENTS on "client" or "target" side."""
@@ -247,7 +248,7 @@ class Proxy:
         return self._found(client)[1]
 
     def _found(self, client):
-        for state in self.states:
+        for state in self.workers:
             hot = state.connections.hot
             for number in open_connections(state):
                 if (int(hot["remote_address"][number, 0]), int(hot["remote_port"][number, 0])) == client.key():
@@ -261,12 +262,12 @@ class Proxy:
 
     def records(self):
         """Returns the records finished so far and not yet fetched (list of dict)."""
-        return snapshot.taken_records(self.configuration, self.states, datetime.datetime.fromtimestamp(0, datetime.timezone.utc))
+        return snapshot.taken_records(self.configuration, self.workers, datetime.datetime.fromtimestamp(0, datetime.timezone.utc))
 
     def start_at(self, now):
         """Sets fresh workers' clocks, without their wheels turning through all the ticks up to there."""
         self.now = now
-        for state in self.states:
+        for state in self.workers:
             state.wheel.now[0] = now // 10_000
         self.run()
 
@@ -291,14 +292,14 @@ class Proxy:
 
     def drain(self):
         """Tells the workers to open nothing new and to end with the last connection."""
-        for state in self.states:
+        for state in self.workers:
             state.control[0] = DRAIN
         self.run()
 
     def stop(self):
         """Tells the workers to end; returns how many passes they took."""
         passes = 0
-        for state in self.states:
+        for state in self.workers:
             state.control[0] = STOP
             passes += self._run(state, -1, self.now)
         self._take()
