@@ -65,6 +65,7 @@ def pytest_runtest_setup(item):
 def environment():
     """DPDK's environment: it starts once a process, so that all tests in a process share one."""
     from dpdk_bed import HUGEPAGES
+
     from pipeline.io import dpdk
 
     with contextlib.closing(dpdk.Environment(memory=256, hugepages=HUGEPAGES)) as started:
@@ -75,6 +76,7 @@ def environment():
 def pool(environment):
     """A pool of dpdk_bed.MBUFS mbufs."""
     from dpdk_bed import MBUFS
+
     from pipeline.io import dpdk
 
     with contextlib.closing(dpdk.Pool("mbufs", MBUFS)) as made:

@@ -4,8 +4,8 @@ import threading
 
 import numpy as np
 import pytest
-
 from dpdk_bed import MBUFS
+
 from pipeline.kernels import dpdk_device
 from pipeline.kernels.jit import loop
 

@@ -14,11 +14,11 @@ import time
 
 import numpy as np
 import pytest
+from dpdk_bed import HUGEPAGES, MBUFS, ip, kernel_socket, veth
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.utils import rdpcap, wrpcap
 
-from dpdk_bed import HUGEPAGES, MBUFS, ip, kernel_socket, veth
 from pipeline.io.burst import Burst
 from pipeline.io.frames import write_frames
 from pipeline.kernels import dpdk_device
