@@ -10,8 +10,8 @@ import subprocess
 import cffi
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-HEADERS = ("dpdk_shim.h", "yardsticks.h")
-"""What Python and kernels call: the shim, and what the scripts in perf/ set beside our own."""
+HEADERS = ("dpdk_shim.h", "steering_shim.h", "yardsticks.h")
+"""What Python and kernels call: the shim and its part for steering, and what the scripts in perf/ set beside our own."""
 
 
 def load_headers():
@@ -53,7 +53,7 @@ builder.set_source(
     "pipeline._dpdk",
     "#include <stddef.h>\n#include <rte_mbuf.h>\n" + "".join(f'#include "{header}"\n' for header in HEADERS)
     + assertions(load_headers()),
-    sources=["csrc/dpdk_shim.c", "csrc/yardsticks.c"],
+    sources=["csrc/dpdk_shim.c", "csrc/steering_shim.c", "csrc/yardsticks.c"],
     depends=[*(f"csrc/{header}" for header in HEADERS), "kernels/headers.py"],
     include_dirs=["csrc"],
     extra_compile_args=["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", *pkg_config("cflags")],

@@ -261,7 +261,7 @@ int64_t shim_port_probe(const char *devargs)
     return shim_port_find(name);
 }
 
-int64_t shim_port_configure(int64_t port, int64_t queues, int64_t mtu)
+int64_t shim_port_configure(int64_t port, int64_t queues, int64_t mtu, int64_t rss, const uint8_t *key, int64_t length)
 {
     struct rte_eth_dev_info information;
     struct rte_eth_conf configuration = {0};
@@ -273,10 +273,12 @@ int64_t shim_port_configure(int64_t port, int64_t queues, int64_t mtu)
     configuration.txmode.offloads = information.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
     if (mtu + RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN + 2 * RTE_VLAN_HLEN > RTE_MBUF_DEFAULT_DATAROOM)
         configuration.rxmode.offloads = information.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
-    if (queues > 1 && information.flow_type_rss_offloads & RTE_ETH_RSS_NONFRAG_IPV4_TCP) {
+    if (rss) {
         configuration.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
-        configuration.rx_adv_conf.rss_conf.rss_hf =
-            information.flow_type_rss_offloads & (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP);
+        configuration.rx_adv_conf.rss_conf = (struct rte_eth_rss_conf){
+            .rss_key = (uint8_t *)(uintptr_t)key, .rss_key_len = (uint8_t)length,
+            .rss_hf = information.flow_type_rss_offloads & (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP),
+        };
     }
     return rte_eth_dev_configure((uint16_t)port, (uint16_t)queues, (uint16_t)queues, &configuration);
 }
@@ -401,7 +403,8 @@ int64_t shim_port_information(int64_t port, struct shim_information *information
     *information = (struct shim_information){
         .receive_queues = device.max_rx_queues, .transmit_queues = device.max_tx_queues,
         .receive_offloads = (int64_t)device.rx_offload_capa, .transmit_offloads = (int64_t)device.tx_offload_capa,
-        .rss_functions = (int64_t)device.flow_type_rss_offloads, .rss_table = device.reta_size,
+        .rss_tcp = (device.flow_type_rss_offloads & RTE_ETH_RSS_NONFRAG_IPV4_TCP) != 0,
+        .rss_table = device.reta_size, .rss_key = device.hash_key_size,
         .least_mtu = device.min_mtu, .most_mtu = device.max_mtu,
         .rxd_least = device.rx_desc_lim.nb_min, .rxd_most = device.rx_desc_lim.nb_max,
         .rxd_multiple = device.rx_desc_lim.nb_align,

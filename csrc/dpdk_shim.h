@@ -17,7 +17,7 @@ struct shim_statistics {
 struct shim_information {
     int64_t receive_queues, transmit_queues;              /* most the device has */
     int64_t receive_offloads, transmit_offloads;          /* RTE_ETH_RX_OFFLOAD_*, RTE_ETH_TX_OFFLOAD_* */
-    int64_t rss_functions, rss_table;                     /* RTE_ETH_RSS_*; entries of the redirection table */
+    int64_t rss_tcp, rss_table, rss_key;                  /* hashes TCP over IPv4; entries of the table; octets of the key */
     int64_t least_mtu, most_mtu;
     int64_t rxd_least, rxd_most, rxd_multiple;            /* descriptors of a receive queue */
     int64_t txd_least, txd_most, txd_multiple;
@@ -64,7 +64,7 @@ int64_t shim_pool_free(int64_t pool);
 /* Ports. */
 int64_t shim_port_probe(const char *devargs);
 int64_t shim_port_find(const char *name);
-int64_t shim_port_configure(int64_t port, int64_t queues, int64_t mtu);
+int64_t shim_port_configure(int64_t port, int64_t queues, int64_t mtu, int64_t rss, const uint8_t *key, int64_t length);
 int64_t shim_port_queues(int64_t port, int64_t pool, int64_t queues, int64_t rxd, int64_t txd);
 int64_t shim_port_set_mtu(int64_t port, int64_t mtu);
 int64_t shim_port_mtu(int64_t port);

@@ -14,10 +14,10 @@ class RingPort(Port):
         self._rings = rings
         super().__init__(f"net_ring_{name}", name, pool, **options)
 
-    def _probe(self):
+    def _open(self):
         receiving, sending = self._rings
-        return ask(f"port {self.name!r} cannot be made of two rings", lib.shim_ring_port, self.name.encode(), receiving,
-                   sending, max(0, self.pool.socket))
+        self.numbers.append(ask(f"port {self.name!r} cannot be made of two rings", lib.shim_ring_port, self.name.encode(),
+                                receiving, sending, max(0, self.pool.socket)))
 
     def close(self):
         """Frees what waits to be received and removes the port."""

@@ -29,9 +29,15 @@ def ip(*words):
     subprocess.run(["ip", "-n", NAMESPACE, *words], check=True, timeout=10)
 
 
-def veth():
-    """Makes a pair of interfaces, `inner` for DPDK and `outer` for the kernel."""
-    ip("link", "add", "outer", "type", "veth", "peer", "name", "inner")
+def is_root():
+    """Whether this process may make namespaces and devices."""
+    return os.geteuid() == 0
+
+
+def veth(queues=1):
+    """Makes a pair of interfaces with that many queues, `inner` for DPDK and `outer` for the kernel."""
+    each = ("numtxqueues", str(queues), "numrxqueues", str(queues)) if queues > 1 else ()
+    ip("link", "add", "outer", *each, "type", "veth", "peer", "name", "inner", *each)
     for end in ("outer", "inner"):
         ip("link", "set", end, "up")
 
