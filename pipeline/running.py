@@ -142,7 +142,8 @@ class Run:
         around.enter_context(StatsServer(configuration.engine.stats_socket_path, {"snapshot": self._snapshot}))
         if configuration.bed:
             from pipeline.bed import Bed
-            self.bed = Bed(configuration.bed, configuration.engine.network_namespace, configuration.ports, self.say)
+            self.bed = Bed(configuration.bed, configuration.engine.network_namespace, configuration.ports, self.say,
+                           queues=len(configuration.engine.cores))
             around.callback(self.bed.remove)
             self.bed.prepare()
         engine = Engine(configuration, say=self.say)

@@ -28,9 +28,9 @@ def settings_of(name, namespace):
     return configuration.parse(text.replace(f'network_namespace = "{own}"', f'network_namespace = "{namespace}"'), name)
 
 
-def bed_of(settings):
+def bed_of(settings, **options):
     """The Bed of a configuration, silent."""
-    return Bed(settings.bed, settings.engine.network_namespace, settings.ports, say=lambda words: None)
+    return Bed(settings.bed, settings.engine.network_namespace, settings.ports, say=lambda words: None, **options)
 
 
 @pytest.fixture
@@ -112,6 +112,18 @@ def test_the_machines_own_interfaces_stay_as_they_are(namespace):
     finally:
         bed.remove()
     assert json.loads(during) == json.loads(before)
+
+
+@pytest.mark.parametrize("queues", [1, 2])
+def test_every_interface_has_a_queue_for_each_worker(namespace, queues):
+    bed = bed_of(settings_of("two_port.toml", namespace), queues=queues)
+    bed.prepare()
+    try:
+        for host, interface in ((namespace, "px0"), (namespace, "behind-bridge1"), (namespace, "to-red"), ("client", "eth0")):
+            shown = output_of(bed, host, "ethtool", "-l", interface).partition("Current hardware settings:")[2].split()
+            assert (shown[1], shown[3]) == (str(queues), str(queues)), interface
+    finally:
+        bed.remove()
 
 
 def test_a_removed_bed_leaves_nothing(namespace):
