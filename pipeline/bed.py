@@ -40,8 +40,8 @@ class Bed:
     `configuration` has `device` ("af_packet", "af_xdp" or "tap") and `hosts`, each with `name`, `port` (the name of
     an engine's port), `address` ("10.1.0.2/24"), `gateway` (or None), `web` and `web_port`. `namespace` is the
     engine's; a host's is called NAMESPACE-HOST. `ports` have `name` and `interface` (what `iface=` in their devargs
-    names). `say(text)` hears of each step. `queues`: of every interface, each way, as many as the engine has workers:
-    net_af_xdp has one for each, and packets stay on their sender's queue all the way through a bridge to it.
+    names). `say(text)` hears of each step. `queues`: how many the interfaces that the engine opens receive on and send on,
+    as many as it has workers; the kernel spreads what comes out of a bridge over them by the senders' hash.
     """
 
     def __init__(self, configuration, namespace, ports, say=print, queues=1):
@@ -50,7 +50,7 @@ class Bed:
         self.interfaces = {port.name: port.interface for port in ports}
         self.bridges = {port.name: f"bridge{index}" for index, port in enumerate(ports)}
         self.say = say
-        self._queues = {} if queues == 1 else {"num_tx_queues": queues, "num_rx_queues": queues}
+        self._queues = queues
         self._entry = None
         self._processes: dict[str, subprocess.Popen] = {}
         self._started: list[subprocess.Popen] = []
@@ -176,8 +176,7 @@ class Bed:
         namespace = self.namespace_of(host.name)
         inner_end = f"to-{host.name}"
         with self._netlink(self.namespace) as netlink, open(network_namespace.path(namespace), "rb") as there:
-            netlink.link("add", ifname=inner_end, kind="veth", **self._queues,
-                         peer={"ifname": "eth0", "net_ns_fd": there.fileno(), **self._queues})
+            netlink.link("add", ifname=inner_end, kind="veth", peer={"ifname": "eth0", "net_ns_fd": there.fileno()})
             _join(netlink, inner_end, self.bridges[host.port])
             netlink.brport("set", index=_index(netlink, inner_end), isolated=1)
         with self._netlink(namespace) as netlink:
@@ -231,9 +230,13 @@ def _add_bridge(netlink, bridge):
 
 
 def _add_engine_pair(netlink, interface, bridge, queues):
-    """A veth pair: DPDK opens the one end by its name, the other end is in the bridge."""
-    other_end = f"behind-{bridge}"
-    netlink.link("add", ifname=interface, kind="veth", **queues, peer={"ifname": other_end, **queues})
+    """A veth pair: DPDK opens the one end by its name, the other end is in the bridge.
+
+    A host's interface has one queue alone: what its second one sent would come out of the bridge on the first. A veth leaves
+    queue 1 noted as it was sent, and skb_tx_hash reads that as received on queue 0 (Linux 6.18).
+    """
+    other_end, each = f"behind-{bridge}", {"num_tx_queues": queues, "num_rx_queues": queues}
+    netlink.link("add", ifname=interface, kind="veth", **each, peer={"ifname": other_end, **each})
     for end in (interface, other_end):
         _without_checksum_offload(end)
     netlink.link("set", index=_index(netlink, interface), state="up")

@@ -1,16 +1,21 @@
 """Ports of two queues: real devices between DPDK and the kernel's own TCP, which every queue has to receive from and send to."""
 import contextlib
 import errno
+import os
 import select
 import socket
+import subprocess
 import time
+from types import SimpleNamespace
 
 import numpy as np
+import pyroute2
 import pytest
 from dpdk_bed import MBUFS, ip, is_root, kernel_socket, veth
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 
+from pipeline.bed import Bed
 from pipeline.io.burst import Burst
 from pipeline.io.devargs import split_by_queue
 from pipeline.io.frames import write_frames
@@ -70,12 +75,9 @@ def refuse(port, pool, queue):
     return {Ether(frame)[TCP].sport for frame in answered}
 
 
-@needs_root
-@pytest.mark.parametrize("driver", DEVICES)
-def test_both_queues_receive_and_send(pool, namespace, driver):
-    with two_queues(driver, namespace, pool) as port, connecting(namespace, CLIENTS) as sockets:
-        places = [port.queue_of(worker) for worker in (0, 1)]
-        assert len(set(places)) == 2 and {port.driver, driver} == {driver} and not port.rss and port.rss_table is None
+def check_connections(port, pool, namespace):
+    """Has a host try to connect, by every one of two queues, and answers on the queue that each try came by."""
+    with connecting(namespace, CLIENTS) as sockets:
         seen, deadline = [set(), set()], time.monotonic() + 20
         while len(seen[0] | seen[1]) < CLIENTS:
             assert time.monotonic() < deadline, f"of {CLIENTS} SYNs queue 0 had {len(seen[0])}, queue 1 {len(seen[1])}"
@@ -88,17 +90,24 @@ def test_both_queues_receive_and_send(pool, namespace, driver):
         counted = port.statistics()
         assert counted["received_packets"] >= CLIENTS and counted["sent_packets"] >= CLIENTS
         assert counted["send_errors"] == counted["no_mbuf"] == 0
-    with entered(namespace), contextlib.suppress(OSError):
-        assert not dpdk_program(socket.if_nametoindex("inner"))
 
 
-def dpdk_program(index):
-    """Whether an interface has an XDP program."""
-    import pyroute2
-
+def has_xdp_program(interface):
+    """Returns whether an interface of the calling thread's namespace has an XDP program."""
     with pyroute2.IPRoute() as route:
-        (link,) = route.get_links(index)
+        (link,) = route.get_links(socket.if_nametoindex(interface))
         return bool(dict(link.get_attr("IFLA_XDP")["attrs"]).get("IFLA_XDP_PROG_ID"))
+
+
+@needs_root
+@pytest.mark.parametrize("driver", DEVICES)
+def test_both_queues_receive_and_send(pool, namespace, driver):
+    with two_queues(driver, namespace, pool) as port:
+        assert port.driver == driver and len({port.queue_of(worker) for worker in (0, 1)}) == 2
+        assert not port.rss and port.rss_table is None
+        check_connections(port, pool, namespace)
+    with entered(namespace), contextlib.suppress(OSError):
+        assert not has_xdp_program("inner")
 
 
 @needs_root
@@ -113,6 +122,26 @@ def test_each_queue_sends_on_its_own_and_statistics_add_up(pool, namespace, driv
         assert port.statistics()["sent_packets"] == 6
         with pytest.raises(dpdk.DpdkError, match="worker 2 has no queue, queues = 2"):
             port.rx(queue=2)
+
+
+@needs_root
+@pytest.mark.parametrize("device, devargs", [("af_packet", "net_af_packet0,iface=px0"), ("af_xdp", "net_af_xdp0,iface=px0"),
+                                             ("tap", "net_tap0,iface=px0")])
+def test_hosts_of_a_bed_reach_both_queues_and_are_reached_from_both(pool, device, devargs):
+    host = SimpleNamespace(name="host", port="one", address="10.0.0.1/24", gateway=None, web=False)
+    bed = Bed(SimpleNamespace(device=device, hosts=[host]), f"queues{os.getpid()}",
+              [SimpleNamespace(name="one", interface="px0")], say=lambda words: None, queues=2)
+    bed.prepare()
+    try:
+        with entered(bed.namespace):
+            opened = dpdk.Port(devargs, "one", pool, queues=2)
+        with contextlib.closing(opened) as port:
+            bed.attach()
+            with bed.inside("host"):
+                subprocess.run("ip neighbour add 10.0.0.2 lladdr 02:00:00:00:00:02 dev eth0".split(), check=True, timeout=10)
+            check_connections(port, pool, bed.namespace_of("host"))
+    finally:
+        bed.remove()
 
 
 @needs_root
@@ -131,7 +160,7 @@ def test_a_queue_that_cannot_be_opened_leaves_nothing_of_the_others(pool, namesp
         dpdk.Port("net_af_xdp0,iface=inner,start_queue=1", "one", pool).close()
         with pytest.raises(dpdk.DpdkError, match="refuses its queues.*; a process can open a queue of an interface only once"):
             dpdk.Port("net_af_xdp0,iface=inner", "two", pool, queues=2)
-        assert not dpdk_program(socket.if_nametoindex("inner"))
+        assert not has_xdp_program("inner")
     for name in ("net_af_xdp0", "net_af_xdp0_1"):
         assert shim.lib.shim_port_find(name.encode()) < 0
 
