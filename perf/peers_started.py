@@ -17,7 +17,7 @@ from peers_bed import run
 from pipeline import network_namespace, stats_socket
 from pipeline.errors import RunError
 
-DEVICES = {"af_packet": "net_af_packet{n},iface={end},qpairs=1,blocksz=65536,framesz=2048,framecnt=2048",
+DEVICES = {"af_packet": "net_af_packet{n},iface={end},blocksz=65536,framesz=2048,framecnt=2048",
            "af_xdp": "net_af_xdp{n},iface={end}", "tap": "net_tap{n},iface={end}"}
 MBUFS = 32768
 WIRES = ("testpmd", "wire")

@@ -160,7 +160,7 @@ def af_packet(pool):
             for number in (0, 1):
                 with entered(namespace):
                     ports.append(stack.enter_context(contextlib.closing(dpdk.Port(
-                        f"net_af_packet{number},iface=e{number},qpairs=1,blocksz=65536,framesz=2048,framecnt=2048",
+                        f"net_af_packet{number},iface=e{number},blocksz=65536,framesz=2048,framecnt=2048",
                         f"port{number}", pool))))
             yield (ports, [SocketWire(f"h{number}", namespace, pool) for number in (0, 1)],
                    [delivered(kind) for kind in malformed.ON_THE_WIRE if kind is not malformed.fragments])

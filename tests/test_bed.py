@@ -170,7 +170,7 @@ def test_a_web_server_that_cannot_start_is_named(namespace):
 
 def test_a_tap_that_never_appears_is_named(namespace, monkeypatch):
     text = (ROOT / "configs" / "one_arm.toml").read_text().replace('device = "af_packet"', 'device = "tap"')
-    text = text.replace("net_af_packet0,iface=px0,qpairs=1,blocksz=65536,framesz=2048,framecnt=2048",
+    text = text.replace("net_af_packet0,iface=px0,blocksz=65536,framesz=2048,framecnt=2048",
                         "net_tap0,iface=pt0")
     text = text.replace('network_namespace = "one-arm"', f'network_namespace = "{namespace}"')
     monkeypatch.setattr("pipeline.bed.READY_WITHIN", 0.1)

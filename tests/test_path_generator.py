@@ -27,7 +27,7 @@ connections = 4096
 
 [[ports]]
 name = "p0"
-device = "net_af_packet0,iface=px0,qpairs=1,blocksz=65536,framesz=2048,framecnt=4096"
+device = "net_af_packet0,iface=px0,blocksz=65536,framesz=2048,framecnt=4096"
 addresses = ["10.1.0.1/24"]
 FAULTS
 

@@ -26,7 +26,7 @@ ANSWERS and LATE choose by number, ECHO and QUIET by turns (QUIET drops strays),
 refuses connections, MISSING's does not exist, SILENT's never answers a SYN. Who wants SILENT or the others served
 starts the servers."""
 
-DEVICES = {"af_packet": "net_af_packet{n},iface=px{n},qpairs=1,blocksz=65536,framesz=2048,framecnt=2048",
+DEVICES = {"af_packet": "net_af_packet{n},iface=px{n},blocksz=65536,framesz=2048,framecnt=2048",
            "tap": "net_tap{n},iface=pt{n}",
            "af_xdp": "net_af_xdp{n},iface=px{n}"}
 TIMEOUTS = {"syn_received": 2.0, "first_data": 3.0, "connecting": 2.0, "established": 4.0, "half_closed": 4.0,

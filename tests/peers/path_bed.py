@@ -130,7 +130,7 @@ def configuration_text(namespace, services, servers, mode, faults, engine, timeo
 
 
 def _port(number, mode, faults):
-    device = f"net_af_packet{number},iface=px{number},qpairs=1,blocksz=65536,framesz=2048,framecnt={FRAMES}"
+    device = f"net_af_packet{number},iface=px{number},blocksz=65536,framesz=2048,framecnt={FRAMES}"
     content = {"name": f"p{number}", "device": device}
     if mode == "proxy":
         content["addresses"] = [f"10.{number + 1}.0.1/24"]

@@ -37,11 +37,11 @@ held_bytes = 65472
 held_connections = 64
 [[ports]]
 name = "p0"
-device = "net_af_packet0,iface=px0,qpairs=1,blocksz=65536,framesz=2048,framecnt=2048"
+device = "net_af_packet0,iface=px0,blocksz=65536,framesz=2048,framecnt=2048"
 addresses = ["10.1.0.1/24"]
 [[ports]]
 name = "p1"
-device = "net_af_packet1,iface=px1,qpairs=1,blocksz=65536,framesz=2048,framecnt=2048"
+device = "net_af_packet1,iface=px1,blocksz=65536,framesz=2048,framecnt=2048"
 addresses = ["10.2.0.1/24"]
 [[routes]]
 network = "10.8.0.0/24"
