@@ -6,7 +6,7 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
-pytest.register_assert_rewrite("tcp")
+pytest.register_assert_rewrite("tcp", "dpdk_bed")
 
 ON_THE_MACHINE = ("test_bed", "test_command_line", "test_dpdk_", "test_path_", "test_proxy_", "test_stats_socket", "test_wire")
 """Modules that use namespaces, huge pages, DPDK or a running engine: one process runs them all, one after the other."""

@@ -1,9 +1,13 @@
-"""What tests of DPDK's devices share: a network namespace with its interfaces, and sockets of the kernel's in it."""
+"""What tests of DPDK's devices share: a network namespace with its interfaces, sockets of the kernel's in it, and frames."""
 import contextlib
 import os
 import pathlib
 import socket
 import subprocess
+import time
+
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Dot1Q, Ether
 
 from pipeline.network_namespace import create, delete, entered
 
@@ -49,3 +53,46 @@ def kernel_socket(interface):
         opened.bind((interface, 0))
         opened.settimeout(5)
         return opened
+
+
+def frames_of(count):
+    """Frames of 64 to 1,514 octets, every third one tagged."""
+    for number in range(count):
+        frame = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+        if number % 3 == 2:
+            frame /= Dot1Q(vlan=1 + number % 4000)
+        frame /= IP(src="10.0.0.1", dst="10.0.0.2") / TCP(sport=1000, dport=80, seq=number)
+        yield bytes(frame / (b"x" * min(number * 7 % 1461, 1514 - len(frame))))
+
+
+def received(port, count=1, seconds=5):
+    """Bursts of `port` until `count` TCP frames have come, as a list of Bursts of TCP frames alone."""
+    bursts, deadline = [], time.monotonic() + seconds
+    while sum(map(len, bursts)) < count:
+        assert time.monotonic() < deadline, f"{sum(map(len, bursts))} of {count} frames came, {port.statistics()}"
+        burst = port.rx()
+        wanted = burst.tcp.present
+        burst[~wanted].release()
+        bursts.append(burst[wanted])
+    return bursts
+
+
+def untagged(frame):
+    """A frame as a packet socket hands it over: the kernel keeps the VLAN tag beside it."""
+    return frame[:12] + frame[16:] if frame[12:14] == b"\x81\0" else frame
+
+
+def check_traffic(port, kernel, count=300):
+    """Each frame of the kernel's goes through the port, changed on its way, and comes back to the kernel."""
+    for number, frame in enumerate(frames_of(count)):
+        kernel.send(frame)
+        (burst,) = [burst for burst in received(port) if len(burst)]
+        assert bytes(burst[0]) == frame
+        burst.tcp["seq"] += 0x01000000
+        changed = bytes(burst[0])
+        assert changed != frame
+        assert port.tx(burst) == 1
+        assert kernel.recv(4096) == untagged(changed), f"frame {number}"
+    statistics = port.statistics()
+    assert statistics["received_packets"] >= count and statistics["sent_packets"] >= count
+    assert statistics["send_errors"] == statistics["no_mbuf"] == 0

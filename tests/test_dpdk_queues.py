@@ -138,7 +138,8 @@ def test_hosts_of_a_bed_reach_both_queues_and_are_reached_from_both(pool, device
         with contextlib.closing(opened) as port:
             bed.attach()
             with bed.inside("host"):
-                subprocess.run("ip neighbour add 10.0.0.2 lladdr 02:00:00:00:00:02 dev eth0".split(), check=True, timeout=10)
+                subprocess.run(["ip", "neighbour", "add", "10.0.0.2", "lladdr", "02:00:00:00:00:02", "dev", "eth0"],
+                               check=True, timeout=10)
             check_connections(port, pool, bed.namespace_of("host"))
     finally:
         bed.remove()
