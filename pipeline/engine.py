@@ -12,7 +12,7 @@ from pipeline.errors import ConfigurationError, RunError
 from pipeline.network_namespace import entered
 from pipeline.progress import compiling_aloud
 from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT
-from pipeline.steering import ALONE, shares_of, steering_rules
+from pipeline.steering import ALONE, key_of, shares_of, steering_rules
 from pipeline.worker import Workers, read_ticks
 
 EXHAUSTED = {
@@ -62,14 +62,14 @@ class Engine:
     def start(self):
         """Opens the ports, compiles the loop and starts the worker; raises RunError, with everything closed again."""
         try:
-            devices, arena, surround, by = self._open()
+            devices, arena, surround, shares = self._open()
             settings = self.configuration
             if self._proxy_settings:
                 self.proxy = Engine(self._proxy_settings, self.say, host=self)
                 self.proxy.start()
             self.started = datetime.datetime.now(datetime.timezone.utc)
             ticks, macs = read_ticks(), [port.mac for port in self.ports]
-            for share, device in zip(shares_of(settings.engine, by), devices, strict=True):
+            for share, device in zip(shares, devices, strict=True):
                 state, selects = assemble.make_state(settings, device, arena, macs, ticks, self._hertz, share)
                 self.states.append(state)
             payloads = settings.payload_kernels
@@ -102,8 +102,8 @@ class Engine:
         return self.states[0] if self.states else None
 
     def _open(self):
-        """Opens pool and ports; returns the workers' devices, the arena, what a worker's thread has to run within, and how
-        packets find their worker (`steering.Share.by`)."""
+        """Opens pool and ports; returns the workers' devices, the arena, what a worker's thread has to run within, and
+        each worker's share (`steering.Share`)."""
         if all(port.driver == "pcap" for port in self.configuration.ports):
             return self._open_recordings()
         from pipeline.io.shim import DpdkError, DpdkMissing
@@ -117,7 +117,7 @@ class Engine:
         playback = self._around.enter_context(contextlib.closing(Playback(self.configuration)))
         self.ports, self.pool, self._hertz = playback.ports, playback.pool, measured_hertz()
         self._begin = playback.start
-        return [self.pool.device], self.pool.arena, contextlib.nullcontext, ALONE.by
+        return [self.pool.device], self.pool.arena, contextlib.nullcontext, [ALONE]
 
     def _open_dpdk(self):
         from pipeline.io import dpdk
@@ -141,36 +141,38 @@ class Engine:
         return devices, self.pool.arena, dpdk.registered_thread, self._steer()
 
     def _steer(self):
-        """Returns how packets are to find their worker (`steering.Share.by`), and has NICs steer where they are to.
+        """Returns the Share of each worker, and has NICs steer what targets send where they are to.
 
         Raises ConfigurationError where a device cannot do what the configuration asks of it.
         """
         engine = self.configuration.engine
         if len(engine.cores) == 1:
-            return ALONE.by
-        spread = next((port for port in self.ports if not port.rss), None)
+            return [ALONE]
+        without = next((port for port in self.ports if not port.rss), None)
         for key, asked in (("steering", engine.steering), ("flow_steering", engine.flow_steering)):
-            if asked == "rss" and spread is not None:
-                raise ConfigurationError(f'engine.{key} = "rss": port {spread.name} ({spread.driver}) spreads nothing by the hash of '
-                                         f'RSS; it must be "software"')
-        return (AT_HAND if engine.steering in ("auto", "rss") and spread is None else BY_HASH, self._steer_targets(spread is None))
+            if asked == "rss" and without is not None:
+                raise ConfigurationError(f'engine.{key} = "rss": port {without.name} ({without.driver}) does not spread packets by a '
+                                         'hash that we know; it must be "software"')
+        spreads = without is None
+        tables = [port.rss_table for port in self.ports] if spreads else [None]
+        predictable = spreads and len({table.tobytes() for table in tables}) == 1
+        by = (AT_HAND if spreads and engine.steering != "software" else BY_HASH, self._steer_targets(predictable))
+        return shares_of(engine, by, tables[0])
 
-    def _steer_targets(self, spreads):
-        """Returns how packets of targets find their worker; `spreads`: whether all ports have RSS."""
+    def _steer_targets(self, predictable):
+        """Returns how packets of targets find their worker; `predictable`: whether all ports have the RSS that we know."""
         from pipeline.io import flow_rules
         asked, workers = self.configuration.engine.flow_steering, len(self.configuration.engine.cores)
-        kinds = {"port": [BY_PORT], "address": [BY_ADDRESS], "auto": [BY_PORT]}.get(asked, [])
-        for kind in kinds:
+        if asked in ("port", "address", "auto"):
+            kind = BY_ADDRESS if asked == "address" else BY_PORT
             share = shares_of(self.configuration.engine, (AT_HAND, kind))[0]
-            rules = [(port, steering_rules(self.configuration, share, number)) for number, port in enumerate(self.ports)]
-            if asked == "auto" and any(flow_rules.accepts(port, wanted) is not None for port, wanted in rules if wanted):
-                continue
-            for port, wanted in rules:
-                if wanted:
-                    self._around.enter_context(contextlib.closing(flow_rules.FlowRules(port, wanted)))
-            self.say(f"{sum(len(wanted) for _, wanted in rules)} rules steer what targets send to {workers} workers, by {asked}")
-            return kind
-        return BY_HASH if asked == "rss" or (asked == "auto" and spreads) else BY_PORT
+            rules = [rule for port in range(len(self.ports)) for rule in steering_rules(self.configuration, share, port)]
+            if asked != "auto" or all(flow_rules.accepts(port, [rule for rule in rules if rule.port == number]) is None
+                                      for number, port in enumerate(self.ports)):
+                self._around.enter_context(contextlib.closing(flow_rules.FlowRules(self.ports, rules)))
+                self.say(f"{len(rules)} rules of the NIC bring what targets send to the {workers} workers")
+                return kind
+        return BY_HASH if asked == "rss" or (asked == "auto" and predictable) else BY_PORT
 
     def _open_environment(self):
         """Starts DPDK and makes the pool, with room for the mbufs of a proxy beside this engine."""
@@ -202,7 +204,7 @@ class Engine:
         engine = self.configuration.engine
         mac = None if port.mac is None else int(port.mac.replace(":", ""), 16)
         return dpdk.Port(port.device, port.name, self.pool, queues=len(engine.cores), rxd=port.rxd, txd=port.txd, mtu=port.mtu,
-                         mac=mac, promiscuous=engine.mode == "forward")
+                         mac=mac, promiscuous=engine.mode == "forward", rss_key=key_of(engine) if len(engine.cores) > 1 else None)
 
     def snapshot(self):
         """Returns all counters (dict, JSON-able); may be called at any time."""

@@ -27,7 +27,6 @@ from pipeline.kernels.counters import (
 from pipeline.kernels.expire import expire, set_timers, stop_all
 from pipeline.kernels.faults import NEVER, RECEIVING, TRANSMITTING, choose_duplicates, earliest, emerge, hold, lose
 from pipeline.kernels.hand_over import (
-    MOST_ARP,
     MOST_SHARED,
     hand_over,
     hand_over_errors,

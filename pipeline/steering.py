@@ -18,7 +18,8 @@ NOBODY = -1
 class Share(NamedTuple):
     """One worker's place among `workers`; `by`: how packets find their worker (AT_HAND ..), those of clients and of targets.
 
-    `key` is that of the hash, `mask` has the bits of a source port by which workers differ.
+    `key` is that of the hash, `table` the redirection table that says which worker a hash leads to (int64[power of two]; None:
+    each worker in turn); `mask` has the bits of a source port by which workers differ.
     """
 
     worker: int = 0
@@ -26,16 +27,21 @@ class Share(NamedTuple):
     by: tuple = (AT_HAND, AT_HAND)
     key: bytes = KEY
     mask: int = 0
+    table: np.ndarray | None = None
 
 
 ALONE = Share()
 
 
-def shares_of(engine, by):
-    """Returns the Share of each worker of `[engine]`, in order; `by` as in Share."""
+def key_of(engine):
+    """Returns the key (bytes) of the hash by which `[engine]` spreads packets."""
+    return bytes.fromhex(engine.rss_key) if engine.rss_key else KEY
+
+
+def shares_of(engine, by, table=None):
+    """Returns the Share of each worker of `[engine]`, in order; `by` and `table` as in Share."""
     workers = len(engine.cores)
-    return [Share(worker, workers, by, bytes.fromhex(engine.rss_key) if engine.rss_key else KEY,
-                  engine.port_mask) for worker in range(workers)]
+    return [Share(worker, workers, by, key_of(engine), engine.port_mask, table) for worker in range(workers)]
 
 
 def part_of(configuration, workers):
@@ -79,7 +85,7 @@ def make_steering(configuration, share):
     capacity = HANDED_AT_ONCE if workers > 1 else 1
     steering = Steering(
         worker=np.array([share.worker, workers], np.int64), by=np.array(share.by, np.int64), tables=make_tables(share.key),
-        redirection=np.arange(ENTRIES) % workers, port_owner=owners_of_ports(configuration, share), address=addresses,
+        redirection=np.arange(ENTRIES) % workers if share.table is None else share.table, port_owner=owners_of_ports(configuration, share), address=addresses,
         address_owner=np.arange(len(addresses)) % workers, mbuf=np.zeros((workers * ports, capacity), np.int64),
         filled=np.zeros(workers * ports, np.int64))
     return steering, allocate_inputs(share.worker, workers, ports)
