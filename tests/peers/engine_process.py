@@ -1,5 +1,6 @@
 """The engine as its users run it: `python -m pipeline run CONFIG --json --records FILE`, a process of its own."""
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -10,6 +11,20 @@ import time
 
 from pipeline import stats_socket
 from pipeline.errors import RunError
+
+def added(first, second):
+    """Returns the sum of two counters, lists or dicts of them, whatever only one of them has included."""
+    if isinstance(first, dict):
+        return {key: added(first[key], second[key]) if key in first and key in second else {**first, **second}[key]
+                for key in {**first, **second}}
+    return first + second
+
+
+def together(snapshot):
+    """Returns a snapshot whose `workers` are one, the sum of all, so that a test need not know how many there are; `each` has them."""
+    workers = snapshot.get("workers", [])
+    return {**snapshot, "workers": [functools.reduce(added, workers)] if workers else [], "each": workers}
+
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMPILED_WITHIN = 240
@@ -52,15 +67,15 @@ class EngineProcess:
             time.sleep(0.05)
 
     def stats(self):
-        """The counters of the running engine (dict)."""
-        return stats_socket.request(self.stats_path)
+        """The counters of the running engine (dict, see `together`)."""
+        return together(stats_socket.request(self.stats_path))
 
     def stop(self):
-        """Ask it to stop, as Ctrl-C does; returns its summary (dict)."""
+        """Ask it to stop, as Ctrl-C does; returns its summary (dict, see `together`)."""
         self.process.send_signal(signal.SIGINT)
         self.process.wait(30)
         assert self.process.returncode == 0, f"the engine ended with {self.process.returncode}:\n{self.words()}"
-        return json.loads(self._output.read_text())
+        return together(json.loads(self._output.read_text()))
 
     def kill(self):
         """End it at once, whatever it does; nothing happens if it has ended."""

@@ -34,18 +34,23 @@ TIMEOUTS = {"syn_received": 2.0, "first_data": 3.0, "connecting": 2.0, "establis
 
 
 class Layout(NamedTuple):
-    """Where the tests run: "two_port" or "one_arm", on "af_packet", "tap" or "af_xdp"."""
+    """Where the tests run: "two_port" or "one_arm", on "af_packet", "tap" or "af_xdp", with so many workers."""
 
     arms: str
     device: str
+    workers: int = 1
 
     def __str__(self):
-        return f"{self.arms}-{self.device}"
+        return f"{self.arms}-{self.device}-{self.workers}"
 
 
-LAYOUTS = [Layout(arms, device) for device in os.environ.get("BED_DEVICES", "af_packet tap").split()
-           for arms in ("two_port", "one_arm")]
-"""Every test runs in each of them; BED_DEVICES="af_xdp" puts them on another device."""
+CHOSEN = [(device, int(workers)) for device in os.environ.get("BED_DEVICES", "af_packet tap").split()
+          for workers in os.environ.get("BED_WORKERS", "1 2").split()]
+USUAL = [Layout("two_port", "af_packet", 1), Layout("one_arm", "af_packet", 2), Layout("two_port", "tap", 2),
+         Layout("one_arm", "tap", 1)]
+LAYOUTS = USUAL if not {"BED_DEVICES", "BED_WORKERS"} & set(os.environ) else [
+    Layout(arms, device, workers) for device, workers in CHOSEN for arms in ("two_port", "one_arm")]
+"""Every test runs in each of them. BED_DEVICES="af_packet tap af_xdp" and BED_WORKERS="1 2" name others: each with each."""
 
 
 class Laboratory:
@@ -54,10 +59,10 @@ class Laboratory:
     def __init__(self, layout, folder, timeouts):
         self.layout = layout
         self.timeouts = timeouts
-        self.namespace = f"pt{os.getpid()}-{layout.arms.replace('_', '')}-{layout.device.replace('_', '')}"
+        self.namespace = f"pt{os.getpid()}-{layout.arms.replace('_', '')}-{layout.device.replace('_', '')}{layout.workers}"
         self.text = configuration_text(layout, self.namespace, timeouts)
         settings = configuration.parse(self.text, "the laboratory's configuration")
-        self.bed = Bed(settings.bed, self.namespace, settings.ports, say=lambda words: None)
+        self.bed = Bed(settings.bed, self.namespace, settings.ports, say=lambda words: None, queues=layout.workers)
         self.engine = EngineProcess(self.text.split("[bed]")[0], folder)
         self.folder = pathlib.Path(folder)
 
@@ -98,9 +103,18 @@ def open_laboratory(layout, wait=True, **timeouts):
 
 def configuration_text(layout, namespace, timeouts):
     """The configuration (TOML) of the engine and its bed."""
-    return "\n".join([f'[engine]\nname = "laboratory"\nnetwork_namespace = "{namespace}"\ndrain_timeout = 0.5\n',
+    return "\n".join([f'[engine]\nname = "laboratory"\nnetwork_namespace = "{namespace}"\ndrain_timeout = 0.5\n'
+                      f"{_cores(layout.workers)}\n",
                       _ports(layout), "[timeouts]", *(f"{key} = {value}" for key, value in timeouts.items()),
                       _targets(layout), _services(), _bed(layout)])
+
+
+def _cores(workers):
+    """The line about cores: as many as there are workers, shared where the machine has fewer."""
+    cores = sorted(os.sched_getaffinity(0))
+    if workers == 1:
+        return ""
+    return f"cores = {[cores[-1 - worker % len(cores)] for worker in range(workers)]}\noversubscribe = {str(workers > len(cores)).lower()}"
 
 
 def _ports(layout):
