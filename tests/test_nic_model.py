@@ -97,6 +97,13 @@ def test_of_other_packets_the_addresses_alone_are_hashed(kind):
 
 
 @pytest.mark.parametrize("tags", [b"", TAG])
+def test_a_frame_cut_anywhere_is_hashed_by_what_is_whole_of_it(tags):
+    frames = [frame_of(tags=tags, options=bytes(8), length=length) for length in range(60)]
+    came = queues_of(WIDE, frames)
+    assert came == [twin(frame, WIDE.table) for frame in frames] and len(set(came)) == 3
+
+
+@pytest.mark.parametrize("tags", [b"", TAG])
 @pytest.mark.parametrize("mask", [0x000F, 0xF000, 0x8421, 0xFFFF])
 def test_a_rule_takes_what_equals_its_value_in_every_bit_of_its_mask(mask, tags):
     rule = SteeringRule(0, "destination_port", DESTINATION_PORT & mask, mask, LAST)
