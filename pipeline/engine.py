@@ -156,23 +156,29 @@ class Engine:
         spreads = without is None
         tables = [port.rss_table for port in self.ports] if spreads else [None]
         predictable = spreads and len({table.tobytes() for table in tables}) == 1
-        by = (AT_HAND if spreads and engine.steering != "software" else BY_HASH, self._steer_targets(predictable))
-        return shares_of(engine, by, tables[0])
+        client = AT_HAND if spreads and engine.steering != "software" else BY_HASH
+        if engine.flow_steering in ("port", "address", "auto") and (ruled := self._install_rules(client, tables[0])):
+            return ruled
+        predicted = engine.flow_steering == "rss" or (engine.flow_steering == "auto" and predictable)
+        return shares_of(engine, (client, BY_HASH if predicted else BY_PORT), tables[0])
 
-    def _steer_targets(self, predictable):
-        """Returns how packets of targets find their worker; `predictable`: whether all ports have the RSS that we know."""
+    def _install_rules(self, client, table):
+        """Has the NICs steer what targets send, by port or address; returns the workers' shares, or [] where "auto" does without.
+
+        `client`: how clients' packets find their worker; `table`: the redirection table of the ports.
+        """
         from pipeline.io import flow_rules
-        asked, workers = self.configuration.engine.flow_steering, len(self.configuration.engine.cores)
-        if asked in ("port", "address", "auto"):
-            kind = BY_ADDRESS if asked == "address" else BY_PORT
-            share = shares_of(self.configuration.engine, (AT_HAND, kind))[0]
-            rules = [rule for port in range(len(self.ports)) for rule in steering_rules(self.configuration, share, port)]
-            if asked != "auto" or all(flow_rules.accepts(port, [rule for rule in rules if rule.port == number]) is None
-                                      for number, port in enumerate(self.ports)):
-                self._around.enter_context(contextlib.closing(flow_rules.FlowRules(self.ports, rules)))
-                self.say(f"{len(rules)} rules of the NIC bring what targets send to the {workers} workers")
-                return kind
-        return BY_HASH if asked == "rss" or (asked == "auto" and predictable) else BY_PORT
+        asked = self.configuration.engine.flow_steering
+        shares = shares_of(self.configuration.engine, (client, BY_ADDRESS if asked == "address" else BY_PORT), table, True)
+        rules = [rule for port in range(len(self.ports)) for rule in steering_rules(self.configuration, shares[0], port)]
+        if asked == "auto":
+            reached = {rule.queue for rule in rules} == set(range(len(shares)))
+            if not reached or any(flow_rules.accepts(port, [rule for rule in rules if rule.port == number]) is not None
+                                  for number, port in enumerate(self.ports)):
+                return []
+        self._around.enter_context(contextlib.closing(flow_rules.FlowRules(self.ports, rules)))
+        self.say(f"{len(rules)} rules of the NIC bring what targets send to the {len(shares)} workers")
+        return shares
 
     def _open_environment(self):
         """Starts DPDK and makes the pool, with room for the mbufs of a proxy beside this engine."""

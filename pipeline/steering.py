@@ -19,7 +19,8 @@ class Share(NamedTuple):
     """One worker's place among `workers`; `by`: how packets find their worker (AT_HAND ..), those of clients and of targets.
 
     `key` is that of the hash, `table` the redirection table that says which worker a hash leads to (int64[power of two]; None:
-    each worker in turn); `mask` has the bits of a source port by which workers differ.
+    each worker in turn); `mask` has the bits of a source port by which workers differ; `ruled`: whether rules of a NIC tell
+    what targets send apart.
     """
 
     worker: int = 0
@@ -28,6 +29,7 @@ class Share(NamedTuple):
     key: bytes = KEY
     mask: int = 0
     table: np.ndarray | None = None
+    ruled: bool = False
 
 
 ALONE = Share()
@@ -38,10 +40,10 @@ def key_of(engine):
     return bytes.fromhex(engine.rss_key) if engine.rss_key else KEY
 
 
-def shares_of(engine, by, table=None):
-    """Returns the Share of each worker of `[engine]`, in order; `by` and `table` as in Share."""
+def shares_of(engine, by, table=None, ruled=False):
+    """Returns the Share of each worker of `[engine]`, in order; the others are as in Share."""
     workers = len(engine.cores)
-    return [Share(worker, workers, by, key_of(engine), engine.port_mask, table) for worker in range(workers)]
+    return [Share(worker, workers, by, key_of(engine), engine.port_mask, table, ruled) for worker in range(workers)]
 
 
 def part_of(configuration, workers):
@@ -59,23 +61,22 @@ def source_addresses(configuration):
                    for address in configuration.source_addresses(service, named[identifier])})
 
 
-def port_blocks(configuration, workers, mask):
+def port_blocks(configuration, share):
     """Returns the worker that each block of source ports belongs to (list of int), NOBODY for blocks that clients send to.
 
-    A rule for such a block would take the clients' packets with it, where the listening address is a source address too.
+    A rule of a NIC for such a block would take the clients' packets too, where the listening address is a source address.
     """
-    near = set(source_addresses(configuration))
-    heard = {block_of(service.listen.port, mask) for service in configuration.services if int(service.listen.address) in near}
-    return [NOBODY if block in heard else block % workers for block in range(blocks(mask))]
+    near = set(source_addresses(configuration)) if share.ruled else set()
+    heard = {int(block_of(service.listen.port, share.mask)) for service in configuration.services
+             if int(service.listen.address) in near}
+    return [NOBODY if block in heard else block % share.workers for block in range(blocks(share.mask))]
 
 
 def owners_of_ports(configuration, share):
     """Returns the worker that owns each source port (int64[65536]), where it is the port that tells."""
-    if share.workers == 1:
-        return np.zeros(PORTS, np.int64)
-    if not any(kind == BY_PORT for kind in share.by):
+    if share.by[1] != BY_PORT:
         return np.full(PORTS, share.worker)
-    return np.array(port_blocks(configuration, share.workers, share.mask))[block_of(np.arange(PORTS), share.mask)]
+    return np.array(port_blocks(configuration, share))[block_of(np.arange(PORTS), share.mask)]
 
 
 def make_steering(configuration, share):
@@ -128,7 +129,7 @@ def steering_rules(configuration, share, port):
         return [SteeringRule(port, "destination_address", address, 0xFFFFFFFF, number % share.workers)
                 for number, address in enumerate(source_addresses(configuration))]
     if share.by[1] == BY_PORT:
-        owners = port_blocks(configuration, share.workers, share.mask)
+        owners = port_blocks(configuration, share)
         return [SteeringRule(port, "destination_port", value_of(block, share.mask), share.mask, owner)
                 for block, owner in enumerate(owners) if owner != NOBODY]
     return []

@@ -109,7 +109,7 @@ class Proxy:
             key = KEY if STEERED != "software" else OTHER_KEY
             self.network = NicModel(2, WORKERS, mbufs * (WORKERS + 1) // 2, ring_size, key)
         macs = [int(mac.replace(":", ""), 16) for mac in MACS]
-        self.shares = [Share(worker, WORKERS, BY, KEY, self.configuration.engine.port_mask | (WORKERS - 1)) for worker in range(WORKERS)]
+        self.shares = [Share(worker, WORKERS, BY, KEY, WORKERS - 1, ruled=STEERED == "port") for worker in range(WORKERS)]
         self.workers = []
         for share, device in zip(self.shares, self.network.pool.devices, strict=True):
             state, selects = assemble.make_state(self.configuration, device, self.network.arena, macs, 0, 1e9, share)
