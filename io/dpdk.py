@@ -33,4 +33,5 @@ def device(pool, ports, worker=0, rings=()):
     return dpdk_device.Device(
         base=np.array([pool.arena.base], np.int64), pool=np.array([pool.address], np.int64),
         ports=np.array([number for number, _ in places], np.int64),
-        queues=np.array([queue for _, queue in places], np.int64), rings=np.array(rings, np.int64), addresses=np.zeros(SCRATCH, np.int64))
+        queues=np.array([queue for _, queue in places], np.int64), rings=np.array(rings, np.int64),
+        addresses=np.zeros(SCRATCH, np.int64))
