@@ -38,7 +38,8 @@ def _ask(function, *arguments):
 def _ask_for(function, port, rule, hint):
     """Asks a port for a rule; returns the result. Raises DpdkError when it refuses."""
     if rule.queue >= port.queues:
-        raise DpdkError(f"port {port.name!r} ({port.device}) has no queue for the rule that {in_words(rule)}: queues = {port.queues}")
+        raise DpdkError(f"port {port.name!r} ({port.device}) has no queue for the rule that {in_words(rule)}: queues = "
+                        f"{port.queues}")
     result, reason = _ask(function, port.number, NUMBERS[rule.field], rule.value, rule.mask, rule.queue)
     if result < 0:
         raise DpdkError(f"port {port.name!r} ({port.device}) refuses the rule that {in_words(rule)}: {reason}{hint}")

@@ -5,6 +5,7 @@ import os
 import select
 import socket
 import subprocess
+import threading
 import time
 from types import SimpleNamespace
 
@@ -19,6 +20,8 @@ from pipeline.bed import Bed
 from pipeline.io.burst import Burst
 from pipeline.io.devargs import split_by_queue
 from pipeline.io.frames import write_frames
+from pipeline.kernels import dpdk_device, native
+from pipeline.kernels.jit import loop
 from pipeline.network_namespace import entered
 
 dpdk = pytest.importorskip("pipeline.io.dpdk", reason="DPDK is not installed", exc_type=ImportError)
@@ -122,6 +125,55 @@ def test_each_queue_sends_on_its_own_and_statistics_add_up(pool, namespace, driv
         assert port.statistics()["sent_packets"] == 6
         with pytest.raises(dpdk.DpdkError, match="worker 2 has no queue, queues = 2"):
             port.rx(queue=2)
+
+
+@loop
+def echo(device, mbufs, stop):
+    """Sends back what comes, on the same queue, until told to stop; returns how many."""
+    moved = 0
+    while native.load_acquire(native.address_of(stop)) == 0:
+        count = dpdk_device.receive(device, 0, mbufs, 32)
+        sent = dpdk_device.transmit(device, 0, mbufs, 0, count)
+        dpdk_device.release(device, mbufs[sent:], count - sent)
+        moved += sent
+        if count == 0:
+            dpdk_device.pause(device, 50)
+    return moved
+
+
+def work(device, stop, moved):
+    """A worker's thread."""
+    with dpdk.registered_thread():
+        moved.append(echo(device, np.zeros(32, np.int64), stop))
+
+
+@needs_root
+@pytest.mark.parametrize("driver", DEVICES)
+def test_two_workers_share_a_port_and_lose_no_mbuf(pool, namespace, driver):
+    stop, moved = np.ones(1, np.int64), []
+    with two_queues(driver, namespace, pool) as port, contextlib.closing(kernel_socket("outer")) as kernel:
+        held = MBUFS - pool.available
+        devices = [dpdk.device(pool, [port], worker) for worker in (0, 1)]
+        assert [echo(device, np.zeros(32, np.int64), stop) for device in devices] == [0, 0]
+        stop[0] = 0
+        threads = [threading.Thread(target=work, args=(device, stop, moved)) for device in devices]
+        for thread in threads:
+            thread.start()
+        try:
+            for number in range(2000):
+                frame = bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+                              / IP(src="10.9.0.1", dst="10.9.0.2") / TCP(sport=1024 + number, dport=80))
+                kernel.send(frame)
+                assert kernel.recv(2048) == frame
+        finally:
+            stop[0] = 1
+            for thread in threads:
+                thread.join()
+        assert sum(moved) >= 2000 and min(moved) > 0
+        assert port.statistics()["sent_packets"] == sum(moved)
+        assert MBUFS - pool.available <= held + 64  # what was sent last may still be with the kernel
+    if driver != "net_af_xdp":
+        assert pool.available == MBUFS
 
 
 @needs_root
