@@ -38,12 +38,14 @@ TARGETS = {"a": ("10.2.0.11", 8080), "b": ("10.2.0.12", 8080), "c": ("10.2.0.13"
 TURNS, PATH, STRICT, NUMBER, FIRST, FEW = 7000, 80, 81, 7001, 22, 7002
 """Ports of the services: targets a, b, c in turn; by path, anything else to c; by path or refused, strays dropped; by
 number; a or b bound at the SYN; the target `few`, toward which there are but three source ports."""
-WORKERS, STEERED = (os.environ.get("PIPELINE_TEST_WORKERS", "1:software").split(":") + ["software"])[:2]
+WORKERS, STEERED = os.environ.get("PIPELINE_TEST_WORKERS", "1:software").split(":")
 WORKERS = int(WORKERS)
-BY = {"port": (AT_HAND, BY_PORT), "address": (AT_HAND, BY_ADDRESS), "rss": (AT_HAND, BY_HASH), "software": (BY_HASH, BY_PORT)}[STEERED]
+STEERINGS = {"port": (AT_HAND, BY_PORT), "address": (AT_HAND, BY_ADDRESS), "rss": (AT_HAND, BY_HASH), "software": (BY_HASH, BY_PORT)}
+"""How packets find their worker, by `flow_steering`; clients' by RSS, but with "software"."""
 OTHER_KEY = bytes(range(40))
 """The NIC's key where steering is by software: it brings half of all packets to the wrong worker."""
-SOURCES = [SOURCE, "10.2.0.2"] if STEERED == "address" else [SOURCE]
+SOURCES = [SOURCE, "10.2.0.2"]
+"""The addresses that connect to targets where workers are told apart by them."""
 SECOND = 1_000_000
 MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
 HELD_BYTES = 1024
@@ -60,9 +62,9 @@ SIMPLE, CALM = 7003, 7004
 """A service in mode `simple`, a or b in turn; one of a and b with the fall-back b for clients that do not say enough."""
 
 
-def configuration_text(timeouts, engine, faults=None, services=()):
+def configuration_text(timeouts, engine, faults=None, services=(), workers=1, steered="software"):
     """Returns the tests' configuration (TOML); the arguments are dicts of what differs from the usual, of the faults of the
-    clients' port, and of further services."""
+    clients' port, and of further services; for so many workers, steered so."""
     engine = {"held_bytes": HELD_BYTES, "held_connections": 64, "connections": 256, "burst": 64, "idle": '"spin"',
               "records": 4096, **engine}
     services = [
@@ -78,9 +80,9 @@ def configuration_text(timeouts, engine, faults=None, services=()):
         {"name": '"simple"', "listen": f'"{SERVICE}:{SIMPLE}"', "targets": '["a", "b"]', "binding": '"simple"'},
         {"name": '"calm"', "listen": f'"{SERVICE}:{CALM}"', "targets": '["a", "b"]', "select": '"http_path"',
          "rules": '[{ match = "/a", target = "a" }]', "default": '"b"'},
-        {"name": '"few"', "listen": f'"{SERVICE}:{FEW}"', "targets": '["few"]', "source_ports": "[20000, 20002]" if WORKERS == 1 else "[20000, 20031]"},
+        {"name": '"few"', "listen": f'"{SERVICE}:{FEW}"', "targets": '["few"]', "source_ports": "[20000, 20002]" if workers == 1 else "[20000, 20031]"},
     ]
-    sources = {"source_addresses": str(SOURCES).replace("'", '"')} if len(SOURCES) > 1 else {}
+    sources = {"source_addresses": str(SOURCES).replace("'", '"')} if steered == "address" else {}
     services = [{"source_ports": "[10000, 13999]", **sources, **service} for service in services]
     targets = [{"id": f'"{name}"', "ip": f'"{ip}"', "port": port, "mac": f'"{mac_of(ip)}"'}
                for name, (ip, port) in TARGETS.items()]
@@ -97,26 +99,28 @@ class Proxy:
     """An engine's workers on virtual time, `now` microseconds since its start.
 
     `mbufs` and `ring_size` are those of its memory ports; then `timeouts` (dict), `faults` of the clients' port (dict), further
-    `services` (dicts), and keys of `[engine]`.
+    `services` (dicts), how many `workers`, how they are `steered` (one of STEERINGS), and keys of `[engine]`.
     """
 
-    def __init__(self, mbufs=2048, timeouts=None, ring_size=1024, faults=None, services=(), **engine):
-        self.configuration = configuration.parse(configuration_text(timeouts or {}, engine, faults, services),
+    def __init__(self, mbufs=2048, timeouts=None, ring_size=1024, faults=None, services=(), workers=WORKERS, steered=STEERED,
+                 **engine):
+        self.configuration = configuration.parse(configuration_text(timeouts or {}, engine, faults, services, workers, steered),
                                                  "the tests' configuration")
-        if WORKERS == 1:
+        if workers == 1:
             self.network = MemoryNetwork(2, mbufs, ring_size)
         else:
-            key = KEY if STEERED != "software" else OTHER_KEY
-            self.network = NicModel(2, WORKERS, mbufs * (WORKERS + 1) // 2, ring_size, key)
+            key = KEY if steered != "software" else OTHER_KEY
+            self.network = NicModel(2, workers, mbufs * (workers + 1) // 2, ring_size, key)
         macs = [int(mac.replace(":", ""), 16) for mac in MACS]
-        self.shares = [Share(worker, WORKERS, BY, KEY, WORKERS - 1, ruled=STEERED == "port") for worker in range(WORKERS)]
+        self.shares = [Share(worker, workers, STEERINGS[steered], KEY, (1 << (workers - 1).bit_length()) - 1, ruled=steered == "port")
+                       for worker in range(workers)]
         self.workers = []
         for share, device in zip(self.shares, self.network.pool.devices, strict=True):
             state, selects = assemble.make_state(self.configuration, device, self.network.arena, macs, 0, 1e9, share)
             state.connections.secret[:] = 0x01234567, 0x89ABCDEF
             state.network.announced[0] = ANNOUNCEMENTS
             self.workers.append(state)
-        if STEERED in ("port", "address") and WORKERS > 1:
+        if steered in ("port", "address") and workers > 1:
             for number, port in enumerate(self.network.ports):
                 for rule in steering_rules(self.configuration, self.shares[0], number):
                     self.network.add_rule(rule)
