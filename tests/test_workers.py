@@ -15,7 +15,7 @@ from tcp.icmp import UNREACHABLE, error
 from tcp.proxy import MACS, NUMBER, SERVICE, STEERINGS, TARGETS, TURNS, close, connect
 from tcp.segments import build
 
-steered = pytest.mark.parametrize("proxy", [pytest.param({"workers": workers, "steered": how, "connections": 32768, "mbufs": 4096},
+steered = pytest.mark.parametrize("proxy", [pytest.param({"workers": workers, "steered": how, "connections": 32768, "opening_connections": 32768, "mbufs": 4096},
                                                          id=f"{workers}-{how}") for how in STEERINGS for workers in (2, 3)
                                             if (workers, how) != (3, "address")], indirect=True)
 two = {"workers": 2, "steered": "software"}
@@ -34,7 +34,7 @@ def handed(proxy):
 def exchange(proxy, number):
     """A whole connection of a client of its own: opened, bound, spoken on both ways, closed by the client."""
     client = proxy.client(NUMBER, address=f"10.1.0.{2 + 3 * number}", port=2000 + 7 * number, known=False)
-    target = connect(proxy, client, b"%d hello" % number)
+    target = connect(proxy, client, b"0 hello")
     target.send("PA", b"welcome")
     client.expect("PA", data=b"welcome")
     client.send("A")
@@ -116,7 +116,7 @@ def test_strays_are_answered_once_by_whoever_would_own_them(proxy):
 
 @pytest.mark.parametrize("proxy", [{**two, "ring_size": 64, "mbufs": 4096}], indirect=True)
 def test_what_a_slow_worker_does_not_take_is_counted_and_freed(proxy):
-    client = [proxy.client(TURNS, port=5000 + number) for number in range(200)]
+    client = [proxy.client(TURNS, port=5000 + number) for number in range(500)]
     first, other = proxy.workers
     for one in client:
         proxy.network.ports[0].feed([one.segment("S")])
