@@ -1,7 +1,9 @@
 """Workers' loops on virtual time, and the ends that talk through them: clients on port 0, targets on port 1.
 
 There is one worker, unless `PIPELINE_TEST_WORKERS` says otherwise: "2:port", "2:address", "2:rss" or "2:software" puts two
-behind a model of a NIC, which steers by these means (issue 4). What a test sees of them is the sum.
+behind a model of a NIC, which steers by these means (issue 4). What a test sees of them is the sum. So that every test can
+expect the same, all connections are then the second worker's, whose share of everything is what a test asks for: its packets
+still have to come to it. How connections spread is what `test_workers` is about.
 
 Numbers in tests are relative, as Wireshark shows them: an end's SYN has number 0, its first byte number 1. Whatever
 an engine sends must be taken by `expect`; what is left over fails the test.
@@ -24,7 +26,7 @@ from pipeline.io.nic_model import NicModel
 from pipeline.kernels import connection, counters, memory_device, neighbours
 from pipeline.kernels.arp import ANNOUNCEMENTS
 from pipeline.kernels.faults import earliest
-from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT
+from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT, by_hash
 from pipeline.kernels.initial_number import half_siphash
 from pipeline.kernels.toeplitz import KEY
 from pipeline.state import DRAIN, STOP
@@ -40,10 +42,17 @@ TURNS, PATH, STRICT, NUMBER, FIRST, FEW = 7000, 80, 81, 7001, 22, 7002
 number; a or b bound at the SYN; the target `few`, toward which there are but three source ports."""
 WORKERS, STEERED = os.environ.get("PIPELINE_TEST_WORKERS", "1:software").split(":")
 WORKERS = int(WORKERS)
+ALIKE = WORKERS > 1
+"""Whether one of the workers is to have all connections."""
 STEERINGS = {"port": (AT_HAND, BY_PORT), "address": (AT_HAND, BY_ADDRESS), "rss": (AT_HAND, BY_HASH), "software": (BY_HASH, BY_PORT)}
 """How packets find their worker, by `flow_steering`; clients' by RSS, but with "software"."""
+FEW_PORTS = {"port": "[20000, 20005]", "software": "[20000, 20005]", "address": "[20000, 20002]", "rss": "[20000, 20005]"}
+"""Of which the second of two workers gets three."""
 OTHER_KEY = bytes(range(40))
 """The NIC's key where steering is by software: it brings half of all packets to the wrong worker."""
+SHARED = ("connections", "opening_connections", "held_connections", "edits", "first_copies", "records", "reset_rate",
+          "waiting_segments")
+"""What each worker gets a share of."""
 SOURCES = [SOURCE, "10.2.0.2"]
 """The addresses that connect to targets where workers are told apart by them."""
 SECOND = 1_000_000
@@ -67,6 +76,7 @@ def configuration_text(timeouts, engine, faults=None, services=(), workers=1, st
     clients' port, and of further services; for so many workers, steered so."""
     engine = {"held_bytes": HELD_BYTES, "held_connections": 64, "connections": 256, "burst": 64, "idle": '"spin"',
               "records": 4096, **engine}
+    engine |= {key: workers * engine[key] for key in SHARED if key in engine and ALIKE}
     services = [
         *services,
         {"name": '"turns"', "listen": f'"{SERVICE}:{TURNS}"', "targets": '["a", "b", "c"]'},
@@ -80,7 +90,7 @@ def configuration_text(timeouts, engine, faults=None, services=(), workers=1, st
         {"name": '"simple"', "listen": f'"{SERVICE}:{SIMPLE}"', "targets": '["a", "b"]', "binding": '"simple"'},
         {"name": '"calm"', "listen": f'"{SERVICE}:{CALM}"', "targets": '["a", "b"]', "select": '"http_path"',
          "rules": '[{ match = "/a", target = "a" }]', "default": '"b"'},
-        {"name": '"few"', "listen": f'"{SERVICE}:{FEW}"', "targets": '["few"]', "source_ports": "[20000, 20002]" if workers == 1 else "[20000, 20031]"},
+        {"name": '"few"', "listen": f'"{SERVICE}:{FEW}"', "targets": '["few"]', "source_ports": "[20000, 20002]" if workers == 1 else FEW_PORTS[steered]},
     ]
     sources = {"source_addresses": str(SOURCES).replace("'", '"')} if steered == "address" else {}
     services = [{"source_ports": "[10000, 13999]", **sources, **service} for service in services]
@@ -134,8 +144,8 @@ class Proxy:
 
     @property
     def state(self):
-        """The state of the worker that has opened most connections: of the one that matters, where a test has but one."""
-        return max(self.workers, key=lambda state: int(state.counters.totals[counters.TOTAL_OPENED]))
+        """The state of the worker that has all connections."""
+        return self.workers[-1]
 
     def know(self, address, port):
         """Puts a host (address as str) into the neighbour table for good, so that it need not answer ARP."""
@@ -187,7 +197,16 @@ class Proxy:
         self.clients += 1
         if known:
             self.know(address, 0)
-        return End(self, 0, (address, port or 40000 + self.clients), (SERVICE, service), isn)
+        return End(self, 0, (address, port or self._port(address, service)), (SERVICE, service), isn)
+
+    def _port(self, address, service):
+        """Returns the port of a further client: where there are several workers, one that leads to the last of them."""
+        port = 40000 + self.clients
+        key = [int(ipaddress.IPv4Address(end)) for end in (address, SERVICE)]
+        while ALIKE and by_hash(self.state.steering, *key, port, service) != len(self.workers) - 1:
+            self.clients += 1
+            port = 40000 + self.clients
+        return port
 
     def accept(self, target="a", isn=700_000, **fields):
         """Takes the SYN that must have come to `target`; returns the target's End of that connection."""
