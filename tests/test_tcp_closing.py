@@ -1,7 +1,7 @@
 """HALF_CLOSED and FIN_WAIT: FINs of both ends, in every order, and what still comes meanwhile."""
 import pytest
 
-from tcp.proxy import NUMBER, close, connect, settings
+from tcp.proxy import NUMBER, close, connect, one_worker, settings
 
 
 def bound(proxy, data=b"0 hello", **fields):
@@ -204,6 +204,7 @@ def test_fin_wait_has_a_time_out_of_its_own(proxy):
 
 
 @pytest.mark.parametrize("order", ["CTct", "TCct", "CtTc", "TcCt", "CTtc"])
+@one_worker
 def test_all_in_one_burst(proxy, order):
     client, server = bound(proxy)
     server.port = 0

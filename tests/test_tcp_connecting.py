@@ -3,7 +3,7 @@ import pytest
 from scapy.layers.l2 import ARP, Ether
 
 from pipeline.kernels.neighbours import INCOMPLETE
-from tcp.proxy import FEW, FIRST, HELD_BYTES, NUMBER, TARGETS, close, connect, handshake, settings
+from tcp.proxy import FEW, FIRST, HELD_BYTES, NUMBER, TARGETS, close, connect, handshake, one_worker, settings
 from tcp.segments import mac_of
 
 
@@ -15,6 +15,7 @@ def connecting(proxy, data=b"hello", service=NUMBER, **fields):
     return client, proxy.accept("a")
 
 
+@one_worker
 def test_the_syn_carries_the_clients_own_number_and_window(proxy):
     client, server = connecting(proxy, b"0", window=3000)
     assert server.other_isn == client.isn and server.other[0] == "10.2.0.1"
@@ -275,6 +276,7 @@ def test_payload_and_the_syn_ack_in_one_burst(proxy):
     assert proxy.state_of(client) == "established"
 
 
+@one_worker
 def test_the_syn_ack_and_payload_behind_it_in_one_burst(proxy):
     client, server = connecting(proxy, b"0 hello")
     one_arm(server)
@@ -292,6 +294,7 @@ def test_rule_1_4_other_octets_and_the_syn_ack_in_one_burst(proxy):
     assert proxy.drops() == {"held_already": 2}
 
 
+@one_worker
 def test_a_fin_and_the_syn_ack_in_one_burst(proxy):
     client, server = connecting(proxy, b"0 hello")
     one_arm(server)
@@ -300,6 +303,7 @@ def test_a_fin_and_the_syn_ack_in_one_burst(proxy):
     assert proxy.state_of(client) == "half_closed"
 
 
+@one_worker
 def test_a_rst_and_the_syn_ack_in_one_burst(proxy):
     client, server = connecting(proxy, b"0 hello")
     one_arm(server)
@@ -317,6 +321,7 @@ def test_refusal_and_the_syn_in_one_burst_of_many(proxy):
     assert proxy.states() == {} and proxy.state.counters.targets[0].tolist() == [0, 40, 40, 0, 0]
 
 
+@one_worker
 def test_many_connect_in_one_burst_and_each_payload_goes_to_its_own_target(proxy):
     clients = [proxy.client(NUMBER) for _ in range(60)]
     for client in clients:
@@ -349,6 +354,7 @@ def test_a_target_that_has_to_be_asked_for_gets_the_syn_soon_after_it_answers(pr
     proxy.received.clear()
 
 
+@one_worker
 def test_source_ports_run_out_and_come_back(proxy):
     bound = []
     for _ in range(3):

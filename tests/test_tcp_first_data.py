@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from tcp.proxy import FIRST, HELD_BYTES, NUMBER, PATH, STRICT, TARGETS, close, handshake, settings
+from tcp.proxy import FIRST, HELD_BYTES, NUMBER, PATH, STRICT, TARGETS, close, handshake, one_worker, settings
 
 REQUEST = b"GET /b/index.html HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -318,6 +318,7 @@ def test_a_bare_acknowledgement_does_not_make_the_time_out_later(proxy):
 
 
 @settings(held_connections=2)
+@one_worker
 def test_an_empty_pool_of_held_bytes_leaves_payload_to_the_clients_retransmission(proxy):
     clients = [proxy.client() for _ in range(3)]
     for client in clients:

@@ -4,7 +4,7 @@ import random
 import pytest
 
 from pipeline.kernels.free_list import COUNT
-from tcp.proxy import FEW, HELD_BYTES, NUMBER, PATH, End, close, connect, handshake, settings
+from tcp.proxy import FEW, HELD_BYTES, NUMBER, PATH, End, close, connect, handshake, one_worker, settings
 
 
 def held_of(proxy):
@@ -130,6 +130,7 @@ def test_without_mbufs_connections_end_all_the_same(proxy):
 
 
 @settings(ring_size=16, mbufs=512)
+@one_worker
 def test_a_full_transmit_ring_is_counted_and_loses_no_mbuf(proxy):
     clients = [proxy.client(NUMBER) for _ in range(40)]
     for client in clients:
@@ -150,6 +151,7 @@ def test_a_full_transmit_ring_is_counted_and_loses_no_mbuf(proxy):
 
 
 @settings(held_bytes=16384, mbufs=8192, ring_size=4096)
+@one_worker
 def test_more_own_segments_than_a_pass_can_order_are_counted_and_sent_again(proxy):
     clients = [proxy.client(NUMBER) for _ in range(40)]
     data = b"0" * 1024

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tcp.proxy import NUMBER, End, handshake
+from tcp.proxy import NUMBER, End, handshake, one_worker
 from tcp.stack import Stack
 
 LENGTHS = ((1, 1), (40, 3000), (3000, 40), (5000, 5000), (900, 0), (1500, 1500))
@@ -97,6 +97,7 @@ DIALOGUES = {
 
 
 @pytest.mark.parametrize("name", DIALOGUES)
+@one_worker
 def test_a_dialogue_ends_alike_however_it_is_cut_into_bursts(proxy, name):
     ended = set()
     for cut in partitions(len(DIALOGUES[name])):

@@ -2,7 +2,7 @@
 import pytest
 
 from tcp.payload_services import PLACE, port_of, services
-from tcp.proxy import close, handshake
+from tcp.proxy import close, handshake, one_worker
 
 SERVICES = services()
 SACK = [("SAckOK", b"")]
@@ -149,6 +149,7 @@ def test_a_gap_is_told_to_a_target_in_its_own_numbers_and_scale(proxy):
 
 
 @settings()
+@one_worker
 def test_a_gap_is_told_with_the_number_that_follows_what_was_sent_so_far(proxy):
     client, server = bound(proxy, ("everything", "everything"))
     server.send("PA", b"aa")

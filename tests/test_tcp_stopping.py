@@ -2,7 +2,7 @@
 import pytest
 
 from pipeline.state import STOP
-from tcp.proxy import NUMBER, close, connect, handshake, settings
+from tcp.proxy import NUMBER, close, connect, handshake, one_worker, settings
 
 
 def bound(proxy, data=b"0 hello"):
@@ -36,6 +36,7 @@ def test_rule_9_while_draining_those_open_go_on(proxy):
     assert proxy.states() == {"established": 2}
 
 
+@one_worker
 def test_rule_9_draining_ends_with_the_last_connection(proxy):
     client, server = bound(proxy)
     proxy.drain()
@@ -47,6 +48,7 @@ def test_rule_9_draining_ends_with_the_last_connection(proxy):
     assert proxy.records()[0]["release"] == {"client": "PassiveClose", "target": "ActiveClose"}
 
 
+@one_worker
 def test_draining_an_idle_worker_ends_at_once(proxy):
     proxy.drain()
     proxy.run(passes=-1)
@@ -106,6 +108,7 @@ def bring_to(proxy, state):
     return client, server
 
 
+@one_worker
 def test_packets_that_come_while_stopping_are_strays_and_lose_nothing(proxy):
     pairs = [bound(proxy) for _ in range(20)]
     frames = [client.segment("PA", b"still talking") for client, _ in pairs]

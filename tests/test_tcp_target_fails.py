@@ -1,7 +1,7 @@
 """Targets that refuse, cannot be reached or are silent, and clients that do not say enough (SPLICE 3.1, 1.3)."""
 import pytest
 
-from tcp.proxy import CALM, FEW, FIRST, NUMBER, TURNS, close, handshake, settings
+from tcp.proxy import CALM, FEW, FIRST, NUMBER, TURNS, close, handshake, one_worker, settings
 
 
 def waiting(proxy, service=TURNS, data=b"hello"):
@@ -140,6 +140,7 @@ def test_rule_3_1_a_refusal_and_the_clients_fin_in_one_burst(proxy):
     second.expect("FA", seq=1, ack=1)
 
 
+@one_worker
 def test_rule_3_1_the_clients_rst_while_the_next_is_asked(proxy):
     client = waiting(proxy)
     first = proxy.accept("a")

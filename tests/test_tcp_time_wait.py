@@ -1,7 +1,7 @@
 """TIME_WAIT: both ends have closed; the connection stays for late segments, or until the client opens anew."""
 import pytest
 
-from tcp.proxy import FEW, NUMBER, close, connect, handshake
+from tcp.proxy import FEW, NUMBER, close, connect, handshake, one_worker
 
 
 def closed(proxy, service=NUMBER, target="a", data=b"0 hello"):
@@ -102,6 +102,7 @@ def test_a_new_syn_twice_in_one_burst_opens_one(proxy):
     assert proxy.count("opened") == 2 and proxy.count("open") == 1
 
 
+@one_worker
 def test_a_new_syn_and_a_late_segment_of_the_target_in_one_burst(proxy):
     client, server = closed(proxy)
     server.port = 0
