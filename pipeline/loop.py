@@ -23,12 +23,14 @@ from pipeline.kernels.counters import (
     TOTAL_PACKETS,
     TOTAL_SLEEPS,
 )
+from pipeline.kernels.exception import leave_to_kernel, take_from_kernel
 from pipeline.kernels.expire import expire, set_timers, stop_all
 from pipeline.kernels.faults import NEVER, RECEIVING, TRANSMITTING, choose_duplicates, earliest, emerge, hold, lose
 from pipeline.kernels.held_sender import deliver
 from pipeline.kernels.icmp import answer_icmp
 from pipeline.kernels.icmp_errors import pass_icmp_errors
 from pipeline.kernels.jit import kernel, loop
+from pipeline.kernels.kernel_neighbours import read_mailbox
 from pipeline.kernels.native import address_of, load_acquire
 from pipeline.kernels.open import open_connections, retire
 from pipeline.kernels.outbox import dispose, settle
@@ -212,6 +214,7 @@ def timers(state, phase, stopped, now):
         state.connections.budget[3] = tick
         refill(state.connections.budget, now)
         send_oldest_away(state.connections, tick)
+        read_mailbox(state.network, state.mailbox, state.connections.counters, tick)
         neighbours_to_ask(state.network, state.requests, now)
         watch_mbufs(state)
     count = advance(state.wheel, tick, state.expired)
@@ -278,6 +281,7 @@ def stages(state, port, count, draining, now):
         lookup(batch, count, connections.buckets, connections.hot)
         left = express(packets, batch, count, connections, network, state.outbox, now)
     if left > 0:
+        leave_to_kernel(packets, batch, count, port, services, state.claims, network, counters)
         answer_others(state, count, now)
         ask_for_records(state.records, batch, count)
         verify(packets, base, batch, count, connections)
@@ -416,7 +420,10 @@ def run(state, passes, given):
                     continue
             elif not (timers(state, phase, stopped, now) or earliest(state.faults) <= now):
                 continue
-            stages(state, port, count, phase, now)
+            if port < ports and state.network.beside[port] >= 0:
+                take_from_kernel(state.packets, state.batch, count, port, state.network, outbox, counters)
+            else:
+                stages(state, port, count, phase, now)
             send(state, given, phase)
         done += 1
         counters.totals[TOTAL_LOOPS] += 1
