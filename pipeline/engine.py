@@ -4,11 +4,13 @@ import datetime
 import threading
 import time
 
+import pyroute2
 from numba.core.errors import NumbaError
 
-from pipeline import assemble, compose, generator_report, snapshot
+from pipeline import assemble, compose, exception_interface, generator_report, snapshot
 from pipeline.configuration import load
 from pipeline.errors import ConfigurationError, RunError
+from pipeline.kernel_neighbours import KernelNeighbours
 from pipeline.network_namespace import entered
 from pipeline.progress import compiling_aloud
 from pipeline.worker import Worker, read_ticks
@@ -48,6 +50,7 @@ class Engine:
         self.proxy, self.cables = None, {}
         self.worker = self.state = self.started = None
         self.ports, self.pool = [], None
+        self.neighbours = None
         self._around = contextlib.ExitStack()
         self._stops, self._said, self._timer = 0, set(), None
         self._begin = lambda: None
@@ -77,6 +80,8 @@ class Engine:
             self.worker = Worker(run, self.state, settings.engine.cores[0], surround)
             self._begun = time.monotonic()
             self.worker.start()
+            if self.neighbours:
+                self.neighbours.start([self.state])
             self._begin()
         except BaseException:
             self.close()
@@ -115,11 +120,36 @@ class Engine:
         settings = self.configuration
         namespace = settings.engine.network_namespace
         with entered(namespace) if namespace else contextlib.nullcontext():
+            if settings.exception_ports:
+                exception_interface.check_local_ports(settings)
             for port in settings.ports:
                 self.ports.append(self._open_port(port))
                 self.say(f"port {port.name}: {port.device.partition(',')[0]}, MAC {self.ports[-1].mac:012x}")
+            if settings.exception_ports:
+                self._open_exception_ports()
         native.use_shim(str(dpdk.PATH))
         return dpdk.device(self.pool, self.ports), self.pool.arena, dpdk.registered_thread
+
+    def _open_exception_ports(self):
+        """Opens the exception ports behind the others and makes the kernel at home there; within the engine's namespace."""
+        from pipeline.io import dpdk
+        settings = self.configuration
+        for port in settings.ports:
+            if port.driver == "net_af_packet":
+                exception_interface.make_deaf(port.interface)
+        with pyroute2.IPRoute() as netlink:
+            indices = {}
+            for number, exception in settings.exception_ports:
+                port, mac = settings.ports[number], self.ports[number].mac
+                self.ports.append(dpdk.Port(exception.device, f"{port.name}-exception", self.pool, rxd=exception.rxd,
+                                            txd=exception.txd, mtu=port.mtu))
+                routes = [(route.network, route.gateway) for route in settings.routes
+                          if settings.on_link(route.gateway)[0] == number]
+                index = exception_interface.settle(netlink, exception.interface, mac, port.mtu,
+                                                   settings.interface_addresses(number), routes)
+                indices[index] = number
+                self.say(f"port {port.name}: all that is not ours goes to the kernel, at {exception.interface}")
+        self.neighbours = self._around.enter_context(contextlib.closing(KernelNeighbours(settings.engine.network_namespace, indices)))
 
     def _open_environment(self):
         """Starts DPDK and makes the pool, with room for the mbufs of a proxy beside this engine."""
@@ -226,6 +256,8 @@ class Engine:
         self._warn()
         if ended and self.worker.error is not None:
             raise RunError(f"the worker on core {self.worker.core} died: {self.worker.error!r}") from self.worker.error
+        if self.neighbours is not None and self.neighbours.error is not None:
+            raise RunError(f"the kernel's neighbours can no longer be followed: {self.neighbours.error!r}") from self.neighbours.error
         if ended and not self._stops:
             raise RunError(f"the worker on core {self.worker.core} ended without being told to")
         if self.proxy is not None:

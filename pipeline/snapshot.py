@@ -44,8 +44,8 @@ def of_faults(stage, number):
 
 def of_ports(configuration, ports, state):
     """Returns the counters of the ports (list of dict): the device's own, and `unsent`, what it had no room for."""
-    shown = []
-    for number, (configured, port) in enumerate(zip(configuration.ports, ports, strict=True)):
+    shown, exceptions = [], of_exceptions(configuration, ports, state)
+    for number, (configured, port) in enumerate(zip(configuration.ports, ports[:len(configuration.ports)], strict=True)):
         counted = port.statistics()
         shown.append({
             "name": configured.name, "device": configured.device, "mac": mac_text(port.mac >> 32, port.mac & 0xFFFFFFFF),
@@ -53,7 +53,18 @@ def of_ports(configuration, ports, state):
             "received_octets": counted["received_octets"], "transmitted_octets": counted["sent_octets"],
             "missed": counted["missed"], "errors": counted["receive_errors"] + counted["send_errors"],
             "no_mbuf": counted["no_mbuf"], "unsent": int(state.outbox.unsent[number]),
-            **({"faults": struck} if (struck := of_faults(state.faults, number)) else {})})
+            **({"faults": struck} if (struck := of_faults(state.faults, number)) else {}),
+            **({"exception": exceptions[number]} if number in exceptions else {})})
+    return shown
+
+
+def of_exceptions(configuration, ports, state):
+    """Returns the counters of the exception ports (dict), by the number of the port beside each."""
+    shown = {}
+    for number, (beside, exception) in enumerate(configuration.exception_ports, len(configuration.ports)):
+        counted = ports[number].statistics()
+        shown[beside] = {"device": exception.device, "interface": exception.interface, "to_kernel": counted["sent_packets"],
+                         "from_kernel": counted["received_packets"], "unsent": int(state.outbox.unsent[number])}
     return shown
 
 
