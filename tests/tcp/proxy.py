@@ -31,7 +31,7 @@ TURNS, PATH, STRICT, NUMBER, FIRST, FEW = 7000, 80, 81, 7001, 22, 7002
 """Ports of the services: targets a, b, c in turn; by path, anything else to c; by path or refused, strays dropped; by
 number; a or b bound at the SYN; the target `few`, toward which there are but three source ports."""
 SECOND = 1_000_000
-MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
+MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03")
 HELD_BYTES = 1024
 TIMEOUTS = {"syn_received": 10, "first_data": 30, "connecting": 10, "established": 600, "half_closed": 300,
             "fin_wait": 60, "time_wait": 2}
@@ -46,9 +46,9 @@ SIMPLE, CALM = 7003, 7004
 """A service in mode `simple`, a or b in turn; one of a and b with the fall-back b for clients that do not say enough."""
 
 
-def configuration_text(timeouts, engine, faults=None, services=()):
+def configuration_text(timeouts, engine, faults=None, services=(), exception=False):
     """Returns the tests' configuration (TOML); the arguments are dicts of what differs from the usual, of the faults of the
-    clients' port, and of further services."""
+    clients' port, and of further services; `exception`: whether there is an exception port beside that."""
     engine = {"held_bytes": HELD_BYTES, "held_connections": 64, "connections": 256, "burst": 64, "idle": '"spin"',
               "records": 4096, **engine}
     services = [
@@ -71,6 +71,8 @@ def configuration_text(timeouts, engine, faults=None, services=()):
                for name, (ip, port) in TARGETS.items()]
     ports = [{"name": '"clients"', "device": '"net_null0"', "addresses": f'["{SERVICE}/24"]'},
              {"name": '"servers"', "device": '"net_null1"', "addresses": f'["{SOURCE}/24"]'}]
+    if exception:
+        ports[0]["exception"] = '{ device = "net_tap7,iface=kx0" }'
     if faults:
         ports[0]["faults"] = "{" + ", ".join(f"{key} = {value}" for key, value in faults.items()) + "}"
     heads = [f"[{name}]\n" + "\n".join(f"{key} = {value}" for key, value in table.items())
@@ -82,15 +84,16 @@ class Proxy:
     """A worker on virtual time, `now` microseconds since its start.
 
     `mbufs` and `ring_size` are those of its memory ports; then `timeouts` (dict), `faults` of the clients' port (dict), further
-    `services` (dicts), and keys of `[engine]`.
+    `services` (dicts), whether the clients' port has an `exception` port, which is port 2, and keys of `[engine]`.
     """
 
-    def __init__(self, mbufs=2048, timeouts=None, ring_size=1024, faults=None, services=(), **engine):
-        self.configuration = configuration.parse(configuration_text(timeouts or {}, engine, faults, services),
+    def __init__(self, mbufs=2048, timeouts=None, ring_size=1024, faults=None, services=(), exception=False, **engine):
+        self.configuration = configuration.parse(configuration_text(timeouts or {}, engine, faults, services, exception),
                                                  "the tests' configuration")
-        self.network = MemoryNetwork(2, mbufs, ring_size)
+        self.network = MemoryNetwork(self.configuration.port_count, mbufs, ring_size)
         self.state, selects = assemble.make_state(self.configuration, self.network.device, self.network.arena,
-                                                  [int(mac.replace(":", ""), 16) for mac in MACS], 0, 1e9)
+                                                  [int(mac.replace(":", ""), 16) for mac in MACS[:self.configuration.port_count]],
+                                                  0, 1e9)
         self.state.connections.secret[:] = 0x01234567, 0x89ABCDEF
         self.state.network.announced[0] = ANNOUNCEMENTS
         self._run = started(self.state, tuple(selects), self.configuration.payload_kernels)
@@ -132,7 +135,7 @@ class Proxy:
     def _take(self):
         for port in self.network.ports:
             for frame in port.taken():
-                if frame[12:14] != b"\x08\0" or frame[23] != 6:
+                if frame[12:14] != b"\x08\0" or frame[23] != 6 or port.number >= len(self.configuration.ports):
                     self.others.append((port.number, frame))
                     continue
                 segment = read(frame, port.number, MACS[port.number])
