@@ -9,6 +9,7 @@ from .batch import ANSWER, DROP, KIND_ARP, KIND_ICMP, KIND_TCP, PENDING
 from .counters import (
     DROP_FRAGMENT,
     DROP_ICMP_INVALID,
+    DROP_LARGER_THAN_MTU,
     DROP_OTHER_ETHERTYPE,
     DROP_OTHER_MAC,
     DROP_OTHER_PROTOCOL,
@@ -16,7 +17,7 @@ from .counters import (
     NOTICE_FROM_KERNEL,
     NOTICE_TO_KERNEL,
 )
-from .headers import PROTOCOL_TCP
+from .headers import ETHERNET_LENGTH, PROTOCOL_TCP, VLAN_LENGTH
 from .icmp import is_error
 from .jit import kernel
 from .native import record_at, swap16, swap32
@@ -100,10 +101,19 @@ def is_the_kernels(packets, batch, row, port, services, claims, network):
 
 @kernel
 def give_to_kernel(packets, batch, row, network, counters):
-    """Has a row leave as it is by the exception port beside the port that it came in by."""
+    """Has a row leave as it is by the exception port beside the port that it came in by.
+
+    What is too long for that is dropped here: net_tap would leave all that comes behind it in the burst unsent. af_packet
+    hands on in one piece what came in fragments (PACKET_FANOUT_FLAG_DEFRAG).
+    """
+    port, mbuf = network.exception[batch.port[row]], record_at(packets.mbuf, batch.mbuf[row])
+    if int64(mbuf.packet_length) > network.mtu[port] + ETHERNET_LENGTH + VLAN_LENGTH:
+        batch.verdict[row] = DROP
+        counters.drops[DROP_LARGER_THAN_MTU] += 1
+        return
     batch.verdict[row] = ANSWER
-    batch.out_port[row] = network.exception[batch.port[row]]
-    record_at(packets.mbuf, batch.mbuf[row]).offload = 0
+    batch.out_port[row] = port
+    mbuf.offload = 0
     counters.notices[NOTICE_TO_KERNEL] += 1
 
 

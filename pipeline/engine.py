@@ -149,7 +149,8 @@ class Engine:
                                                    settings.interface_addresses(number), routes)
                 indices[index] = number
                 self.say(f"port {port.name}: all that is not ours goes to the kernel, at {exception.interface}")
-        self.neighbours = self._around.enter_context(contextlib.closing(KernelNeighbours(settings.engine.network_namespace, indices)))
+        self.neighbours = self._around.enter_context(contextlib.closing(
+            KernelNeighbours(settings.engine.network_namespace, indices, self.say)))
 
     def _open_environment(self):
         """Starts DPDK and makes the pool, with room for the mbufs of a proxy beside this engine."""

@@ -16,6 +16,7 @@ import numpy as np
 import pyroute2
 from pyroute2.netlink import rtnl
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl.iprsocket import MarshalRtnl
 from pyroute2.netlink.rtnl.ndmsg import NUD_DELAY, NUD_FAILED, NUD_NOARP, NUD_PERMANENT, NUD_PROBE, NUD_REACHABLE, NUD_STALE
 
 from pipeline.kernels.kernel_neighbours import write_message
@@ -30,6 +31,8 @@ TRIES = 3
 """Questions for one that no connection has used since; targets and gateways are asked for without end."""
 USE = 1
 """NTF_USE: the kernel is to resolve the address as if it had a packet for it (linux/neighbour.h)."""
+DATAGRAM, RECEIVE_BUFFER = 1 << 16, 1 << 20
+"""Bytes: the most that the kernel says at once, and what may wait to be read."""
 CONFIRMED = NUD_REACHABLE | NUD_PERMANENT | NUD_NOARP
 UNCONFIRMED = NUD_STALE | NUD_DELAY | NUD_PROBE
 
@@ -64,11 +67,12 @@ class KernelNeighbours:
     """Follows the neighbours on the exception ports' interfaces: `indices` maps interface indices to the ports beside.
 
     `namespace` is that of the interfaces (None: ours). `start` with the workers' states; `error` is what ended the
-    thread, if anything did.
+    thread, if anything did. `say` hears, once, of a request that the kernel refuses.
     """
 
-    def __init__(self, namespace, indices):
-        self.namespace = namespace
+    def __init__(self, namespace, indices, say=print):
+        self.namespace, self.say = namespace, say
+        self._refused = False
         self.port_of = indices
         self.index_of = {port: index for index, port in indices.items()}
         self.error = None
@@ -77,6 +81,7 @@ class KernelNeighbours:
         self._questions = {}
         self._told, self._ends = os.pipe()
         self._events = self._requests = None
+        self._parser = MarshalRtnl()
         self._thread = threading.Thread(target=self._run, name="kernel's neighbours", daemon=True)
 
     def start(self, states):
@@ -95,19 +100,23 @@ class KernelNeighbours:
         os.close(self._told)
 
     def _run(self):
-        """Follows the table until `close`. The sockets are this thread's: pyroute2 makes one for each thread that uses it."""
+        """Follows the table until `close`. The sockets are this thread's: pyroute2 makes one for each thread that uses it.
+
+        Its own way of waiting for events does not go with select: it may have read several and hand out one.
+        """
         try:
             if self.namespace:
                 enter(self.namespace)
-            with pyroute2.IPRoute() as self._events, pyroute2.IPRoute() as self._requests:
-                self._events.bind(groups=rtnl.RTMGRP_NEIGH)
+            with pyroute2.IPRoute() as self._requests, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as self._events:
+                self._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+                self._events.bind((0, rtnl.RTMGRP_NEIGH))
                 self._follow()
         except Exception as error:  # whatever it was, the main thread has to hear of it
             self.error = error
 
     def _follow(self):
         while True:
-            ready, _, _ = select.select([self._events.fileno(), self._told], [], [], LOOK_EVERY)
+            ready, _, _ = select.select([self._events, self._told], [], [], LOOK_EVERY)
             if self._told in ready:
                 return
             if ready:
@@ -118,9 +127,9 @@ class KernelNeighbours:
     def _hear(self):
         """Takes what has changed; where the kernel had to leave changes out, the whole table."""
         try:
-            messages = [message for message in self._events.get() if message.get("event") == "RTM_NEWNEIGH"]
-        except (NetlinkError, OSError) as error:
-            if getattr(error, "code", None) != errno.ENOBUFS and getattr(error, "errno", None) != errno.ENOBUFS:
+            messages = [message for message in self._parser.parse(self._events.recv(DATAGRAM)) if message["event"] == "RTM_NEWNEIGH"]
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
                 raise
             messages = self._dump()
         for neighbour in map(self._read, messages):
@@ -192,5 +201,8 @@ class KernelNeighbours:
                 self._requests.neigh("replace", state=0, flags=USE, **request)
             elif neighbour.state & NUD_STALE:
                 self._requests.neigh("change", state=NUD_PROBE, **request)
-        except NetlinkError:
-            pass  # the entry has just gone, or the table is full: the next question is a second away
+        except NetlinkError as error:  # the next question is a second away
+            if error.code != errno.ENOENT and not self._refused:  # an entry that has just gone is asked for anew
+                self._refused = True
+                self.say(f"the kernel does not look for the next hop {request['dst']}: {os.strerror(error.code)} "
+                         "(its neighbour table is full, or the exception port's interface is down or gone)")

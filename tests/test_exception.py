@@ -142,6 +142,13 @@ def test_an_icmp_error_about_no_connection_goes_to_the_kernel_with_its_quote():
     BED.free(count)
 
 
+def test_what_is_too_long_for_the_exception_port_is_counted_and_dropped():
+    frames = [bytes(Ether(dst=OURS) / Dot1Q(vlan=7) / Raw(bytes(length))) for length in (1500, 1501)]
+    count = left_to_kernel(BED, frames)
+    assert [BED.batch.verdict[row] for row in range(count)] == [ANSWER, DROP] and BED.drops == {"larger_than_mtu": 1}
+    BED.free(count)
+
+
 @pytest.mark.parametrize("pieces", [None, 50])
 def test_what_the_kernel_sends_leaves_by_the_port_beside_as_it_is(pieces):
     frames = [bytes(Ether(dst=DESTINATIONS["broadcast"]) / Dot1Q(vlan=9) / ARP()), bytes(Ether() / IPv6() / UDP() / Raw(bytes(200)))]
