@@ -110,10 +110,10 @@ def answer_arp(packets, batch, count, network, counters, now):
 @kernel
 def grow_old(entry, tick):
     """A neighbour that is wanted or in use, and has not been heard of for long, is PROBING."""
-    if entry.state == REACHABLE and tick - int64(entry.confirmed) >= PROBE_AFTER:
-        if entry.wanted != 0 or tick - int64(entry.used) < PROBE_AFTER:
-            entry.state = PROBING
-            entry.tries = 0
+    needed = entry.wanted != 0 or tick - int64(entry.used) < PROBE_AFTER
+    if entry.state == REACHABLE and needed and tick - int64(entry.confirmed) >= PROBE_AFTER:
+        entry.state = PROBING
+        entry.tries = 0
 
 
 @kernel

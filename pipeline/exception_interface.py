@@ -6,7 +6,6 @@ import pathlib
 import socket
 import time
 
-import pyroute2
 from pyroute2.netlink.exceptions import NetlinkError
 
 from pipeline.checksum_offload import without_checksum_offload

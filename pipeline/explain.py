@@ -143,8 +143,9 @@ def _port_lines(port):
         lines.append(f"  addresses {', '.join(port['addresses'])}")
     own = {address.partition("/")[0] for address in port["addresses"]}
     if port["exception"]:
-        lines += [f"  the kernel has {', '.join(port['exception']['addresses'])} on {port['exception']['interface']} "
-                  f"({port['exception']['device'].partition(',')[0]}), unless that has others: ARP, ICMP and all that is not ours"]
+        exception = port["exception"]
+        lines.append(f"  the kernel has {', '.join(exception['addresses'])} on {exception['interface']} "
+                     f"({exception['device'].partition(',')[0]}), unless that has others: ARP, ICMP and all that is not ours")
     virtual = [address for address in port["answers_arp_for"] if address not in own]
     return lines + ([f"  answers ARP for {', '.join(virtual)} as well"] if virtual else [])
 

@@ -111,7 +111,7 @@ class KernelNeighbours:
                 self._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
                 self._events.bind((0, rtnl.RTMGRP_NEIGH))
                 self._follow()
-        except Exception as error:  # whatever it was, the main thread has to hear of it
+        except Exception as error:  # noqa: BLE001 - whatever it was, the main thread has to hear of it
             self.error = error
 
     def _follow(self):

@@ -28,6 +28,7 @@ OF_KERNELS = (
     "refuse",
     "build",
     "services",
+    "exception",
 )
 LONGEST_COMPILATION = 600
 
