@@ -136,7 +136,7 @@ class Engine:
         settings = self.configuration
         for port in settings.ports:
             if port.driver == "net_af_packet":
-                exception_interface.make_deaf(port.interface)
+                self._around.enter_context(exception_interface.deaf(port.interface))
         with pyroute2.IPRoute() as netlink:
             indices = {}
             for number, exception in settings.exception_ports:

@@ -2,6 +2,7 @@
 
 Whatever the operator has set up already, on an interface that outlives the engine, stays as it is.
 """
+import contextlib
 import pathlib
 import socket
 import time
@@ -82,8 +83,9 @@ def leads_somewhere(netlink, network):
     return False
 
 
-def make_deaf(interface):
-    """Has the kernel drop by itself what it receives on an interface that af_packet reads: it gets it from us.
+@contextlib.contextmanager
+def deaf(interface):
+    """Within this, the kernel drops what it receives by itself on an interface that af_packet reads: it gets it from us.
 
     Without, it would answer everything a second time, and TCP for our services with a RST: its addresses are its own on
     every interface. Packets come from hosts that it reaches by the exception port, so the strict reverse-path filter
@@ -92,11 +94,28 @@ def make_deaf(interface):
     if read_setting("all", "rp_filter") > 1:
         raise RunError("net.ipv4.conf.all.rp_filter = 2 keeps the reverse-path filter loose on all interfaces; with an exception "
                        f"port it must be 0 or 1, so that the kernel does not answer on {interface} as well")
-    write_setting(interface, "rp_filter", 1)
-    write_setting(interface, "arp_ignore", 8)
-    family = pathlib.Path("/proc/sys/net/ipv6/conf") / interface / "disable_ipv6"
-    if family.exists():
-        family.write_text("1")
+    wanted = {SETTINGS / interface / "rp_filter": "1", SETTINGS / interface / "arp_ignore": "8",
+              pathlib.Path("/proc/sys/net/ipv6/conf") / interface / "disable_ipv6": "1"}
+    with contextlib.ExitStack() as around:
+        for path, value in wanted.items():
+            if path.exists():
+                around.enter_context(changed(path, value))
+        yield
+
+
+@contextlib.contextmanager
+def changed(path, value):
+    """Within this, a setting of the kernel's has another value. The open file is that of the network namespace it was opened in."""
+    with open(path, "r+", buffering=1) as file:
+        before = file.read()
+        file.seek(0)
+        file.write(value + "\n")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # the interface has gone, and its settings with it
+                file.seek(0)
+                file.write(before)
 
 
 def read_setting(interface, name):

@@ -27,6 +27,8 @@ LOOK_EVERY = 0.05
 """Seconds between two looks at which next hops the workers want."""
 ASK_EVERY = 1.0
 """Seconds between two questions for the same next hop."""
+AT_ONCE = 64
+"""Questions in one look: as many more wait for the next."""
 TRIES = 3
 """Questions for one that no connection has used since; targets and gateways are asked for without end."""
 USE = 1
@@ -180,7 +182,7 @@ class KernelNeighbours:
         if not due:
             return
         known = {(neighbour.address, neighbour.port): neighbour for neighbour in map(self._read, self._dump()) if neighbour}
-        for place in due:
+        for place in due[:AT_ONCE]:
             used, before = wanted[place][1], self._questions.get(place)
             tries = before.tries if before is not None and before.used == used else 0
             self._questions[place] = Question(tries + 1, now, used)

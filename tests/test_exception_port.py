@@ -2,6 +2,7 @@
 its neighbour table says where targets are, while proxied connections run."""
 import contextlib
 import json
+import os
 import pathlib
 import re
 import socket
@@ -16,12 +17,17 @@ from peers.clients import exchange_all
 from peers.engine_process import ROOT
 from peers.requirements import needs_bed, needs_nginx, needs_program
 
+from pipeline import exception_interface, network_namespace
+from pipeline.errors import RunError
+
 LAYOUTS = [lab.Layout("two_port", "af_packet"), lab.Layout("one_arm", "tap")]
 pytestmark = [needs_bed, needs_nginx]
 LONG = {"tap": 5000, "af_packet": 1400}
 """Bytes that take fragments; not on af_packet, which has the kernel put them together again: that net_tap does not take."""
 KERNELS = 8081
 """The port on which a web server of the kernel's listens at the engine's address."""
+FIRST = ("10.2.0.11", "10.1.0.11")
+"""The address of the first server, in either layout."""
 REQUESTS = 2_000
 PATIENCE = 10.0
 
@@ -36,7 +42,7 @@ def laboratory(request):
         yield opened
 
 
-def neighbours(laboratory, of=("10.2.0.11", "10.1.0.11")):
+def neighbours(laboratory, of=FIRST):
     """What the engine knows of the first server: address to (MAC, state)."""
     return {each["address"]: (each["mac"], each["state"]) for each in laboratory.engine.stats()["neighbours"] if each["address"] in of}
 
@@ -178,10 +184,10 @@ def test_sshd_of_the_kernel_lets_one_in_at_the_engines_address(laboratory, tmp_p
     assert words.split()[:1] == ["kx0"] and lab.SERVICE in words
 
 
-def until(laboratory, wanted):
-    """Waits until the engine's entry of the first server is one that `wanted(mac, state)` says yes to."""
+def until(laboratory, wanted, *of):
+    """Waits until the engine's entry of the first server, or of others, is one that `wanted(mac, state)` says yes to."""
     deadline = time.monotonic() + PATIENCE
-    while not all(wanted(*entry) for entry in neighbours(laboratory).values()):
+    while not all(wanted(*entry) for entry in neighbours(laboratory, of or FIRST).values()):
         assert time.monotonic() < deadline, (neighbours(laboratory), said_by(laboratory, laboratory.namespace, "ip", "neigh"))
         time.sleep(0.05)
 
@@ -211,6 +217,8 @@ def test_a_new_client_is_answered_at_once_and_targets_that_are_not_there_stay_in
     try:
         page = said_by(laboratory, "client", "curl", "-sS", "--interface", "10.1.0.77", "--max-time", "1",
                        f"http://{lab.SERVICE}/s1/")
+        until(laboratory, lambda mac, state: state == "reachable", "10.1.0.77")
+        assert "10.1.0.77 " in said_by(laboratory, laboratory.namespace, "ip", "neigh", "show", "dev", "kx0"), "the kernel was asked"
     finally:
         said_by(laboratory, "client", "ip", "addr", "del", "10.1.0.77/24", "dev", "eth0")
     assert page.startswith("s1\n")
@@ -226,7 +234,24 @@ def test_nothing_of_the_kernels_was_dropped_or_kept(laboratory):
     assert notices["to_kernel"] == sum(each["to_kernel"] + each["unsent"] for each in shown)
 
 
-# ---- what is refused -------------------------------------------------------------------------
+# ---- what is set, and what is refused -------------------------------------------------------------------------
+
+
+def test_an_interface_is_deaf_only_as_long_as_the_engine_runs():
+    namespace = f"deaf{os.getpid()}"
+    network_namespace.create(namespace)
+    settings = [f"/proc/sys/net/ipv4/conf/lo/{name}" for name in ("rp_filter", "arp_ignore")]
+    try:
+        with network_namespace.entered(namespace):
+            before = [pathlib.Path(setting).read_text() for setting in settings]
+            with exception_interface.deaf("lo"):
+                assert [pathlib.Path(setting).read_text() for setting in settings] == ["1\n", "8\n"] != before
+            assert [pathlib.Path(setting).read_text() for setting in settings] == before
+            pathlib.Path("/proc/sys/net/ipv4/conf/all/rp_filter").write_text("2")
+            with pytest.raises(RunError, match="all.rp_filter = 2 .* must be 0 or 1"), exception_interface.deaf("lo"):
+                pass
+    finally:
+        network_namespace.delete(namespace)
 
 
 EXCEPTION = (ROOT / "configs" / "exception.toml").read_text()

@@ -43,8 +43,8 @@ _CONFIGURATION_FILE_IS = 'the name of a configuration that exists, such as "gene
 _LINUX_INTERFACE_IS = "the name of a network interface, 1 to 15 characters"
 _DEVICE_IS = ('DPDK devargs such as "net_af_packet0,iface=eth1", a PCI address such as "0000:01:00.0", '
               '"pcap:FILE" or "ring:NAME"')
-_EXCEPTION_DEVICE_IS = ('a TAP that the kernel has the other end of, such as "net_tap7,iface=kx0", or '
-                        '"net_virtio_user0,path=/dev/vhost-net,iface=kx0"; iface= names the interface, 1 to 15 characters')
+_EXCEPTION_DEVICE_IS = ('"net_tap7,iface=kx0" or "net_virtio_user0,path=/dev/vhost-net,iface=kx0", with any number and the name '
+                        "that the kernel's interface is to have, of 1 to 15 characters")
 _KERNEL_IS = 'the name of one of our kernels, "package.module:function" or "file.py:function"'
 _SELECT_IS = ("one of " + ", ".join(f'"{name}"' for name in SELECTS)
               + ', or a kernel of your own as "package.module:function" or "file.py:function"')
