@@ -301,6 +301,7 @@ void twin_parse(const struct context *given, uint32_t count)
         if (unlikely(reason != OK)) {
             kind[row] = KIND_NONE;
             verdict[row] = DROP;
+            context->reason[row] = reason;
             context->drops[reason]++;
         }
     }

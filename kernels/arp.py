@@ -108,14 +108,19 @@ def answer_arp(packets, batch, count, network, counters, now):
 
 
 @kernel
+def grow_old(entry, tick):
+    """A neighbour that is wanted or in use, and has not been heard of for long, is PROBING."""
+    needed = entry.wanted != 0 or tick - int64(entry.used) < PROBE_AFTER
+    if entry.state == REACHABLE and needed and tick - int64(entry.confirmed) >= PROBE_AFTER:
+        entry.state = PROBING
+        entry.tries = 0
+
+
+@kernel
 def has_to_be_asked(entry, tick):
     """Moves one neighbour's state on with time; says whether it is to be asked for now."""
     asked = int64(entry.asked) != 0 and tick - int64(entry.asked) < ASK_EVERY
-    if entry.state == REACHABLE and tick - int64(entry.confirmed) >= PROBE_AFTER:
-        if entry.wanted == 0 and tick - int64(entry.used) >= PROBE_AFTER:
-            return False
-        entry.state = PROBING
-        entry.tries = 0
+    grow_old(entry, tick)
     if asked or (entry.state != INCOMPLETE and entry.state != PROBING):
         return False
     if entry.tries >= TRIES:
@@ -136,17 +141,23 @@ def announce(network, requests, tick):
     if network.announced[0] < ANNOUNCEMENTS and tick >= network.announced[0] * ANNOUNCE_EVERY:
         network.announced[0] += 1
         for number in range(network.own_address.shape[0]):
-            if network.own_port[number] >= 0:
+            if network.own_port[number] >= 0 and network.exception[network.own_port[number]] < 0:
                 note(requests, -1 - number, 0)
 
 
 @kernel
 def neighbours_to_ask(network, requests, now):
-    """Lists (in `requests`, a connection.Listed) the neighbours that an ARP request has to go out for now."""
+    """Lists (in `requests`, a connection.Listed) the neighbours that an ARP request has to go out for now.
+
+    Beside an exception port the kernel asks: `pipeline.kernel_neighbours` sees which are INCOMPLETE or PROBING.
+    """
     tick = now // TICK_MICROSECONDS
     announce(network, requests, tick)
     for number in range(network.known[0]):
-        if has_to_be_asked(record_at(network.neighbours, number), tick):
+        entry = record_at(network.neighbours, number)
+        if network.exception[int64(entry.port)] >= 0:
+            grow_old(entry, tick)
+        elif has_to_be_asked(entry, tick):
             note(requests, number, 0)
 
 

@@ -10,7 +10,7 @@ KIND_NONE, KIND_TCP, KIND_ARP, KIND_ICMP = 0, 1, 2, 3
 
 PENDING, FORWARD, ABSORB, REFUSE, ANSWER, DROP, REPORT, WAIT, SENT = range(9)
 """Verdicts: PENDING nobody has decided; FORWARD translate and send on; ABSORB done with, not an
-error; REFUSE answer with a RST; ANSWER the mbuf has become the reply; DROP counted under its reason;
+error; REFUSE answer with a RST; ANSWER the mbuf has become the reply, or is for the kernel as it is; DROP counted under its reason;
 REPORT counted, and its sender is to hear of it by ICMP; WAIT the mbuf lies in the waiting room;
 SENT it lies in the outbox."""
 
@@ -23,6 +23,7 @@ class Batch(NamedTuple):
     out_port: np.ndarray          # the engine's port it leaves by, once ANSWER or FORWARD
     kind: np.ndarray              # KIND_*
     verdict: np.ndarray
+    reason: np.ndarray            # DROP_*, where parse has dropped the row
     frame: np.ndarray             # offset of the Ethernet header
     network: np.ndarray           # offset of the IPv4 or ARP header
     transport: np.ndarray         # offset of the TCP or ICMP header

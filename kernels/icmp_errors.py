@@ -36,6 +36,7 @@ from .counters import (
     NOTICE_ICMP_ERRORS_PASSED,
     NOTICE_PATH_MTU_LOWERED,
 )
+from .exception import give_to_kernel
 from .flow_table import find, hash_key
 from .headers import (
     ICMP_LENGTH,
@@ -303,12 +304,18 @@ def deal_with(packets, batch, row, connections, network, tick):
 
 @kernel
 def pass_icmp_errors(packets, batch, count, connections, network, now):
-    """Deals with all ICMP errors of a burst, which `answer_icmp` has found intact and for us."""
+    """Deals with all ICMP errors of a burst, which `answer_icmp` has found intact and for us.
+
+    Those about no connection are the kernel's, where there is an exception port.
+    """
     tick = now // TICK_MICROSECONDS
     for row in range(count):
         if batch.kind[row] != KIND_ICMP or batch.verdict[row] != PENDING:
             continue
         reason = deal_with(packets, batch, row, connections, network, tick)
-        if reason >= 0:
+        if ((reason == DROP_ICMP_NO_CONNECTION or reason == DROP_ICMP_QUOTE_INVALID)
+                and network.exception[batch.port[row]] >= 0):
+            give_to_kernel(packets, batch, row, network, connections.counters)
+        elif reason >= 0:
             batch.verdict[row] = DROP
             connections.counters.drops[reason] += 1

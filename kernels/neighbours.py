@@ -28,11 +28,16 @@ PROBE_AFTER, ASK_EVERY, TRIES = 3000, 100, 3
 
 
 class Network(NamedTuple):
-    """Interfaces, addresses, routes and neighbours. Addresses and MAC halves are int64 in host order."""
+    """Interfaces, addresses, routes and neighbours. Addresses and MAC halves are int64 in host order.
+
+    Exception ports have the last numbers.
+    """
 
     mac_high: np.ndarray         # [ports]
     mac_low: np.ndarray          # [ports]
     mtu: np.ndarray              # [ports] bytes of an IP packet
+    exception: np.ndarray        # [ports] the exception port beside a port, -1 without: the kernel has the port's addresses
+    beside: np.ndarray           # [ports] of an exception port, the port beside which it is; -1 of all others
     mss: np.ndarray              # [1] what fits every port: the least MTU less the headers of IPv4 and TCP
     own_address: np.ndarray      # [n] addresses that are ours
     own_port: np.ndarray         # [n] the port that answers for it, -1 for every port

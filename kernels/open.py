@@ -46,7 +46,7 @@ from .initial_number import initial_number
 from .jit import kernel
 from .lookup import HOT_BYTES
 from .native import address_of, prefetch, record_at, swap16, swap32
-from .neighbours import INCOMPLETE, add_neighbour, hear, owns, route_to
+from .neighbours import INCOMPLETE, PROBING, add_neighbour, hear, owns, route_to
 from .opening import begin_opening, client_stamp, end_opening
 from .records import REFUSED, ask_for_record, begin
 from .sequence import distance, wrap
@@ -120,6 +120,8 @@ def client_neighbour(packets, batch, row, network, tick):
     if gateway == 0 and entry.state == INCOMPLETE:
         ethernet = record_at(packets.ethernet, batch.frame[row])
         hear(network, number, swap16(int64(ethernet.source_high)), swap32(int64(ethernet.source_low)), tick)
+        if network.exception[int64(entry.port)] >= 0:
+            entry.state = PROBING  # until the kernel, which now asks for it, has confirmed it
     return number
 
 

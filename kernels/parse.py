@@ -305,5 +305,5 @@ def parse(packets, base, batch, count, port, network, counters):
         reason = parse_row(packets, base, batch, row, mac_high, mac_low, counters.notices)
         if reason != OK:
             batch.kind[row] = KIND_NONE
-            batch.verdict[row] = DROP
+            batch.verdict[row], batch.reason[row] = DROP, reason
             counters.drops[reason] += 1

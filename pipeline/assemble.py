@@ -14,6 +14,7 @@ from pipeline.kernels import (
     faults,
     flow_table,
     free_list,
+    kernel_neighbours,
     memory,
     neighbours,
     outbox,
@@ -29,6 +30,8 @@ from pipeline.steering import ALONE, make_steering, own_entries, part_of
 
 NEIGHBOURS = 16384
 """Hosts on-link that one worker can know."""
+MAILBOX = 4096
+"""Changes of the kernel's neighbour table that may wait for a worker to read them."""
 OFFER = connection.PROMISED_SACK | connection.PROMISED_TIMESTAMPS | connection.PROMISED_SCALING | connection.PROMISED_ECN
 """What targets are believed to support until one has declined it."""
 OUTBOX = 2 * ORDERS
@@ -71,9 +74,10 @@ def path_mss(configuration):
 
 
 def make_network(configuration, macs):
-    """Returns the `Network` of a configuration; `macs` (ints) are the addresses of its ports, in order."""
-    ports = configuration.ports
-    mtus = _column(port.mtu for port in ports)
+    """Returns the `Network` of a configuration; `macs` (ints) are the addresses of its ports, then of its exception ports."""
+    ports, exceptions = configuration.ports, configuration.exception_ports
+    beside = [-1] * len(ports) + [number for number, _ in exceptions]
+    mtus = _column(ports[number if wire < 0 else wire].mtu for number, wire in enumerate(beside))
     own = {(int(address), number) for number in range(len(ports)) for address in configuration.answered_addresses(number)}
     near = {address for address, _ in own}
     own |= {(int(service.listen.address), -1) for service in configuration.services
@@ -86,7 +90,8 @@ def make_network(configuration, macs):
     routes.sort(key=lambda route: -route[0].prefixlen)
     return neighbours.Network(
         mac_high=_column(split_mac(mac)[0] for mac in macs), mac_low=_column(split_mac(mac)[1] for mac in macs),
-        mtu=mtus, mss=_column([path_mss(configuration)]),
+        exception=_column(beside.index(number) if number in beside else -1 for number in range(len(beside))),
+        beside=_column(beside), mtu=mtus, mss=_column([path_mss(configuration)]),
         own_address=_column(address for address, _ in sorted(own)), own_port=_column(port for _, port in sorted(own)),
         route_network=_column(int(route[0].network_address) for route in routes),
         route_mask=_column(int(route[0].netmask) for route in routes),
@@ -135,6 +140,15 @@ def source_entries(configuration, target):
     addresses = sorted(allowed)
     return addresses, [(number << 16) | port for number, address in enumerate(addresses)
                        for port in sorted(allowed[address])]
+
+
+def make_claims(configuration):
+    """Returns what TCP from targets is ours and not the kernel's: see `kernels.exception.is_ours`."""
+    rows = {(int(target.ip), target.port, int(address), *service.source_ports)
+            for service in configuration.services for target in configuration.targets
+            if target.id in service.targets or target.id == service.default_target
+            for address in configuration.source_addresses(service, target)}
+    return np.array(sorted(rows), np.int64).reshape(-1, 5)
 
 
 def make_targets(configuration, numbers, share, steering):
@@ -223,7 +237,8 @@ def make_connections(configuration, wraps):
         segments=connection.allocate_segments(orders), parts=connection.allocate_parts(orders // 2),
         choices=connection.allocate_choices(orders), deliveries=connection.allocate_listed(orders),
         shaped=make_shaped(configuration),
-        waiting=waiting_room.allocate_waiting_room(engine.waiting_places, engine.waiting_per_connection, len(configuration.ports)),
+        waiting=waiting_room.allocate_waiting_room(engine.waiting_places, engine.waiting_per_connection,
+                                                    configuration.port_count),
         touched=connection.allocate_listed(orders), releases=connection.allocate_listed(orders),
         timeouts=_column([0] + [ticks[name] for name in connection.STATES[1:]]),
         budget=_column([engine.reset_rate, engine.reset_rate, 0, -1, engine.ack_storm]),
@@ -242,7 +257,8 @@ def line_settings(chosen, direction):
 
 def make_faults(configuration):
     """Returns the `Faults` of a configuration's ports."""
-    chosen = [(port.faults, direction) for port in configuration.ports for direction in ("receive", "transmit")]
+    struck = [port.faults for port in configuration.ports] + [None] * len(configuration.exception_ports)
+    chosen = [(table, direction) for table in struck for direction in ("receive", "transmit")]
     return faults.allocate_faults([line_settings(*line) for line in chosen],
                                   [0 if table is None else table.seed for table, _ in chosen], OUTBOX * bursts(configuration))
 
@@ -250,7 +266,7 @@ def make_faults(configuration):
 def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE):
     """Returns a worker's `State` and the names of its select kernels. Of what there is once an engine it gets its `share`.
 
-    `device` and `arena` are those of its ports, `macs` the ports' addresses (ints); `ticks_now` and `hertz` say what the
+    `device` and `arena` are those of its ports, `macs` the ports' addresses (ints), exception ports behind the others; `ticks_now` and `hertz` say what the
     clock that `native.ticks` reads shows now, and how fast it runs.
     """
     if configuration.engine.mode == "generator":
@@ -274,8 +290,10 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
         records=kept,
         outbox=outbox.allocate_outbox(len(macs), OUTBOX * bursts(configuration)), requests=connection.allocate_listed(ORDERS // 4),
         expired=np.zeros(TIMERS_A_PASS, np.int64), fresh=np.zeros(OUTBOX * bursts(configuration), np.int64),
-        reserve=_column([sum(port.txd for port in configuration.ports), -1, 0]), burst=_column([engine.burst]),
-        faults=make_faults(configuration), inputs=inputs, steering=steering)
+        reserve=_column([configuration.transmit_descriptors, -1, 0]), burst=_column([engine.burst]),
+        faults=make_faults(configuration), claims=make_claims(configuration),
+        mailbox=kernel_neighbours.allocate_mailbox(MAILBOX if configuration.exception_ports else 1), inputs=inputs,
+        steering=steering)
     return state, kernels
 
 

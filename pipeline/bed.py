@@ -17,10 +17,10 @@ import subprocess
 import time
 
 import pyroute2
-from pyroute2.ethtool.ioctl import IoctlEthtool
 from pyroute2.netlink.exceptions import NetlinkError
 
 from pipeline import bed_register, network_namespace, web_server
+from pipeline.checksum_offload import without_checksum_offload
 from pipeline.errors import RunError
 from pipeline.network_namespace import enter, entered
 
@@ -171,6 +171,10 @@ class Bed:
         for name in names:
             network_namespace.create(name)
             _settle(name)
+        for name in names[1:]:  # hosts: as many connections from an address as there can be
+            _write_settings(name, {"ipv4/ip_local_port_range": "1024 65535"})
+        # Beside an exception port the kernel has the engine's addresses: it shall not answer for them on the bridges.
+        _write_settings(self.namespace, {"ipv4/conf/all/rp_filter": "1"})
 
     def _add_host(self, host):
         namespace = self.namespace_of(host.name)
@@ -180,7 +184,7 @@ class Bed:
             _join(netlink, inner_end, self.bridges[host.port])
             netlink.brport("set", index=_index(netlink, inner_end), isolated=1)
         with self._netlink(namespace) as netlink:
-            _without_checksum_offload("eth0")
+            without_checksum_offload("eth0")
             interface = ipaddress.ip_interface(str(host.address))
             index = _index(netlink, "eth0")
             netlink.addr("add", index=index, address=str(interface.ip), prefixlen=interface.network.prefixlen)
@@ -214,14 +218,20 @@ def address_of(host) -> str:
 
 
 def _settle(namespace):
-    """No IPv6 (its chatter only fills captures), no packet filter on bridges, loopback up, all ports for clients."""
+    """No IPv6 (its chatter only fills captures), no packet filter on bridges, loopback up."""
+    _write_settings(namespace, {"ipv6/conf/all/disable_ipv6": "1", "ipv6/conf/default/disable_ipv6": "1",
+                                "bridge/bridge-nf-call-iptables": "0"})
     with entered(namespace), pyroute2.IPRoute() as netlink:
-        for setting, value in (("ipv6/conf/all/disable_ipv6", "1"), ("ipv6/conf/default/disable_ipv6", "1"),
-                               ("bridge/bridge-nf-call-iptables", "0"), ("ipv4/ip_local_port_range", "1024 65535")):
+        netlink.link("set", index=_index(netlink, "lo"), state="up")
+
+
+def _write_settings(namespace, settings):
+    """Write the kernel's settings of a namespace, as far as it has them."""
+    with entered(namespace):
+        for setting, value in settings.items():
             file = pathlib.Path("/proc/sys/net") / setting
             if file.exists():
                 file.write_text(value)
-        netlink.link("set", index=_index(netlink, "lo"), state="up")
 
 
 def _add_bridge(netlink, bridge):
@@ -238,7 +248,7 @@ def _add_engine_pair(netlink, interface, bridge, queues):
     other_end, each = f"behind-{bridge}", {"num_tx_queues": queues, "num_rx_queues": queues}
     netlink.link("add", ifname=interface, kind="veth", **each, peer={"ifname": other_end, **each})
     for end in (interface, other_end):
-        _without_checksum_offload(end)
+        without_checksum_offload(end)
     netlink.link("set", index=_index(netlink, interface), state="up")
     _join(netlink, other_end, bridge)
 
@@ -268,17 +278,6 @@ def _index(netlink, interface):
     if not found:
         raise BedError(f"there is no interface {interface!r} in the bed")
     return found[0]
-
-
-def _without_checksum_offload(interface):
-    """Have the kernel fill in TCP checksums itself: behind a veth there is no hardware that would.
-
-    It ends segmentation offload too, so that no frame is longer than the MTU. Called inside the namespace.
-    """
-    ethtool = IoctlEthtool(interface)
-    features = ethtool.get_features()
-    features["tx-checksum-ip-generic"] = False
-    ethtool.set_features(features)
 
 
 def _end(processes):

@@ -4,11 +4,13 @@ import datetime
 import threading
 import time
 
+import pyroute2
 from numba.core.errors import NumbaError
 
-from pipeline import assemble, compose, generator_report, snapshot
+from pipeline import assemble, compose, exception_interface, generator_report, snapshot
 from pipeline.configuration import load
 from pipeline.errors import ConfigurationError, RunError
+from pipeline.kernel_neighbours import KernelNeighbours
 from pipeline.network_namespace import entered
 from pipeline.progress import compiling_aloud
 from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT
@@ -54,6 +56,7 @@ class Engine:
         self.workers = self.started = None
         self.states = []
         self.ports, self.pool = [], None
+        self.neighbours = None
         self._around = contextlib.ExitStack()
         self._stops, self._said, self._timer = 0, set(), None
         self._begin = lambda: None
@@ -85,6 +88,8 @@ class Engine:
             self.workers = Workers(run, self.states, settings.engine.cores, surround)
             self._begun = time.monotonic()
             self.workers.start()
+            if self.neighbours:
+                self.neighbours.start(self.states)
             self._begin()
         except BaseException:
             self.close()
@@ -129,9 +134,13 @@ class Engine:
         settings = self.configuration
         namespace = settings.engine.network_namespace
         with entered(namespace) if namespace else contextlib.nullcontext():
+            if settings.exception_ports:
+                exception_interface.check_local_ports(settings)
             for port in settings.ports:
                 self.ports.append(self._open_port(port))
                 self.say(f"port {port.name}: {port.device.partition(',')[0]}, MAC {self.ports[-1].mac:012x}")
+            if settings.exception_ports:
+                self._open_exception_ports()
         native.use_shim(str(dpdk.PATH))
         workers, rings = len(settings.engine.cores), ()
         if workers > 1:
@@ -148,13 +157,14 @@ class Engine:
         engine = self.configuration.engine
         if len(engine.cores) == 1:
             return [ALONE]
-        without = next((port for port in self.ports if not port.rss), None)
+        ports = self.ports[:len(self.configuration.ports)]
+        without = next((port for port in ports if not port.rss), None)
         for key, asked in (("steering", engine.steering), ("flow_steering", engine.flow_steering)):
             if asked == "rss" and without is not None:
                 raise ConfigurationError(f'engine.{key} = "rss": port {without.name} ({without.driver}) does not spread packets by a '
                                          'hash that we know; it must be "software"')
         spreads = without is None
-        tables = [port.rss_table for port in self.ports] if spreads else [None]
+        tables = [port.rss_table for port in ports] if spreads else [None]
         predictable = spreads and len({table.tobytes() for table in tables}) == 1
         client = AT_HAND if spreads and engine.steering != "software" else BY_HASH
         if engine.flow_steering in ("port", "address", "auto") and (ruled := self._install_rules(client, tables[0])):
@@ -170,7 +180,8 @@ class Engine:
         from pipeline.io import flow_rules
         asked = self.configuration.engine.flow_steering
         shares = shares_of(self.configuration.engine, (client, BY_ADDRESS if asked == "address" else BY_PORT), table, True)
-        rules = [rule for port in range(len(self.ports)) for rule in steering_rules(self.configuration, shares[0], port)]
+        rules = [rule for port in range(len(self.configuration.ports))
+                 for rule in steering_rules(self.configuration, shares[0], port)]
         if asked == "auto":
             reached = {rule.queue for rule in rules} == set(range(len(shares)))
             if not reached or any(flow_rules.accepts(port, [rule for rule in rules if rule.port == number]) is not None
@@ -179,6 +190,28 @@ class Engine:
         self._around.enter_context(contextlib.closing(flow_rules.FlowRules(self.ports, rules)))
         self.say(f"{len(rules)} rules of the NIC bring what targets send to the {len(shares)} workers")
         return shares
+
+    def _open_exception_ports(self):
+        """Opens the exception ports behind the others and makes the kernel at home there; within the engine's namespace."""
+        from pipeline.io import dpdk
+        settings = self.configuration
+        for port in settings.ports:
+            if port.driver == "net_af_packet":
+                self._around.enter_context(exception_interface.deaf(port.interface))
+        with pyroute2.IPRoute() as netlink:
+            indices = {}
+            for number, exception in settings.exception_ports:
+                port, mac = settings.ports[number], self.ports[number].mac
+                self.ports.append(dpdk.Port(exception.device, f"{port.name}-exception", self.pool,
+                                            queues=len(settings.engine.cores), rxd=exception.rxd, txd=exception.txd, mtu=port.mtu))
+                routes = [(route.network, route.gateway) for route in settings.routes
+                          if settings.on_link(route.gateway)[0] == number]
+                index = exception_interface.settle(netlink, exception.interface, mac, port.mtu,
+                                                   settings.interface_addresses(number), routes)
+                indices[index] = number
+                self.say(f"port {port.name}: all that is not ours goes to the kernel, at {exception.interface}")
+        self.neighbours = self._around.enter_context(contextlib.closing(
+            KernelNeighbours(settings.engine.network_namespace, indices, self.say)))
 
     def _open_environment(self):
         """Starts DPDK and makes the pool, with room for the mbufs of a proxy beside this engine."""
@@ -277,6 +310,8 @@ class Engine:
         """Waits at most `timeout` seconds; returns whether the workers have ended. Raises RunError if one died."""
         ended = self.workers.ended(timeout)
         self._warn()
+        if self.neighbours is not None and self.neighbours.error is not None:
+            raise RunError(f"the kernel's neighbours can no longer be followed: {self.neighbours.error!r}") from self.neighbours.error
         if self._stops:
             if self.workers.idle:
                 self.workers.stop()

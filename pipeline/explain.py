@@ -21,9 +21,18 @@ def _port(configuration, index):
     port = configuration.ports[index]
     return {"name": port.name, "device": port.device, "mac": port.mac,
             "addresses": [str(interface) for interface in port.addresses],
-            "answers_arp_for": [str(address) for address in configuration.answered_addresses(index)],
+            "answers_arp_for": [] if port.exception else [str(address) for address in configuration.answered_addresses(index)],
             "joined_to": configuration.ports[index ^ 1].name if configuration.engine.mode == "forward" else None,
-            "faults": port.faults.model_dump(mode="json") if port.faults else None}
+            "faults": port.faults.model_dump(mode="json") if port.faults else None,
+            "exception": _exception(configuration, port, index)}
+
+
+def _exception(configuration, port, index):
+    """Returns the exception port beside a port (dict), with the addresses that its interface gets, or None."""
+    if port.exception is None:
+        return None
+    return {"device": port.exception.device, "interface": port.exception.interface,
+            "addresses": [str(address) for address in configuration.interface_addresses(index)]}
 
 
 def _target(configuration, target):
@@ -142,6 +151,10 @@ def _port_lines(port):
     if port["addresses"]:
         lines.append(f"  addresses {', '.join(port['addresses'])}")
     own = {address.partition("/")[0] for address in port["addresses"]}
+    if port["exception"]:
+        exception = port["exception"]
+        lines.append(f"  the kernel has {', '.join(exception['addresses'])} on {exception['interface']} "
+                     f"({exception['device'].partition(',')[0]}), unless that has others: ARP, ICMP and all that is not ours")
     virtual = [address for address in port["answers_arp_for"] if address not in own]
     return lines + ([f"  answers ARP for {', '.join(virtual)} as well"] if virtual else [])
 

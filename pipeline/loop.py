@@ -24,6 +24,7 @@ from pipeline.kernels.counters import (
     TOTAL_PACKETS,
     TOTAL_SLEEPS,
 )
+from pipeline.kernels.exception import leave_to_kernel, take_from_kernel
 from pipeline.kernels.expire import expire, set_timers, stop_all
 from pipeline.kernels.faults import NEVER, RECEIVING, TRANSMITTING, choose_duplicates, earliest, emerge, hold, lose
 from pipeline.kernels.hand_over import (
@@ -38,6 +39,7 @@ from pipeline.kernels.held_sender import deliver
 from pipeline.kernels.icmp import answer_icmp
 from pipeline.kernels.icmp_errors import pass_icmp_errors
 from pipeline.kernels.jit import kernel, loop
+from pipeline.kernels.kernel_neighbours import read_mailbox
 from pipeline.kernels.native import address_of, load_acquire
 from pipeline.kernels.open import open_connections, retire
 from pipeline.kernels.outbox import dispose, settle
@@ -223,6 +225,7 @@ def timers(state, phase, stopped, now):
         state.connections.budget[3] = tick
         refill(state.connections.budget, now)
         send_oldest_away(state.connections, tick)
+        read_mailbox(state.network, state.mailbox, state.connections.counters, tick)
         neighbours_to_ask(state.network, state.requests, now)
         watch_mbufs(state)
     count = advance(state.wheel, tick, state.expired)
@@ -312,6 +315,7 @@ def stages(state, port, count, handed, draining, now):
             hand_over(batch, count, state.steering, services, state.outbox, counters)
         left = express(packets, batch, count, connections, network, state.outbox, now)
     if left > 0:
+        leave_to_kernel(packets, batch, count, port, services, state.claims, network, counters)
         answer_others(state, count, handed, now)
         ask_for_records(state.records, batch, count)
         verify(packets, base, batch, count, connections)
@@ -477,7 +481,10 @@ def run(state, passes, given):
                     continue
             elif not (timers(state, phase, stopped, now) or earliest(state.faults) <= now):
                 continue
-            stages(state, port, count, handed, phase, now)
+            if state.network.beside[port] >= 0:
+                take_from_kernel(state.packets, state.batch, count, port, state.network, outbox, counters)
+            else:
+                stages(state, port, count, handed, phase, now)
             if not alone:
                 send_to_workers(state)
             send(state, given, phase)

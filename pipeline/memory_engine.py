@@ -17,7 +17,7 @@ class MemoryEngine:
 
     def __init__(self, configuration, mbufs=16384, ring_size=4096, run=None):
         self.configuration = configuration
-        self.network = MemoryNetwork(len(configuration.ports), mbufs, ring_size)
+        self.network = MemoryNetwork(configuration.port_count, mbufs, ring_size)
         self.ports, self.pool, self.arena = self.network.ports, self.network.pool, self.network.arena
         self.macs = [port.mac for port in self.ports]
         self.now = SECOND

@@ -47,8 +47,8 @@ def of_faults(stages, number):
 
 def of_ports(configuration, ports, states):
     """Returns the counters of the ports (list of dict): the device's own, and `unsent`, what it had no room for."""
-    shown = []
-    for number, (configured, port) in enumerate(zip(configuration.ports, ports, strict=True)):
+    shown, exceptions = [], of_exceptions(configuration, ports, states)
+    for number, (configured, port) in enumerate(zip(configuration.ports, ports[:len(configuration.ports)], strict=True)):
         counted = port.statistics()
         shown.append({
             "name": configured.name, "device": configured.device, "mac": mac_text(port.mac >> 32, port.mac & 0xFFFFFFFF),
@@ -56,7 +56,19 @@ def of_ports(configuration, ports, states):
             "received_octets": counted["received_octets"], "transmitted_octets": counted["sent_octets"],
             "missed": counted["missed"], "errors": counted["receive_errors"] + counted["send_errors"],
             "no_mbuf": counted["no_mbuf"], "unsent": int(sum(state.outbox.unsent[number] for state in states)),
-            **({"faults": struck} if (struck := of_faults([state.faults for state in states], number)) else {})})
+            **({"faults": struck} if (struck := of_faults([state.faults for state in states], number)) else {}),
+            **({"exception": exceptions[number]} if number in exceptions else {})})
+    return shown
+
+
+def of_exceptions(configuration, ports, states):
+    """Returns the counters of the exception ports (dict), by the number of the port beside each."""
+    shown = {}
+    for number, (beside, exception) in enumerate(configuration.exception_ports, len(configuration.ports)):
+        counted = ports[number].statistics()
+        shown[beside] = {"device": exception.device, "interface": exception.interface, "to_kernel": counted["sent_packets"],
+                         "from_kernel": counted["received_packets"],
+                         "unsent": int(sum(state.outbox.unsent[number] for state in states))}
     return shown
 
 

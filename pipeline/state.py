@@ -7,6 +7,7 @@ from pipeline.kernels import batch, connection, faults, outbox, records, schedul
 from pipeline.kernels.counters import Counters
 from pipeline.kernels.hand_over import Steering
 from pipeline.kernels.headers import Packets
+from pipeline.kernels.kernel_neighbours import Mailbox
 from pipeline.kernels.neighbours import Network
 from pipeline.kernels.services import Selection, Targets
 from pipeline.kernels.source_ports import SourcePorts
@@ -44,6 +45,8 @@ class State(NamedTuple):
     reserve: np.ndarray      # int64 [3] mbufs that send queues may keep; least that must be free, -1 if not seen yet; too few?
     burst: np.ndarray        # int64 [1] most packets a burst
     faults: faults.Faults
+    claims: np.ndarray       # int64 [n, 5] source ports toward targets that are ours and not the kernel's (see kernels.exception)
+    mailbox: Mailbox         # what the kernel says of neighbours, where there are exception ports
     inputs: schedule.Inputs
     steering: Steering
 

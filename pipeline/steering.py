@@ -81,7 +81,7 @@ def owners_of_ports(configuration, share):
 
 def make_steering(configuration, share):
     """Returns the `Steering` and the `Inputs` of a worker."""
-    ports, workers = len(configuration.ports), share.workers
+    ports, workers = configuration.port_count, share.workers
     addresses = np.array(source_addresses(configuration) if workers > 1 else [], np.int64)
     capacity = HANDED_AT_ONCE if workers > 1 else 1
     steering = Steering(

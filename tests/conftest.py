@@ -8,7 +8,8 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 pytest.register_assert_rewrite("tcp", "dpdk_bed")
 
-ON_THE_MACHINE = ("test_bed", "test_command_line", "test_dpdk_", "test_path_", "test_proxy_", "test_stats_socket", "test_wire")
+ON_THE_MACHINE = ("test_bed", "test_command_line", "test_dpdk_", "test_exception_port", "test_path_", "test_proxy_",
+                  "test_stats_socket", "test_wire")
 """Modules that use namespaces, huge pages, DPDK or a running engine: one process runs them all, one after the other."""
 LONGEST = ("test_compose", "test_fuzz_splice", "test_option_matrix", "test_malformed", "test_perf_scripts", "test_unjitted",
            "test_jit_cache", "test_payload_cuts", "test_faults", "test_generator", "test_packaging", "test_types", "test_perf_tables")

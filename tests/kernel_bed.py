@@ -39,11 +39,12 @@ ENGINE = {"name": "kernel-bed", "connections": 64, "held_connections": 8, "held_
           "detailed_records": True, "reset_rate": 100, "idle": "spin"}
 
 
-def configuration_text(select):
-    """Returns the bed's configuration (TOML), all of whose services have one select kernel."""
+def configuration_text(select, exceptions=()):
+    """Returns the bed's configuration (TOML), all of whose services have one select kernel; `exceptions` are names of ports."""
     services = ({"name": "web", "listen": f"{SERVICE}:{PORT}", "select": select, "targets": ["a", "b", "c"]},
                 {"name": "silent", "listen": f"{SERVICE}:{PORT + 1}", "select": select, "targets": ["a"], "stray": "drop"})
-    return two_networks(ENGINE, gateway=GATEWAY, targets=dict(zip("abc", TARGETS, strict=True)), services=services)
+    return two_networks(ENGINE, gateway=GATEWAY, targets=dict(zip("abc", TARGETS, strict=True)), services=services,
+                        exceptions=exceptions)
 
 
 def address(text):
@@ -57,11 +58,14 @@ def mac_text(mac):
 
 
 class KernelBed:
-    """`state` of one worker with two memory ports, "left" toward clients and "right" toward targets."""
+    """`state` of one worker with two memory ports, "left" toward clients and "right" toward targets.
 
-    def __init__(self, select="round_robin", mbufs=1024):
-        self.configuration = configuration.parse(configuration_text(select), "kernel_bed.toml")
-        self.network = MemoryNetwork(ports=2, mbufs=mbufs)
+    Exception ports, beside those named in `exceptions`, come behind them.
+    """
+
+    def __init__(self, select="round_robin", mbufs=1024, exceptions=()):
+        self.configuration = configuration.parse(configuration_text(select, exceptions), "kernel_bed.toml")
+        self.network = MemoryNetwork(self.configuration.port_count, mbufs)
         self.macs = [port.mac for port in self.network.ports]
         self.state, self.selects = assemble.make_state(
             self.configuration, self.network.device, self.network.arena, self.macs, 0, 1e9

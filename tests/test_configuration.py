@@ -169,7 +169,35 @@ ONE_FAULT = [
     ('name = "web"', 'name = "web"\nsource_addresses = ["10.1.0.1"]\nsource_ports = [80, 80]',
      "services[0].source_ports = [80, 80] has no port left on 10.1.0.1, since services listen on all of them there; "
      "it must be a wider range"),
+    # Exception ports.
+    *[('name = "left"', f'name = "left"\nexception = {{ device = "{device}" }}', f'ports[0].exception.device = "{device}" must be '
+       '"net_tap7,iface=kx0" or "net_virtio_user0,path=/dev/vhost-net,iface=kx0", with any number and the name that the kernel\'s '
+       "interface is to have, of 1 to 15 characters")
+      for device in ("net_tap7", "net_tap7,iface=abcdefghijklmnop", "net_virtio_user0,iface=kx0", "net_af_packet7,iface=kx0")],
+    ('name = "left"', 'name = "left"\nexception = { device = "net_tap7,iface=px1" }', 'ports[0].exception.device = '
+     '"net_tap7,iface=px1" has the interface of ports[1]; each exception port needs one of its own'),
+    ('name = "left"', 'name = "left"\nexception = { devise = "net_tap7,iface=kx0", device = "net_tap7,iface=kx0" }',
+     'ports[0].exception.devise = "net_tap7,iface=kx0" is not a known key; did you mean "device"?'),
+    ('name = "test"\n', 'name = "test"\nmbufs = 4600\n[[ports]]\nname = "x"\ndevice = "net_null7"\naddresses = ["10.5.0.1/24"]\n'
+     'rxd = 32\ntxd = 32\nexception = { device = "net_tap7,iface=kx0" }\n',
+     "engine.mbufs = 4600 must be at least 4736: the ports' rxd and txd and two bursts"),
 ]
+
+
+def test_an_exception_port_is_behind_all_ports_and_the_kernel_has_the_ports_addresses():
+    """An address that the engine answered ARP for is the kernel's too, without a network."""
+    text = changed(GOOD, 'name = "left"', 'name = "left"\nexception = { device = "net_virtio_user0,path=/dev/vhost-net,iface=kx0" }')
+    loaded = configuration.parse(changed(text, '"10.1.0.1:80"', '"10.1.0.100:80"'), "x.toml")
+    assert [(number, exception.interface) for number, exception in loaded.exception_ports] == [(0, "kx0")] and loaded.port_count == 3
+    assert [str(address) for address in loaded.interface_addresses(0)] == ["10.1.0.1/24", "10.1.0.100/32"]
+
+
+def test_two_exception_ports_need_two_devices():
+    text = changed(GOOD, 'name = "left"', 'name = "left"\nexception = { device = "net_tap7,iface=kx0" }')
+    text = changed(text, 'name = "right"', 'name = "right"\nexception = { device = "net_tap7,iface=kx0" }')
+    assert faults_of(text) == [f'x.toml: ports[1].exception.device = "net_tap7,iface=kx0" {what} of its own' for what in (
+        "is already opened by ports[0].exception; each exception port needs one",
+        "has the interface of ports[0].exception; each exception port needs one")]
 
 
 @pytest.mark.parametrize(("old", "new", "sentence"), ONE_FAULT, ids=[sentence[:50] for _, _, sentence in ONE_FAULT])
@@ -189,6 +217,8 @@ name = "right"
 device = "net_null1"
 """
 OF_FORWARDING = [
+    ('name = "right"', 'name = "right"\nexception = { device = "net_tap7,iface=kx0" }', 'ports[1].exception = {device = '
+     '"net_tap7,iface=kx0"} is not used with engine.mode = "forward"; it must go, or mode must be "proxy"'),
     ("delay = 0.025", "loss = 1.5",
      "ports[0].faults.loss = 1.5 must be a share of the packets from 0 to 1, such as 0.01 for one in a hundred"),
     ("delay = 0.025", "flip = true",

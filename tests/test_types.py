@@ -38,6 +38,7 @@ NOT_IN_THE_LOOP = {
     "before": "completes the arithmetic of sequence numbers; the loop asks for distances",
     "_portable_crc32c": "stands in for the CRC instruction where the processor lacks it",
     "next_hop": "called while a worker is set up",
+    "write_message": "what the main program does with a mailbox",
     "none": "fills the slot `express` where nothing is to be taken out",
     "reset": "called `reset` by memory_device as well as by splice",
 }
@@ -167,6 +168,12 @@ def test_all_kernels_are_in_the_loop(walked):
 def test_kernels_that_the_loop_does_not_need_are_clean_as_well():
     faults, bed = [], KernelBed()
     walk(importlib.import_module("pipeline.kernels.native")._portable_crc32c, (types.int64, types.int64), faults, set())
+    walk(
+        importlib.import_module("pipeline.kernels.kernel_neighbours").write_message,
+        (typeof(bed.state.mailbox), *[types.int64] * 5),
+        faults,
+        set(),
+    )
     walk(
         importlib.import_module("pipeline.kernels.neighbours").next_hop,
         (typeof(bed.state.network), types.int64),

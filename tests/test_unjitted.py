@@ -31,6 +31,7 @@ OF_KERNELS = (
     "arena",
     "toeplitz",
     "nic_model",
+    "exception",
 )
 LONGEST_COMPILATION = 600
 

@@ -17,6 +17,7 @@ def faults(configuration):
     missing = list({"forward": _forward, "generator": traffic_checks.missing, "proxy": _proxy}[mode](configuration))
     if mode != "generator" and configuration.generator:
         missing.append(Fault(("generator",), f'is not used with engine.mode = "{mode}"; it must go, or mode must be "generator"'))
+    missing += _needless_exceptions(configuration)
     yield from missing
     if missing:
         return
@@ -25,7 +26,7 @@ def faults(configuration):
                       _bed_hosts):
             yield from check(configuration)
         return
-    for check in (_engine, _port_faults, _kernels, _unique_names, _devices, _on_link_networks, _routes, _targets, _listening,
+    for check in (_engine, _port_faults, _kernels, _unique_names, _devices, _exception_devices, _on_link_networks, _routes, _targets, _listening,
                   _service_targets, _selects, _rules, _source_addresses, _bed, _bed_hosts):
         yield from check(configuration)
 
@@ -78,6 +79,29 @@ def _port_faults(configuration):
                         f"delay = {port.faults.delay:g}")
 
 
+def _needless_exceptions(configuration):
+    """Refuses exception ports where nothing is left to the kernel."""
+    mode = configuration.engine.mode
+    return [Fault(("ports", index, "exception"), f'is not used with engine.mode = "{mode}"; it must go, or mode must be "proxy"')
+            for index, _ in configuration.exception_ports if mode != "proxy"]
+
+
+def _exception_devices(configuration):
+    """Refuses exception ports beside what DPDK does not open, and what another port has opened already."""
+    devices = {port.device.partition(",")[0]: f"ports[{index}]" for index, port in enumerate(configuration.ports)}
+    interfaces = {port.interface: f"ports[{index}]" for index, port in enumerate(configuration.ports) if port.interface}
+    for index, exception in configuration.exception_ports:
+        location = ("ports", index, "exception", "device")
+        if configuration.ports[index].driver in ("pcap", "ring"):
+            yield Fault(("ports", index, "exception"), "has no network beside it: the port is no device of DPDK's; it must go")
+        device = exception.device.partition(",")[0]
+        if device in devices:
+            yield Fault(location, f"is already opened by {devices[device]}; each exception port needs one of its own")
+        if exception.interface in interfaces:
+            yield Fault(location, f"has the interface of {interfaces[exception.interface]}; each exception port needs one of its own")
+        devices[device] = interfaces[exception.interface] = f"ports[{index}].exception"
+
+
 def _engine(configuration):
     engine, cores = configuration.engine, available_cores()
     yield from _workers(configuration)
@@ -94,7 +118,8 @@ def _engine(configuration):
         yield Fault(("engine", "held_connections"), f"with held_bytes = {engine.held_bytes} takes {held >> 20} MiB; "
                     f"together they must take at most half of this machine's {memory >> 20} MiB")
     waiting = sum(port.faults.mbufs for port in configuration.ports if port.faults)
-    needed = sum(port.rxd + port.txd for port in configuration.ports) + 2 * engine.burst + waiting
+    received = sum(port.rxd for port in (*configuration.ports, *(exception for _, exception in configuration.exception_ports)))
+    needed = received + configuration.transmit_descriptors + 2 * engine.burst + waiting
     if engine.mbufs < needed:
         more = f" and {waiting} that may wait in [ports.faults] (queue, for each direction)" if waiting else ""
         yield Fault(("engine", "mbufs"), f"must be at least {needed}: the ports' rxd and txd and two bursts{more}")

@@ -109,6 +109,24 @@ class PortFaults(_Section):
         return self.queue * (self.struck("receive") + self.struck("transmit")) if self.keeps else 0
 
 
+class ExceptionPort(_Section):
+    """`[ports.exception]`: a TAP of the kernel's beside the port, for all that is not ours."""
+
+    device: values.ExceptionDevice
+    rxd: int = whole(256, 32, 1024)
+    txd: int = whole(256, 32, 1024)
+
+    @property
+    def interface(self):
+        """Name (str) of the kernel's interface."""
+        return arguments_of(self.device)["iface"]
+
+
+def arguments_of(device):
+    """Returns the devargs behind a device's name as a dict of strs, such as {"iface": "px0"}."""
+    return dict(part.split("=", 1) for part in device.split(",")[1:] if "=" in part)
+
+
 class Port(_Section):
     """`[[ports]]`: a device that the engine has to itself, and its addresses there."""
 
@@ -122,6 +140,7 @@ class Port(_Section):
     mtu: int = whole(1500, 576, 2026, " (a frame has to fit in one mbuf)")
     checksum: bool = switch(True)
     faults: PortFaults | None = Field(None, description="a table [ports.faults]")
+    exception: ExceptionPort | None = Field(None, description="a table [ports.exception]")
 
     @property
     def driver(self):
@@ -137,7 +156,7 @@ class Port(_Section):
         """The devargs behind the device's name as a dict of strs, such as {"iface": "px0"}."""
         if self.driver in ("pcap", "ring"):
             return {}
-        return dict(part.split("=", 1) for part in self.device.split(",")[1:] if "=" in part)
+        return arguments_of(self.device)
 
     @property
     def interface(self):
@@ -273,6 +292,21 @@ class Configuration(_Section):
         return tuple(named) or ((hop.source,) if hop else ())
 
     @property
+    def exception_ports(self):
+        """The exception ports, as a tuple of (number of the port beside it, ExceptionPort). They come behind the ports."""
+        return tuple((number, port.exception) for number, port in enumerate(self.ports) if port.exception)
+
+    @property
+    def port_count(self):
+        """How many ports a worker has (int), exception ports among them."""
+        return len(self.ports) + len(self.exception_ports)
+
+    @property
+    def transmit_descriptors(self):
+        """How many mbufs all send queues may keep (int)."""
+        return sum(port.txd for port in (*self.ports, *(exception for _, exception in self.exception_ports)))
+
+    @property
     def payload_kernels(self):
         """The names of all payload kernels (tuple of str), in the order of their numbers."""
         return tuple(dict.fromkeys(name for service in self.services for name in service.payloads if name is not None))
@@ -323,6 +357,15 @@ class Configuration(_Section):
         low, high = service.source_ports
         return sorted({other.listen.port for other in self.services
                        if other.listen.address == address and low <= other.listen.port <= high})
+
+    def interface_addresses(self, port):
+        """Returns the addresses (tuple of IPv4Interface) that the kernel's interface gets beside the port with that index.
+
+        The port's own with their networks; those that the engine would have answered ARP for besides, alone.
+        """
+        own = self.ports[port].addresses
+        known = {interface.ip for interface in own}
+        return own + tuple(ipaddress.IPv4Interface(address) for address in self.answered_addresses(port) if address not in known)
 
     def answered_addresses(self, port):
         """Returns the addresses that the engine answers ARP for on the port with that index, its own first.

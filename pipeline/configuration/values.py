@@ -26,6 +26,8 @@ _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 _RING = re.compile(r"ring:[a-z][a-z0-9_]{0,7}")
 _PCI = re.compile(r"([0-9A-Fa-f]{4}:)?[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7](,.+)?")
 _VIRTUAL_DEVICE = re.compile(r"[a-z][a-z0-9_]*(,[A-Za-z0-9_-]+=[^,]*)*")
+_EXCEPTION_DEVICE = re.compile(r"(net_tap\d+|net_virtio_user\d+(?=.*,path=[^,]+))(,[A-Za-z0-9_-]+=[^,]*)*")
+_EXCEPTION_INTERFACE = re.compile(r",iface=[^\s/:,]{1,15}(,|$)")
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
 _LONGEST_MATCH = 255
 
@@ -42,6 +44,8 @@ _CONFIGURATION_FILE_IS = 'the name of a configuration that exists, such as "gene
 _LINUX_INTERFACE_IS = "the name of a network interface, 1 to 15 characters"
 _DEVICE_IS = ('DPDK devargs such as "net_af_packet0,iface=eth1", a PCI address such as "0000:01:00.0", '
               '"pcap:FILE" or "ring:NAME"')
+_EXCEPTION_DEVICE_IS = ('"net_tap7,iface=kx0" or "net_virtio_user0,path=/dev/vhost-net,iface=kx0", with any number and the name '
+                        "that the kernel's interface is to have, of 1 to 15 characters")
 _KERNEL_IS = 'the name of one of our kernels, "package.module:function" or "file.py:function"'
 _SELECT_IS = ("one of " + ", ".join(f'"{name}"' for name in SELECTS)
               + ', or a kernel of your own as "package.module:function" or "file.py:function"')
@@ -192,6 +196,12 @@ def _device(value, info):
     return value
 
 
+def _exception_device(value):
+    _text(value, _EXCEPTION_DEVICE, _EXCEPTION_DEVICE_IS)
+    _require(_EXCEPTION_INTERFACE.search(value), _EXCEPTION_DEVICE_IS)
+    return value
+
+
 def _beside(name, info):
     """Returns `name` as a Path, taken from the folder of the configuration where it is relative."""
     folder = (info.context or {}).get("folder", ".")
@@ -302,6 +312,7 @@ Mac = _kind(str, _mac, _MAC_IS)
 ConfigurationFile = _kind(str, _configuration_file, _CONFIGURATION_FILE_IS)
 LinuxInterface = _kind(str, lambda value: _text(value, _INTERFACE, _LINUX_INTERFACE_IS), _LINUX_INTERFACE_IS)
 Device = _kind(str, _device, _DEVICE_IS)
+ExceptionDevice = _kind(str, _exception_device, _EXCEPTION_DEVICE_IS)
 Kernel = _kind(str, _kernel, _KERNEL_IS)
 Select = _kind(str, _select, _SELECT_IS)
 Payload = _kind(str, _payload, _PAYLOAD_IS)

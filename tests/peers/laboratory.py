@@ -56,11 +56,11 @@ LAYOUTS = USUAL if not {"BED_DEVICES", "BED_WORKERS"} & set(os.environ) else [
 class Laboratory:
     """A bed, an engine on it and their files; `open_laboratory` makes it and takes it away."""
 
-    def __init__(self, layout, folder, timeouts):
+    def __init__(self, layout, folder, timeouts, exceptions=False):
         self.layout = layout
         self.timeouts = timeouts
         self.namespace = f"pt{os.getpid()}-{layout.arms.replace('_', '')}-{layout.device.replace('_', '')}{layout.workers}"
-        self.text = configuration_text(layout, self.namespace, timeouts)
+        self.text = configuration_text(layout, self.namespace, timeouts, exceptions)
         settings = configuration.parse(self.text, "the laboratory's configuration")
         self.bed = Bed(settings.bed, self.namespace, settings.ports, say=lambda words: None, queues=layout.workers)
         self.engine = EngineProcess(self.text.split("[bed]")[0], folder)
@@ -83,10 +83,13 @@ class Laboratory:
 
 
 @contextlib.contextmanager
-def open_laboratory(layout, wait=True, **timeouts):
-    """A Laboratory with its engine running, or without `wait` starting, removed in the end whatever happens."""
+def open_laboratory(layout, wait=True, exceptions=False, **timeouts):
+    """A Laboratory with its engine running, or without `wait` starting, removed in the end whatever happens.
+
+    With `exceptions` each port has an exception port, whose interface is called kx0, kx1.
+    """
     folder = tempfile.mkdtemp(prefix="laboratory-")
-    laboratory = Laboratory(layout, folder, {**TIMEOUTS, **timeouts})
+    laboratory = Laboratory(layout, folder, {**TIMEOUTS, **timeouts}, exceptions)
     try:
         laboratory.bed.prepare()
         laboratory.engine.start()
@@ -101,12 +104,15 @@ def open_laboratory(layout, wait=True, **timeouts):
         shutil.rmtree(folder)
 
 
-def configuration_text(layout, namespace, timeouts):
+def configuration_text(layout, namespace, timeouts, exceptions=False):
     """The configuration (TOML) of the engine and its bed."""
+    services = _services()
+    if exceptions:  # the kernel takes ports for connections of its own above these
+        services = services.replace("[[services]]\n", "[[services]]\nsource_ports = [1024, 32767]\n")
     return "\n".join([f'[engine]\nname = "laboratory"\nnetwork_namespace = "{namespace}"\ndrain_timeout = 0.5\n'
                       f"{_cores(layout.workers)}\n",
-                      _ports(layout), "[timeouts]", *(f"{key} = {value}" for key, value in timeouts.items()),
-                      _targets(layout), _services(), _bed(layout)])
+                      _ports(layout, exceptions), "[timeouts]", *(f"{key} = {value}" for key, value in timeouts.items()),
+                      _targets(layout), services, _bed(layout)])
 
 
 def _cores(workers):
@@ -117,10 +123,12 @@ def _cores(workers):
     return f"cores = {[cores[-1 - worker % len(cores)] for worker in range(workers)]}\noversubscribe = {str(workers > len(cores)).lower()}"
 
 
-def _ports(layout):
+def _ports(layout, exceptions):
     addresses = ["10.1.0.1/24"] if layout.arms == "one_arm" else ["10.1.0.1/24", "10.2.0.1/24"]
     return "\n".join(f'[[ports]]\nname = "p{n}"\ndevice = "{DEVICES[layout.device].format(n=n)}"\n'
-                     f'addresses = ["{address}"]\n' for n, address in enumerate(addresses))
+                     f'addresses = ["{address}"]\n'
+                     + f'exception = {{ device = "net_tap{7 + n},iface=kx{n}" }}\n' * exceptions
+                     for n, address in enumerate(addresses))
 
 
 def _targets(layout):

@@ -56,7 +56,7 @@ SHARED = ("connections", "opening_connections", "held_connections", "edits", "fi
 SOURCES = [SOURCE, "10.2.0.2"]
 """The addresses that connect to targets where workers are told apart by them."""
 SECOND = 1_000_000
-MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
+MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03")
 HELD_BYTES = 1024
 TIMEOUTS = {"syn_received": 10, "first_data": 30, "connecting": 10, "established": 600, "half_closed": 300,
             "fin_wait": 60, "time_wait": 2}
@@ -81,9 +81,10 @@ def few_ports(steered):
     return f"[20000, {20000 + last - 1}]"
 
 
-def configuration_text(timeouts, engine, faults=None, services=(), workers=1, steered="software"):
+def configuration_text(timeouts, engine, faults=None, services=(), workers=1, steered="software",
+                       exception=False):
     """Returns the tests' configuration (TOML); the arguments are dicts of what differs from the usual, of the faults of the
-    clients' port, and of further services; for so many workers, steered so."""
+    clients' port, and of further services; for so many workers, steered so; `exception`: whether there is an exception port beside that."""
     engine = {"held_bytes": HELD_BYTES, "held_connections": 64, "connections": 256, "burst": 64, "idle": '"spin"',
               "records": 4096, **engine}
     engine |= {key: workers * engine[key] for key in SHARED if key in engine and ALIKE}
@@ -108,6 +109,8 @@ def configuration_text(timeouts, engine, faults=None, services=(), workers=1, st
                for name, (ip, port) in TARGETS.items()]
     ports = [{"name": '"clients"', "device": '"net_null0"', "addresses": f'["{SERVICE}/24"]'},
              {"name": '"servers"', "device": '"net_null1"', "addresses": f'["{SOURCE}/24"]'}]
+    if exception:
+        ports[0]["exception"] = '{ device = "net_tap7,iface=kx0" }'
     if faults:
         ports[0]["faults"] = "{" + ", ".join(f"{key} = {value}" for key, value in faults.items()) + "}"
     heads = [f"[{name}]\n" + "\n".join(f"{key} = {value}" for key, value in table.items())
@@ -119,19 +122,21 @@ class Proxy:
     """An engine's workers on virtual time, `now` microseconds since its start.
 
     `mbufs` and `ring_size` are those of its memory ports; then `timeouts` (dict), `faults` of the clients' port (dict), further
-    `services` (dicts), how many `workers`, how they are `steered` (one of STEERINGS), and keys of `[engine]`.
+    `services` (dicts), how many `workers`, how they are `steered` (one of STEERINGS), whether the clients' port has
+    an `exception` port, which is port 2, and keys of `[engine]`.
     """
 
     def __init__(self, mbufs=2048, timeouts=None, ring_size=1024, faults=None, services=(), workers=WORKERS, steered=STEERED,
-                 **engine):
-        self.configuration = configuration.parse(configuration_text(timeouts or {}, engine, faults, services, workers, steered),
+                 exception=False, **engine):
+        self.configuration = configuration.parse(configuration_text(timeouts or {}, engine, faults, services, workers, steered,
+                                                                    exception),
                                                  "the tests' configuration")
         if workers == 1:
-            self.network = MemoryNetwork(2, mbufs, ring_size)
+            self.network = MemoryNetwork(self.configuration.port_count, mbufs, ring_size)
         else:
             key = KEY if steered != "software" else OTHER_KEY
-            self.network = NicModel(2, workers, mbufs * (workers + 1) // 2, ring_size, key)
-        macs = [int(mac.replace(":", ""), 16) for mac in MACS]
+            self.network = NicModel(self.configuration.port_count, workers, mbufs * (workers + 1) // 2, ring_size, key)
+        macs = [int(mac.replace(":", ""), 16) for mac in MACS[:self.configuration.port_count]]
         self.shares = [Share(worker, workers, STEERINGS[steered], KEY, (1 << (workers - 1).bit_length()) - 1, ruled=steered == "port")
                        for worker in range(workers)]
         self.workers = []
@@ -141,7 +146,7 @@ class Proxy:
             state.network.announced[0] = ANNOUNCEMENTS
             self.workers.append(state)
         if steered in ("port", "address") and workers > 1:
-            for number, port in enumerate(self.network.ports):
+            for number in range(len(self.configuration.ports)):
                 for rule in steering_rules(self.configuration, self.shares[0], number):
                     self.network.add_rule(rule)
         self._run = started(self.state, tuple(selects), self.configuration.payload_kernels)
@@ -193,7 +198,7 @@ class Proxy:
     def _take(self):
         for port in self.network.ports:
             for frame in port.taken():
-                if frame[12:14] != b"\x08\0" or frame[23] != 6:
+                if frame[12:14] != b"\x08\0" or frame[23] != 6 or port.number >= len(self.configuration.ports):
                     self.others.append((port.number, frame))
                     continue
                 segment = read(frame, port.number, MACS[port.number])
