@@ -119,10 +119,11 @@ def _engine(configuration):
                     f"together they must take at most half of this machine's {memory >> 20} MiB")
     waiting = sum(port.faults.mbufs for port in configuration.ports if port.faults)
     received = sum(port.rxd for port in (*configuration.ports, *(exception for _, exception in configuration.exception_ports)))
-    needed = received + configuration.transmit_descriptors + 2 * engine.burst + waiting
+    needed = max(len(engine.cores), 1) * (received + configuration.transmit_descriptors + 2 * engine.burst + waiting)
     if engine.mbufs < needed:
         more = f" and {waiting} that may wait in [ports.faults] (queue, for each direction)" if waiting else ""
-        yield Fault(("engine", "mbufs"), f"must be at least {needed}: the ports' rxd and txd and two bursts{more}")
+        each = " for each worker" if len(engine.cores) > 1 else ""
+        yield Fault(("engine", "mbufs"), f"must be at least {needed}: the ports' rxd and txd and two bursts{more}{each}")
 
 
 def _workers(configuration):
