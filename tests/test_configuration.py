@@ -15,6 +15,10 @@ ADDRESS = ipaddress.IPv4Address
 GOOD = two_networks({"name": "test"}, devices=("net_af_packet0,iface=px0", "net_af_packet1,iface=px1"),
                     targets={"a": "10.2.0.11", "b": "10.9.0.12"})
 
+CORE = max(os.sched_getaffinity(0))
+TWO, THREE = (f"cores = {[CORE] * workers}\noversubscribe = true" for workers in (2, 3))
+"""Lines of [engine] for so many workers, whatever the machine has."""
+
 WITH_BED = GOOD.replace('name = "test"', 'name = "test"\nnetwork_namespace = "test"') + """
 [bed]
 device = "af_packet"
@@ -106,8 +110,19 @@ ONE_FAULT = [
      "services is missing; it must be one or more [[services]] tables"),
     ('[engine]\nname = "test"', "engine = 3", "engine = 3 must be a table [engine]"),
     # How the parts fit together.
-    ('name = "test"', "cores = []", f"engine.cores = [] must name exactly one core: give one, such as "
-     f"[{max(os.sched_getaffinity(0))}]"),
+    ('name = "test"', "cores = []", f"engine.cores = [] must name a core for each worker, such as [{max(os.sched_getaffinity(0))}]"),
+    ('name = "test"', f"cores = [{CORE}, {CORE}]", f"engine.cores[1] = {CORE} is already that of cores[0]: two workers would take it "
+     "from each other; it must be another one, or oversubscribe must be true (for tests)"),
+    ('name = "test"', f"{TWO}\nmbufs = 4160", "engine.mbufs = 4160 must be at least 8320: the ports' rxd and txd and two bursts for "
+     "each worker"),
+    ('name = "test"', f"{THREE}\ndst_port_mask = 4", "engine.dst_port_mask = 4 tells 2 blocks of ports apart; it must have bits for 3 "
+     "workers at least, such as 64512"),
+    ('name = "test"', f'{TWO}\nflow_steering = "address"', "services[0].source_addresses must have an address for each of 2 "
+     'workers, since engine.flow_steering = "address"'),
+    ('name = "test"', 'rss_key = "6d5a"', 'engine.rss_key = "6d5a" must be a key of 40 to 52 octets in lower-case hexadecimal digits, '
+     'such as "6d5a56da..."'),
+    ('name = "test"', 'flow_steering = "ports"', 'engine.flow_steering = "ports" must be one of "auto", "port", "address", "rss", '
+     '"software"'),
     ('name = "test"', "cores = [9999]", f"engine.cores[0] = 9999 is no core of this process; it must be one of "
      f"{sorted(os.sched_getaffinity(0))}"),
     ('name = "test"', "held_bytes = 1000", "engine.held_bytes = 1000 must be a multiple of 64, such as 960"),
@@ -285,10 +300,10 @@ def test_a_fault_of_the_bed_is_refused_with_exactly_this_sentence(old, new, sent
     assert faults_of(changed(WITH_BED, old, new)) == [f"x.toml: {sentence}"]
 
 
-def test_more_than_one_worker_is_refused_with_the_reason():
-    cores = sorted(os.sched_getaffinity(0))
-    sentence, = faults_of(changed(GOOD, 'name = "test"', f"cores = [{cores[0]}, {cores[0]}]"))
-    assert "more than one worker comes with receive-side scaling and flow steering" in sentence
+def test_fewer_source_ports_than_workers_are_refused():
+    text = changed(changed(GOOD, 'name = "test"', THREE), 'name = "web"', 'name = "web"\nsource_ports = [5000, 5001]')
+    assert faults_of(text) == ["x.toml: services[0].source_ports = [5000, 5001] has fewer ports than there are workers (3); each "
+                               "needs its own"]
 
 
 def test_all_faults_are_reported_one_a_line():

@@ -2,7 +2,7 @@
 import pytest
 
 from tcp.negotiated import SACK, STAMPS, agree, names, offer, scale
-from tcp.proxy import CALM, FEW, FIRST, NUMBER, PATH, STRICT, TARGETS, TURNS, close, connect, handshake, settings
+from tcp.proxy import CALM, FEW, FIRST, NUMBER, PATH, STRICT, TARGETS, TURNS, close, connect, handshake, one_worker, settings
 from tcp.raw_frames import checksum
 
 
@@ -309,6 +309,7 @@ def test_peers_the_route_is_chosen_from_the_data_that_came(proxy):
         server.expect("R")
 
 
+@one_worker
 def test_peers_draining_lets_those_that_are_open_end_by_themselves(proxy):
     client, server = bound(proxy)
     proxy.drain()
