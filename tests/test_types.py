@@ -29,11 +29,8 @@ pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="plain Python has no 
 
 OF_OTHER_LOOPS = ("dpdk_device", "twins", "nic_queue")
 NOT_IN_THE_LOOP = {
-    "toeplitz": "hashes for the model of a NIC, and where a worker predicts the queue of its packets",
-    "word": "a part of toeplitz",
-    "queue_of": "asks for the queue by toeplitz",
-    "hand_over": "one worker has nobody to hand packets over to",
-    "take_over": "one worker has nobody to take packets over from",
+    "queue_of": "asks for the queue by toeplitz, for the model of a NIC",
+    "longest_first": "fills the slot `schedule` where it is asked for",
     "waiting": "tells how many packets wait to be taken over",
     "before": "completes the arithmetic of sequence numbers; the loop asks for distances",
     "_portable_crc32c": "stands in for the CRC instruction where the processor lacks it",
