@@ -55,7 +55,8 @@ def refuse_shared(states, line=1):
     With `line`, where they are on one block of that many bytes: a cache line that one writes is taken from the other.
     """
     last = {}
-    for low, high, worker, path in sorted(place for worker, state in enumerate(states) for place in _places(state, worker, line)):
+    places = [place for number, state in enumerate(states) for place in _places(state, number, line)]
+    for low, high, worker, path in sorted(places):
         for other, (end, held) in last.items():
             if other != worker and low < end:
                 raise IsolationError(_refusal(other, held, worker, path, line))

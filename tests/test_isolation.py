@@ -23,7 +23,7 @@ from pipeline.kernels.owner_tags import NOBODY, OwnershipError
 from pipeline.kernels.toeplitz import KEY
 from pipeline.own_memory import fields, guarded_blocks
 from pipeline.steering import Share
-from tcp.proxy import NUMBER, SERVICE, SOURCE, STEERINGS, TARGETS, TURNS, close, configuration_text, connect, handshake
+from tcp.proxy import NUMBER, SERVICE, SOURCE, STEERINGS, TARGETS, TURNS, close, configuration_text, handshake
 from tcp.segments import build
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -217,18 +217,22 @@ def noted(proxy):
 
 
 def exchange(proxy, number):
-    """A whole connection, spoken on both ways with segments in and out of order."""
+    """A whole connection whose first flight comes out of order, so that a part of it waits; spoken on both ways."""
     client = proxy.client(NUMBER, address=f"10.1.0.{2 + 3 * number}", port=2000 + 7 * number, known=False)
-    target = connect(proxy, client, b"0 hello")
-    later = client.segment("PA", b"world", seq=client.seq + 600)
-    first = client.segment("PA", b"x" * 600)
-    client.seq += 5
-    proxy.burst(later)
-    proxy.burst(first)
-    target.expect("PA", data=b"x" * 600)
-    target.expect("PA", data=b"world")
+    handshake(client)
+    client.send("PA", b"world", seq=8)
+    client.expect("A", ack=1)
+    client.send("PA", b"0 hello", seq=1)
+    client.seq = 13
+    target = proxy.accept("a")
+    target.send("SA", mss=1460)
+    target.expect("PA", seq=1, ack=1, data=b"0 helloworld")
     target.send("A")
-    client.expect("A")
+    client.expect("A", seq=1, ack=13)
+    target.send("PA", b"welcome")
+    client.expect("PA", data=b"welcome")
+    client.send("A")
+    target.expect("A")
     close(client, target)
 
 
