@@ -3,6 +3,7 @@ import numpy as np
 
 from pipeline.kernels import memory_device
 from pipeline.kernels.headers import BUFFER, HEADROOM, MBUF, MBUF_ALIGNMENT
+from pipeline.kernels.memory import on_lines
 
 from .arena import Arena
 
@@ -29,10 +30,9 @@ def make_arena(mbufs):
 
 
 def make_rings(count, size):
-    """Returns `count` empty rings of `size` places, a power of two (`memory_device.Rings`)."""
+    """Returns `count` empty rings of `size` places, a power of two (`memory_device.Rings`), on cache lines of their own."""
     counters = (count, memory_device.COUNTER_STRIDE)
-    return memory_device.Rings(np.zeros((count, size), np.int64), np.zeros(counters, np.int64),
-                               np.zeros(counters, np.int64))
+    return memory_device.Rings(*(on_lines(np.zeros(shape, np.int64)) for shape in ((count, size), counters, counters)))
 
 
 def filling(rings, ring=0):
@@ -72,12 +72,12 @@ class MemoryPool:
 
         Around the count of its free ones, which it writes all the time, nothing lies that another side needs.
         """
-        free = np.arange(end - 1, first - 1, -1, dtype=np.int64) * ELEMENT
+        free = on_lines(np.arange(end - 1, first - 1, -1, dtype=np.int64) * ELEMENT)
         free_count = np.zeros(3 * memory_device.COUNTER_STRIDE, np.int64)[memory_device.COUNTER_STRIDE:][:1]
         free_count[0] = free.size
         foreign = memory_device.Rings(*(part[number * self.sides:][:self.sides] for part in shared["homeward"]))
-        return memory_device.Device(home=np.array([first, end], np.int64) * ELEMENT, received=received, sent=sent,
-                                    side=np.array([number], np.int64), foreign=foreign, free=free, free_count=free_count, **shared)
+        return memory_device.Device(home=on_lines(np.array([first, end], np.int64) * ELEMENT), received=received, sent=sent,
+                                    side=on_lines(np.array([number], np.int64)), foreign=foreign, free=free, free_count=free_count, **shared)
 
     @property
     def available(self):

@@ -16,9 +16,13 @@ def allocate(count, dtype, huge=True):
 
     What fills huge pages is asked for on such (madvise(2), MADV_HUGEPAGE): what the heap gives is on them only in part.
     """
-    size = count * dtype.itemsize
+    return octets(count * dtype.itemsize, huge).view(dtype).view(np.recarray)
+
+
+def octets(size, huge=True):
+    """Returns `size` zeroed bytes (uint8) from the start of a cache line on, where nothing else lies on their last one."""
     if size < WORTH_A_PAGE:
-        whole = np.zeros(size + LINE, np.uint8)
+        whole = np.zeros(size + 2 * LINE, np.uint8)
         first = -whole.ctypes.data % LINE
     else:
         pages = mmap.mmap(-1, -(-size // HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -27,4 +31,11 @@ def allocate(count, dtype, huge=True):
                 pages.madvise(mmap.MADV_HUGEPAGE)
         whole = np.frombuffer(pages, np.uint8)
         first = -whole.ctypes.data % HUGE_PAGE
-    return whole[first:first + size].view(dtype).view(np.recarray)
+    return whole[first:first + size]
+
+
+def on_lines(array):
+    """Returns a copy of an array (C-contiguous) on cache lines of its own: for what one thread writes beside others."""
+    copy = octets(array.nbytes).view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy

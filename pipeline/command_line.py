@@ -76,12 +76,14 @@ def run(config, duration, as_json, records, record_format):
     The first Ctrl-C (or SIGTERM) lets open connections drain, the second ends it at once. In a terminal a live table
     is shown. At the end comes a summary; with --json the last snapshot of all counters, with the summary in it.
     """
-    from pipeline import configuration, running
+    from pipeline import configuration, isolation, running
     if duration is not None and not math.isfinite(duration):
         raise click.UsageError(f"--duration {duration}: a number of seconds is expected.")
     if record_format and not records:
         raise click.UsageError("--record-format says how to write what --records FILE asks for, which is missing.")
     settings = configuration.load(config or running.DEMONSTRATION)
+    if settings.engine.isolation == "checked":
+        isolation.start_anew_checked()
     writer = running.records_writer(records, record_format, settings)
     performance = running.Run(settings, duration, demonstrate=config is None, records=writer,
                               live=not as_json and sys.stdout is not None and sys.stdout.isatty())

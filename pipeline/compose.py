@@ -71,6 +71,7 @@ BEGIN, END = "# composed from here\n", "# composed to here\n"
 STAGES_BEGIN, STAGES_END = "# stages from here\n", "# stages to here\n"
 WIRE = "from pipeline.wire import stages, timers\n"
 """What stands there instead of the stages of the proxy in `mode = "forward"`."""
+PORTS_END = "# ports to here\n"
 KEPT = 20
 
 
@@ -182,17 +183,26 @@ def express_for(kernels):
     return "usual" if ours else "none"
 
 
-def source(kernels, selects, device, mode="proxy", payloads=()):
+def _device_lines(device, checked):
+    """Returns the source that binds the functions of a device, or those that set owner tags around it."""
+    if not checked:
+        return (f"from pipeline.kernels.{device}_device import allocate, available, pause, receive, release as free, take_over, transmit\n"
+                f"from pipeline.kernels.{device}_device import hand_over as hand_on\n")
+    text = (pathlib.Path(__file__).parent / "owned_device.py").read_text()
+    return f"from pipeline.kernels import {device}_device as ports\n" + text.partition(PORTS_END)[2] + "\n\n"
+
+
+def source(kernels, selects, device, mode="proxy", payloads=(), checked=False):
     """Returns the source (str) of a loop.
 
     `kernels`: slot to kernel where it is not the default; `selects`, `payloads`: the select and the payload kernels, in the
-    order of their numbers; `device`: "dpdk" or "memory"; `mode`: "proxy", or "forward" or "generator", which have no slots.
+    order of their numbers; `device`: "dpdk" or "memory"; `mode`: "proxy", or "forward" or "generator", which have no slots;
+    `checked`: with owner tags (`owner_tags.Owned` around the device).
     """
     text = (pathlib.Path(__file__).parent / "loop.py").read_text()
     head, _, rest = text.partition(BEGIN)
     tail = rest.partition(END)[2]
-    ports = (f"from pipeline.kernels.{device}_device import allocate, available, pause, receive, release as free, take_over, transmit\n"
-             f"from pipeline.kernels.{device}_device import hand_over as hand_on\n")
+    ports = _device_lines(device, checked)
     plan = _import_lines("schedule", place_of("schedule", kernels.get("schedule", SLOTS["schedule"][0][0])), "schedule")
     if mode != "proxy":
         before, _, stages = tail.partition(STAGES_BEGIN)
@@ -256,9 +266,9 @@ def _write(text):
     return path
 
 
-def compose(kernels, selects, device, mode="proxy", payloads=()):
+def compose(kernels, selects, device, mode="proxy", payloads=(), checked=False):
     """Returns the `run` of a loop with these kernels (see `source`), not yet compiled. Call it within `compiling`."""
-    path = _write(source(kernels, selects, device, mode, payloads))
+    path = _write(source(kernels, selects, device, mode, payloads, checked))
     module = types.ModuleType(f"pipeline_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module

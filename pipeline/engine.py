@@ -7,7 +7,7 @@ import time
 import pyroute2
 from numba.core.errors import NumbaError
 
-from pipeline import assemble, compose, exception_interface, generator_report, snapshot
+from pipeline import assemble, compose, exception_interface, generator_report, isolation, snapshot
 from pipeline.configuration import load
 from pipeline.errors import ConfigurationError, RunError
 from pipeline.kernel_neighbours import KernelNeighbours
@@ -65,20 +65,24 @@ class Engine:
     def start(self):
         """Opens the ports, compiles the loop and starts the worker; raises RunError, with everything closed again."""
         try:
+            settings, checked = self.configuration, self.configuration.engine.isolation == "checked"
+            if checked:
+                isolation.refuse_unchecked()
             devices, arena, surround, shares = self._open()
-            settings = self.configuration
             if self._proxy_settings:
                 self.proxy = Engine(self._proxy_settings, self.say, host=self)
                 self.proxy.start()
             self.started = datetime.datetime.now(datetime.timezone.utc)
             ticks, macs = read_ticks(), [port.mac for port in self.ports]
+            states = []
             for share, device in zip(shares, devices, strict=True):
                 state, selects = assemble.make_state(settings, device, arena, macs, ticks, self._hertz, share)
-                self.states.append(state)
+                states.append(state)
+            self.states = isolation.isolated(states, checked)
             payloads = settings.payload_kernels
             kind = type(devices[0]).__module__.rpartition(".")[2].removesuffix("_device")
             with compose.compiling(), compiling_aloud(self.say):
-                run = compose.compose(settings.kernels, selects, kind, settings.engine.mode, payloads)
+                run = compose.compose(settings.kernels, selects, kind, settings.engine.mode, payloads, checked)
                 try:
                     run(self.states[0], 0, 0)
                 except NumbaError as error:

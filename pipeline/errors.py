@@ -21,3 +21,7 @@ class RunError(PipelineError):
     """A run that could not start or did not end as it should."""
 
     exit_status = 1
+
+
+class IsolationError(RunError):
+    """A worker's memory is not its own."""

@@ -107,6 +107,7 @@ def _engine_lines(configuration, known):
     return [
         first,
         *(steering if len(engine.cores) > 1 else []),
+        *(["  isolation is checked: bounds, guard pages, owner tags; for finding faults, it is slow"] if engine.isolation == "checked" else []),
         f"  {engine.connections:,} connections, of which {configuration.opening_records:,} may be opening; {engine.mbufs:,} mbufs, "
         f"bursts of {engine.burst}, {records}",
         f"  first payloads held: {engine.held_connections:,} of {engine.held_bytes:,} bytes "

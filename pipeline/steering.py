@@ -86,7 +86,7 @@ def make_steering(configuration, share):
     capacity = HANDED_AT_ONCE if workers > 1 else 1
     steering = Steering(
         worker=np.array([share.worker, workers], np.int64), by=np.array(share.by, np.int64), tables=make_tables(share.key),
-        redirection=np.arange(ENTRIES) % workers if share.table is None else share.table, port_owner=owners_of_ports(configuration, share), address=addresses,
+        redirection=np.arange(ENTRIES) % workers if share.table is None else share.table.copy(), port_owner=owners_of_ports(configuration, share), address=addresses,
         address_owner=np.arange(len(addresses)) % workers, mbuf=np.zeros((workers * ports, capacity), np.int64),
         filled=np.zeros(workers * ports, np.int64))
     return steering, allocate_inputs(share.worker, workers, ports)

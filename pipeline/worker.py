@@ -2,13 +2,22 @@
 import contextlib
 import os
 import threading
+import types
 
 from pipeline.errors import RunError
+from pipeline.isolation import cause
 from pipeline.kernels import native
 from pipeline.kernels.connection import TIME_WAIT
 from pipeline.kernels.counters import TOTAL_OPEN
 from pipeline.kernels.jit import loop
 from pipeline.state import DRAIN, STOP
+
+
+def _named(method, name):
+    """Returns a bound method under another name: by that `faulthandler` says on stderr which worker it was that faulted."""
+    plain = method.__func__
+    code = plain.__code__.replace(co_name=name, co_qualname=name)
+    return types.MethodType(types.FunctionType(code, plain.__globals__, name), method.__self__)
 
 
 class Worker:
@@ -17,6 +26,7 @@ class Worker:
     def __init__(self, run, state, core, surround=contextlib.nullcontext):
         self.run, self.state, self.core, self.surround = run, state, core, surround
         self.error = None
+        self._perform = _named(self._perform, f"worker_on_core_{core}")
         self.thread = threading.Thread(target=self._work, name=f"worker on core {core}", daemon=True)
 
     def start(self):
@@ -27,9 +37,12 @@ class Worker:
         try:
             os.sched_setaffinity(0, {self.core})
             with self.surround():
-                self.run(self.state, -1, -1)
+                self._perform()
         except BaseException as error:  # whatever it was, the main thread has to hear of it
             self.error = error
+
+    def _perform(self):
+        self.run(self.state, -1, -1)
 
     def drain(self):
         """Has the worker refuse new connections and end with the last open one."""
@@ -85,7 +98,7 @@ class Workers:
         self.members[0].ended(timeout)
         for worker in self.members:
             if worker.error is not None and not worker.thread.is_alive():
-                raise RunError(f"the worker on core {worker.core} died: {worker.error!r}") from worker.error
+                raise RunError(f"the worker on core {worker.core} died: {cause(worker.error, worker.state)}") from worker.error
         return not self.running
 
     def lost(self):

@@ -8,7 +8,7 @@ USUAL = ("round_robin", "http_path", "number_modulo")
 
 
 @functools.lru_cache(maxsize=None)
-def composed(selects=USUAL, payloads=()):
+def composed(selects=USUAL, payloads=(), checked=False):
     """Returns the loop with these select and payload kernels, by their numbers: where they are the first of USUAL, with all of it.
 
     It is compiled at its first call: `started` does that under the lock that cold starts take.
@@ -16,12 +16,12 @@ def composed(selects=USUAL, payloads=()):
     if selects == USUAL[:len(selects)]:
         selects = USUAL
     with compose.compiling():
-        return compose.compose({}, list(selects), "memory", payloads=payloads)
+        return compose.compose({}, list(selects), "memory", payloads=payloads, checked=checked)
 
 
-def started(state, selects=USUAL, payloads=()):
+def started(state, selects=USUAL, payloads=(), checked=False):
     """Returns the loop for a state, compiled: see `composed`. No packet has been received and no time has passed."""
-    run = composed(selects, payloads)
+    run = composed(selects, payloads, checked)
     if not compiled_loop.is_compiled(run, state):
         with compose.compiling():
             run(state, 0, 0)

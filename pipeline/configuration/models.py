@@ -41,6 +41,7 @@ class Engine(_Section):
                                                                                  "software")
     dst_port_mask: int = whole(0, 0, 0xFFFF, " (bits of a source port that tell workers apart; 0: as few as will do)")
     rss_key: values.RssKey | None = None
+    isolation: Literal["off", "checked"] = choice("off", "off", "checked")
     mbufs: int = whole(16384, 512, 1 << 22)
     connections: int = whole(65536, 1, 1 << 24)
     burst: int = whole(32, 1, 256)

@@ -18,14 +18,15 @@ from peers.engine_process import EngineProcess
 SERVERS = ("s0", "s1", "s2")
 SERVICE = "10.1.0.1"
 """The address at which all services listen."""
-ANSWERS, LATE, ECHO, WEB, WEB_HOSTS, BULK, SHELL, SHUT, MISSING, SILENT, QUIET = (
-    7000, 7001, 7002, 80, 81, 5201, 22, 7003, 7004, 7005, 7006)
+ANSWERS, LATE, ECHO, WEB, WEB_HOSTS, BULK, SHELL, SHUT, MISSING, SILENT, QUIET, FAULTY = (
+    7000, 7001, 7002, 80, 81, 5201, 22, 7003, 7004, 7005, 7006, 7007)
 """Ports of the services; a target listens on the same one, except for the web's, on 8080.
 
 ANSWERS and LATE choose by number, ECHO and QUIET by turns (QUIET drops strays), SHELL binds at the SYN; SHUT's target
 refuses connections, MISSING's does not exist, SILENT's never answers a SYN. Who wants SILENT or the others served
 starts the servers."""
 
+FAULTY_KERNEL = f"{pathlib.Path(__file__).parent / 'select_faulty.py'}:select"
 DEVICES = {"af_packet": "net_af_packet{n},iface=px{n},blocksz=65536,framesz=2048,framecnt=2048",
            "tap": "net_tap{n},iface=pt{n}",
            "af_xdp": "net_af_xdp{n},iface=px{n}"}
@@ -34,11 +35,15 @@ TIMEOUTS = {"syn_received": 2.0, "first_data": 3.0, "connecting": 2.0, "establis
 
 
 class Layout(NamedTuple):
-    """Where the tests run: "two_port" or "one_arm", on "af_packet", "tap" or "af_xdp", with so many workers."""
+    """Where the tests run: "two_port" or "one_arm", on "af_packet", "tap" or "af_xdp", with so many workers.
+
+    With `isolation` "checked" there is a further service, FAULTY, whose select kernel goes astray when it is asked to.
+    """
 
     arms: str
     device: str
     workers: int = 1
+    isolation: str = "off"
 
     def __str__(self):
         return f"{self.arms}-{self.device}-{self.workers}"
@@ -106,11 +111,11 @@ def open_laboratory(layout, wait=True, exceptions=False, **timeouts):
 
 def configuration_text(layout, namespace, timeouts, exceptions=False):
     """The configuration (TOML) of the engine and its bed."""
-    services = _services()
+    services = _services(layout)
     if exceptions:  # the kernel takes ports for connections of its own above these
         services = services.replace("[[services]]\n", "[[services]]\nsource_ports = [1024, 32767]\n")
     return "\n".join([f'[engine]\nname = "laboratory"\nnetwork_namespace = "{namespace}"\ndrain_timeout = 0.5\n'
-                      f"{_cores(layout.workers)}\n",
+                      f'{_cores(layout.workers)}\nisolation = "{layout.isolation}"\n',
                       _ports(layout, exceptions), "[timeouts]", *(f"{key} = {value}" for key, value in timeouts.items()),
                       _targets(layout), services, _bed(layout)])
 
@@ -140,7 +145,7 @@ def _targets(layout):
     return "\n".join(f'[[targets]]\nid = "{name}"\nip = "{ip}"\nport = {port}\n' for name, ip, port in rows)
 
 
-def _services():
+def _services(layout):
     def everywhere(port):
         return [f"{name}-{port}" for name in SERVERS]
 
@@ -161,6 +166,7 @@ def _services():
         _service("shut", SHUT, [f"s0-{SHUT}"]),
         _service("missing", MISSING, [f"nobody-{MISSING}"]),
         _service("silent", SILENT, [f"s0-{SILENT}"]),
+        *([_service("faulty", FAULTY, everywhere(ECHO), f'select = "{FAULTY_KERNEL}"')] if layout.isolation == "checked" else []),
     ])
 
 
