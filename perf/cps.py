@@ -117,6 +117,7 @@ class Rotation(MeasuredEngine):
     def close(self, which):
         """Closes connections, the client first; returns the ticks of the last four steps."""
         ends, taken = self.ends, [0] * 4
+        before = int(self.state.counters.totals[TOTAL_OPEN])
         seq, ack = ends.numbers(0, which)
         taken[0] = self.said(0, ends.frames(0, which, seq, ack, FIN | ACK))
         self.heard(1, len(which))
@@ -125,17 +126,16 @@ class Rotation(MeasuredEngine):
         self.heard(0, len(which))
         taken[2] = self.said(0, ends.frames(0, which, wrap(seq + 1), wrap(ack + 1), ACK))
         self.heard(1, len(which))
-        taken[3] = self.wait_out(len(which))
+        taken[3] = self.wait_out(len(which), before - len(which))
         self.is_open[which] = False
         return taken
 
-    def wait_out(self, count):
-        """Lets so many connections' TIME_WAIT pass; returns the ticks."""
-        before = int(self.state.counters.totals[TOTAL_OPEN])
+    def wait_out(self, count, left):
+        """Lets the TIME_WAIT of `count` connections pass, until so many others are `left`; returns the ticks."""
         self.engine.now += round(TIME_WAIT * 1e6) + 20_000
         taken = self.timed(-(-count // TIMERS_A_PASS) + 1)
         for _ in range(PATIENCE):
-            if int(self.state.counters.totals[TOTAL_OPEN]) <= before - count:
+            if int(self.state.counters.totals[TOTAL_OPEN]) <= left:
                 return taken
             taken += self.timed(4)
         raise click.ClickException(f"connections do not end {TIME_WAIT + 0.02:g} s after their last ACK")

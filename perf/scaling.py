@@ -64,10 +64,10 @@ class Part(Rotation):
         self.meets = True
         return super().said(side, frames)
 
-    def wait_out(self, count):
+    def wait_out(self, count, left):
         """The same, in step with the others."""
         self.meets = True
-        return super().wait_out(count)
+        return super().wait_out(count, left)
 
     def timed(self, passes):
         """The same; the first passes of a step are made at the same time as the others make theirs."""

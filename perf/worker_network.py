@@ -106,9 +106,9 @@ class Meeting:
         self.barrier.wait()
         return self.posted[place - 1]
 
-    def give_up(self):
-        """Has nobody wait any longer: one of them will not come."""
-        self.cells[::STRIDE] = GIVEN_UP
+    def give_up(self, place):
+        """Has nobody wait any longer for the one at `place`, who will not come."""
+        self.cells[place * STRIDE] = GIVEN_UP
         self.barrier.abort()
 
 
@@ -137,7 +137,7 @@ class Threads:
             try:
                 return task(meeting, place)
             except BaseException:
-                meeting.give_up()
+                meeting.give_up(place)
                 raise
         running = [member.submit(attend, task, place)
                    for place, (member, task) in enumerate(zip(self.members[-len(tasks):], tasks, strict=True))]
