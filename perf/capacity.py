@@ -36,6 +36,8 @@ class Capacity(Rotation):
         self.opening = 0
         super().__init__(count, together, burst, False, say)
         self.count = count
+        say(f"opening {count} connections, records off")
+        self.fill()
 
     def open(self, which):
         """Opens connections; keeps the ticks that it took."""

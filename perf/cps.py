@@ -23,6 +23,7 @@ from pipeline.io.tcp_ends import Received, content, wrap
 from pipeline.kernels.counters import TOTAL_OPEN
 from pipeline.kernels.headers import ACK, FIN, PSH, SYN
 from pipeline.state import TIMERS_A_PASS
+from pipeline.steering import ALONE
 
 OPEN = (1_000, 100_000, 1_000_000, 4_000_000)
 STEPS = ("SYN", "ACK", "payload", "SYN-ACK", "ACK of payload", "FIN", "FIN-ACK", "last ACK", "TIME_WAIT ends")
@@ -34,22 +35,38 @@ TIME_WAIT = 0.05
 """Seconds; the connections that wait it out come on top of those that are open."""
 
 
-class Rotation(MeasuredEngine):
-    """`opened` open connections through an engine, of which `together` at a time are closed and opened anew."""
+def mbufs_for(together):
+    """Returns how many mbufs each side needs for so many connections at the same step."""
+    return 4 * together + 2048
 
-    def __init__(self, opened, together, burst, records, say):
-        self.together, self.burst = min(together, opened), burst
+
+def ring_for(together):
+    """Returns how many frames a port then has to hold."""
+    return 1 << (2 * together + 2048).bit_length()
+
+
+class Rotation(MeasuredEngine):
+    """`opened` open connections through an engine, of which `together` at a time are closed and opened anew.
+
+    They are open once `fill` was called. `network` and `share` are as in MeasuredEngine; `opened` is for each worker.
+    """
+
+    def __init__(self, opened, together, burst, records, say, network=None, share=ALONE):
+        self.opened, self.together, self.burst = opened, min(together, opened), burst
         clients = opened + 2 * self.together
-        settings = configuration_for(clients, burst, clients + self.together, records, time_wait=TIME_WAIT,
-                                     held=2 * self.together)
-        super().__init__(settings, clients, 4 * self.together + 2048, 1 << (2 * self.together + 2048).bit_length(), say)
+        settings = configuration_for(clients, burst, share.workers * (clients + self.together), records, time_wait=TIME_WAIT,
+                                     held=share.workers * 2 * self.together)
+        super().__init__(settings, clients, mbufs_for(self.together), ring_for(self.together), say, network, share)
         self.is_open, self.toward_server = np.zeros(clients, bool), np.zeros(clients, np.int64)
-        say(f"opening {opened} connections, records {'on' if records else 'off'}")
+
+    def fill(self):
+        """Opens all connections; returns itself."""
         self.engine.step()
         self.ends.take(1), self.ends.take(0)
-        for start in range(0, opened, self.together):
-            self.open(np.arange(start, min(start + self.together, opened)))
+        for start in range(0, self.opened, self.together):
+            self.open(np.arange(start, min(start + self.together, self.opened)))
             self.engine.now += 1000
+        return self
 
     def said(self, side, frames):
         """Has frames of one side go through the loop in random order of theirs; returns the ticks that it took."""
@@ -109,16 +126,19 @@ class Rotation(MeasuredEngine):
         self.heard(0, len(which))
         taken[2] = self.said(0, ends.frames(0, which, wrap(seq + 1), wrap(ack + 1), ACK))
         self.heard(1, len(which))
-        self.engine.now += round(TIME_WAIT * 1e6) + 20_000
-        taken[3] = self.timed(-(-len(which) // TIMERS_A_PASS) + 1)
-        for _ in range(PATIENCE):
-            if int(self.state.counters.totals[TOTAL_OPEN]) <= before - len(which):
-                break
-            taken[3] += self.timed(4)
-        else:
-            raise click.ClickException(f"connections do not end {TIME_WAIT + 0.02:g} s after their last ACK")
+        taken[3] = self.wait_out(len(which), before - len(which))
         self.is_open[which] = False
         return taken
+
+    def wait_out(self, count, left):
+        """Lets the TIME_WAIT of `count` connections pass, until so many others are `left`; returns the ticks."""
+        self.engine.now += round(TIME_WAIT * 1e6) + 20_000
+        taken = self.timed(-(-count // TIMERS_A_PASS) + 1)
+        for _ in range(PATIENCE):
+            if int(self.state.counters.totals[TOTAL_OPEN]) <= left:
+                return taken
+            taken += self.timed(4)
+        raise click.ClickException(f"connections do not end {TIME_WAIT + 0.02:g} s after their last ACK")
 
     def numbers_of_servers(self, which):
         """Returns seq and ack of the next segments of these connections' servers."""
@@ -139,7 +159,11 @@ def measure(runs, say, opened, together, burst):
     """Returns the whole result (dict, JSON-able)."""
     rows = []
     for count in opened:
-        engines = {name: Rotation(count, together, burst, name == "on", say) for name in ("off", "on")}
+        engines = {}
+        for name in ("off", "on"):
+            engines[name] = Rotation(count, together, burst, name == "on", say)
+            say(f"opening {count} connections, records {name}")
+            engines[name].fill()
         taken = measurement.in_turns({name: engine.run for name, engine in engines.items()}, runs, say)
         row = {"open": count}
         for name in engines:

@@ -15,6 +15,7 @@ from pipeline.kernels import memory_device
 from pipeline.kernels.jit import loop
 from pipeline.kernels.native import ticks
 from pipeline.memory_engine import MemoryEngine
+from pipeline.steering import ALONE
 
 A_TARGET = 32768
 """Connections that one target gets at most: fewer than there are source ports toward it."""
@@ -96,16 +97,17 @@ class MeasuredEngine:
     """A MemoryEngine for `settings` and both ends of `clients` connections through it (`ends`, a TcpEnds).
 
     `mbufs` is how many each side of the memory network has, `ring` how many frames a port holds; `entry` is its loop's.
+    One of several workers has its `share` (steering.Share), a `network` of its own, and other clients than the others have.
     """
 
-    def __init__(self, settings, clients, mbufs, ring, say):
+    def __init__(self, settings, clients, mbufs, ring, say, network=None, share=ALONE):
         self.random = np.random.default_rng(1)
         say("compiling the loop, unless it is cached")
-        self.engine = MemoryEngine(settings, mbufs=2 * mbufs, ring_size=ring)
+        self.engine = MemoryEngine(settings, mbufs=2 * mbufs, ring_size=ring, network=network, share=share)
         self.state, self.pool = self.engine.state, self.engine.pool
         self.entry = compiled_loop.entry(self.engine.run, self.state)
         whole(self.entry, self.state, 0)  # compiled here: not while the engine's clock runs
-        numbers = np.arange(clients)
+        numbers = share.worker * clients + np.arange(clients)
         self.ends = TcpEnds(self.engine, (FIRST_CLIENT + numbers // 64, 1024 + numbers % 64), SERVICE, self.random)
         self.scratch = np.empty(2 * ring, np.int64)
 

@@ -155,6 +155,12 @@ def quartiles(values):
     return {"median": round(float(median), 2), "low": round(float(low), 2), "high": round(float(high), 2)}
 
 
+def quartiles_of_ratios(these, those):
+    """Returns the same of the ratios of two arrays, run by run: of turns that met the same neighbours on the machine."""
+    low, median, high = np.percentile(these / those, (25, 50, 75))
+    return {"median": round(float(median), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+
+
 def spread(cell, digits=1):
     """Returns a cell of a table for what `quartiles` returned: the median, and the quartiles in brackets."""
     return f"{cell['median']:,.{digits}f} [dim]({cell['low']:,.{digits}f}-{cell['high']:,.{digits}f})[/dim]"

@@ -3,6 +3,7 @@ from pipeline import assemble, compose
 from pipeline.io.frame_rows import take_rows
 from pipeline.io.memory_port import MemoryNetwork
 from pipeline.kernels.faults import earliest
+from pipeline.steering import ALONE
 
 SECOND = 1_000_000
 
@@ -10,19 +11,19 @@ SECOND = 1_000_000
 class MemoryEngine:
     """One worker for a Configuration, its devices replaced by memory ports; `state` is what its loop works on.
 
-    `mbufs` and `ring_size` (a power of two) are those of the MemoryNetwork. `now` is the time in microseconds that
-    the loop is given; it stands still unless `step` moves it. `run` is a loop composed for this configuration, where the
-    caller has one.
+    `mbufs` and `ring_size` (a power of two) are those of the MemoryNetwork, unless the caller has a `network`. `now` is the
+    time in microseconds that the loop is given; it stands still unless `step` moves it. `run` is a loop composed for this
+    configuration, where the caller has one. `share` (steering.Share) is the worker's, where others have the rest.
     """
 
-    def __init__(self, configuration, mbufs=16384, ring_size=4096, run=None):
+    def __init__(self, configuration, mbufs=16384, ring_size=4096, run=None, network=None, share=ALONE):
         self.configuration = configuration
-        self.network = MemoryNetwork(configuration.port_count, mbufs, ring_size)
+        self.network = network or MemoryNetwork(configuration.port_count, mbufs, ring_size)
         self.ports, self.pool, self.arena = self.network.ports, self.network.pool, self.network.arena
         self.macs = [port.mac for port in self.ports]
         self.now = SECOND
         self.state, selects = assemble.make_state(configuration, self.network.device, self.network.arena,
-                                                  self.macs, 0, 1e9)
+                                                  self.macs, 0, 1e9, share)
         with compose.compiling():
             self.run = run or compose.compose(configuration.kernels, selects, "memory", configuration.engine.mode,
                                               configuration.payload_kernels)
