@@ -33,8 +33,17 @@ SERVICES = [{"name": '"faulty"', "listen": f'"{SERVICE}:{FAULTY}"', "targets": '
 CHECKED = {"workers": 2, "steered": "software", "services": SERVICES, "isolation": '"checked"'}
 COMPILED_WITHIN = 600
 both = pytest.mark.parametrize("proxy", [CHECKED], indirect=True, ids=[""])
-in_child = pytest.mark.skipif(not config.BOUNDSCHECK or bool(config.DISABLE_JIT), reason="the run that has its bounds checked is for this")
-in_parent = pytest.mark.skipif(bool(config.DISABLE_JIT or config.BOUNDSCHECK), reason="this is the run that starts the other")
+IS_CHILD = bool(config.BOUNDSCHECK) and not config.DISABLE_JIT
+
+
+def in_child(test):
+    """A test for the process that the last test of the others starts, with bounds checked; elsewhere it is none."""
+    return test if IS_CHILD else None
+
+
+def in_parent(test):
+    """A test for all processes but that one."""
+    return None if IS_CHILD else test
 
 
 def two_states():
