@@ -38,7 +38,7 @@ class Steering(NamedTuple):
     by: np.ndarray              # int64 [2] AT_HAND, BY_HASH, BY_PORT or BY_ADDRESS, by side
     tables: np.ndarray          # uint32 [12, 256] of the hash (see `toeplitz`)
     redirection: np.ndarray     # int64 [power of two] worker, by the last bits of the hash
-    port_owner: np.ndarray      # int64 [65536] worker, by the port of ours that a target sends to
+    port_owner: np.ndarray      # int8 [65536] worker, by the port of ours that a target sends to; as small as can be, for the cache
     address: np.ndarray         # int64 [n] addresses from which we connect to targets
     address_owner: np.ndarray   # int64 [n] worker
     mbuf: np.ndarray            # int64 [workers * ports, capacity] to be handed over: row `owner * ports + port`
@@ -60,7 +60,7 @@ def owner_of(steering, services, source, destination, source_port, destination_p
     if kind == BY_HASH:
         return by_hash(steering, source, destination, source_port, destination_port)
     if kind == BY_PORT:
-        return steering.port_owner[destination_port]
+        return int64(steering.port_owner[destination_port])
     if kind == BY_ADDRESS:
         for number in range(steering.address.shape[0]):
             if steering.address[number] == destination:
@@ -83,7 +83,11 @@ def put(steering, owner, port, mbuf, outbox, counters):
 
 @kernel
 def hand_over(batch, count, steering, services, outbox, counters):
-    """Lists the TCP rows of a burst that no connection here knows and another worker owns; their verdict is SENT then."""
+    """Lists the TCP rows of a burst that no connection here knows and another worker owns; their verdict is SENT then.
+
+    Returns how many: where they are all, the stages behind need not look at the burst.
+    """
+    given = 0
     for row in range(count):
         if batch.flow[row] != NO_FLOW or batch.kind[row] != KIND_TCP or batch.verdict[row] != PENDING:
             continue
@@ -92,6 +96,8 @@ def hand_over(batch, count, steering, services, outbox, counters):
         if owner != steering.worker[0]:
             batch.verdict[row] = SENT
             put(steering, owner, batch.port[row], batch.mbuf[row], outbox, counters)
+            given += 1
+    return given
 
 
 @kernel

@@ -307,13 +307,14 @@ def stages(state, port, count, handed, draining, now):
     """
     packets, base, batch, connections = state.packets, state.base[0], state.batch, state.connections
     services, network, counters = state.selection.services, state.network, state.connections.counters
-    left = 0
+    left, given = 0, 0
     if count > 0:
         parse(packets, base, batch, count, port, network, counters)
         lookup(batch, count, connections.buckets, connections.hot)
         if state.steering.worker[1] > 1 and not handed:
-            hand_over(batch, count, state.steering, services, state.outbox, counters)
+            given = hand_over(batch, count, state.steering, services, state.outbox, counters)
         left = express(packets, batch, count, connections, network, state.outbox, now)
+        left -= given
     if left > 0:
         leave_to_kernel(packets, batch, count, port, services, state.claims, network, counters)
         answer_others(state, count, handed, now)

@@ -73,10 +73,10 @@ def port_blocks(configuration, share):
 
 
 def owners_of_ports(configuration, share):
-    """Returns the worker that owns each source port (int64[65536]), where it is the port that tells."""
+    """Returns the worker that owns each source port (int8[65536]), where it is the port that tells."""
     if share.by[1] != BY_PORT:
-        return np.full(PORTS, share.worker)
-    return np.array(port_blocks(configuration, share))[block_of(np.arange(PORTS), share.mask)]
+        return np.full(PORTS, share.worker, np.int8)
+    return np.array(port_blocks(configuration, share), np.int8)[block_of(np.arange(PORTS), share.mask)]
 
 
 def make_steering(configuration, share):

@@ -169,3 +169,38 @@ def test_a_script_ends_by_sigterm_also_where_python_loses_the_exception():
     made = subprocess.run([sys.executable, "-c", LOST], env={**os.environ, "PYTHONPATH": str(PERF)}, capture_output=True, text=True,
                           timeout=100, check=False)
     assert made.returncode == 143 and "Exception ignored" in made.stderr, made.stderr
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers need two cores, and this process may use one")
+def test_scaling_sets_two_workers_beside_two_copies():
+    made = run("scaling.py", "--json", "--open", "40", "--together", "32", "--runs", "1")
+    assert made.returncode == 0, made.stderr
+    result = json.loads(made.stdout)
+    (row,) = result["rows"]
+    assert row["open"] == 40 and len(result["cores"]) == 2 and len(result["steps"]) == 9
+    assert [len(row[way]["ticks"]) for way in ("alone", "copies", "workers", "handed")] == [1, 2, 2, 2]
+    hertz = result["machine"]["tsc_hertz"]
+    for way in ("alone", "copies", "workers", "handed"):
+        assert list(row[way]["steps"]) == result["steps"] and all(cell["median"] > 0 for cell in row[way]["steps"].values())
+        rate = sum(hertz / ticks["median"] for ticks in row[way]["ticks"])
+        assert row[way]["connections_a_second"]["median"] == pytest.approx(rate, rel=0.01)
+    assert row["alone"]["scaling"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert [goal["value"] for goal in result["goals"]] == [row["of_copies"]["median"], row["with_hand_over"]["median"]]
+    assert [goal["reached"] for goal in result["goals"]] == [row["of_copies"]["median"] >= 0.95, row["with_hand_over"]["median"] <= 1.3]
+
+
+def test_a_worker_that_fails_leaves_none_waiting():
+    sys.path.insert(0, str(PERF))
+    from worker_network import Threads, meet
+
+    def waits(meeting, place):
+        meet(meeting.cells, place)
+        meet(meeting.cells, place)
+        meeting.swap(place, "mine")
+
+    def fails(meeting, place):
+        raise ArithmeticError("a fault")
+    with Threads([0, 0]) as threads:
+        assert threads.each([lambda meeting, place: (place, meeting.swap(place, place))] * 2) == [(0, 1), (1, 0)]
+        with pytest.raises(ArithmeticError, match="a fault"):
+            threads.each([waits, fails])
