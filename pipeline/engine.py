@@ -15,7 +15,7 @@ from pipeline.network_namespace import entered
 from pipeline.progress import compiling_aloud
 from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT
 from pipeline.steering import ALONE, key_of, shares_of, steering_rules
-from pipeline.worker import Workers, read_ticks
+from pipeline.worker import Workers, on_core, read_ticks
 
 EXHAUSTED = {
     "connections_exhausted": "engine.connections: all are in use, new connections are refused",
@@ -75,8 +75,8 @@ class Engine:
             self.started = datetime.datetime.now(datetime.timezone.utc)
             ticks, macs = read_ticks(), [port.mac for port in self.ports]
             states = []
-            for share, device in zip(shares, devices, strict=True):
-                state, selects = assemble.make_state(settings, device, arena, macs, ticks, self._hertz, share)
+            for share, device, core in zip(shares, devices, settings.engine.cores, strict=True):
+                state, selects = on_core(core, assemble.make_state, settings, device, arena, macs, ticks, self._hertz, share)
                 states.append(state)
             self.states = isolation.isolated(states, checked)
             payloads = settings.payload_kernels

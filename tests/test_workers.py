@@ -1,5 +1,6 @@
 """Several workers, nothing shared: each connection is one worker's, whatever brings its packets there (issue 4)."""
 import contextlib
+import os
 import time
 
 import numpy as np
@@ -10,7 +11,7 @@ from pipeline.errors import RunError
 from pipeline.kernels.counters import NOTICE_HANDED_OVER, NOTICE_TAKEN_OVER, TOTAL_OPENED
 from pipeline.kernels.neighbours import REACHABLE, add_neighbour, find_neighbour
 from pipeline.state import STOP
-from pipeline.worker import Workers
+from pipeline.worker import Workers, on_core
 from tcp.icmp import UNREACHABLE, error
 from tcp.proxy import MACS, NUMBER, SERVICE, STEERINGS, TARGETS, TURNS, close, connect
 from tcp.segments import build
@@ -145,6 +146,12 @@ class Controlled:
 
     def __init__(self, run):
         self.control, self.run = np.zeros(8, np.int64), run
+
+
+def test_a_workers_state_is_made_on_its_core():
+    here, last = os.sched_getaffinity(0), max(os.sched_getaffinity(0))
+    assert on_core(last, lambda word: (os.sched_getaffinity(0), word), "said") == ({last}, "said")
+    assert os.sched_getaffinity(0) == here
 
 
 def test_a_worker_that_dies_is_missed_by_name():
