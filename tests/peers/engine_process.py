@@ -12,6 +12,18 @@ import time
 from pipeline import stats_socket
 from pipeline.errors import RunError
 
+WORKERS = int(os.environ.get("BED_WORKERS", "1").split()[0])
+"""How many workers an engine has, where a test does not say so itself."""
+
+
+def cores(workers=WORKERS):
+    """The keys of [engine] (dict) for so many workers; they share cores where the machine has fewer."""
+    there = sorted(os.sched_getaffinity(0))
+    if workers == 1:
+        return {}
+    return {"cores": [there[-1 - worker % len(there)] for worker in range(workers)], "oversubscribe": workers > len(there)}
+
+
 def added(first, second):
     """Returns the sum of two counters, lists or dicts of them, whatever only one of them has included."""
     if isinstance(first, dict):

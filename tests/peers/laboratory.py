@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pipeline import configuration
 from pipeline.bed import Bed
-from peers.engine_process import EngineProcess
+from peers.engine_process import EngineProcess, cores
 
 SERVERS = ("s0", "s1", "s2")
 SERVICE = "10.1.0.1"
@@ -115,17 +115,10 @@ def configuration_text(layout, namespace, timeouts, exceptions=False):
     if exceptions:  # the kernel takes ports for connections of its own above these
         services = services.replace("[[services]]\n", "[[services]]\nsource_ports = [1024, 32767]\n")
     return "\n".join([f'[engine]\nname = "laboratory"\nnetwork_namespace = "{namespace}"\ndrain_timeout = 0.5\n'
-                      f'{_cores(layout.workers)}\nisolation = "{layout.isolation}"\n',
+                      f'isolation = "{layout.isolation}"\n',
+                      *(f"{key} = {value}".lower() for key, value in cores(layout.workers).items()),
                       _ports(layout, exceptions), "[timeouts]", *(f"{key} = {value}" for key, value in timeouts.items()),
                       _targets(layout), services, _bed(layout)])
-
-
-def _cores(workers):
-    """The line about cores: as many as there are workers, shared where the machine has fewer."""
-    cores = sorted(os.sched_getaffinity(0))
-    if workers == 1:
-        return ""
-    return f"cores = {[cores[-1 - worker % len(cores)] for worker in range(workers)]}\noversubscribe = {str(workers > len(cores)).lower()}"
 
 
 def _ports(layout, exceptions):

@@ -15,7 +15,7 @@ import time
 from configuration_text import table
 from pipeline import configuration
 from pipeline.bed import Bed
-from peers.engine_process import EngineProcess
+from peers.engine_process import EngineProcess, cores
 
 SERVICE = "10.1.0.1"
 """Where the proxy listens; a plain wire leads to the servers' own addresses."""
@@ -41,7 +41,7 @@ class PathBed:
         namespace = f"pt{os.getpid()}-{name}"
         text = configuration_text(namespace, services, servers, mode, faults or {}, engine or {}, self.timeouts)
         settings = configuration.parse(text, f"the configuration of {name}")
-        self.bed = Bed(settings.bed, namespace, settings.ports, say=lambda words: None)
+        self.bed = Bed(settings.bed, namespace, settings.ports, say=lambda words: None, queues=len(settings.engine.cores))
         self.engine = EngineProcess(text.split("[bed]")[0], folder)
 
     def address_of(self, port, host="s0"):
@@ -115,7 +115,7 @@ def configuration_text(namespace, services, servers, mode, faults, engine, timeo
 
     A plain wire has no addresses.
     """
-    settings = {"name": "path", "network_namespace": namespace, "drain_timeout": 0.5, "mbufs": MBUFS, **engine}
+    settings = {"name": "path", "network_namespace": namespace, "drain_timeout": 0.5, "mbufs": MBUFS, **cores(), **engine}
     each = (faults, faults) if isinstance(faults, dict) else faults
     ports = [_port(number, mode, each[number]) for number in (0, 1)]
     if mode == "forward":

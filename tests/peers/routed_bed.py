@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 
-from peers.engine_process import EngineProcess
+from peers.engine_process import EngineProcess, cores
 from peers.path_bed import LAST_OF_60_KIB, SERVICE
 from pipeline import configuration
 from pipeline.bed import Bed
@@ -101,9 +101,10 @@ class RoutedBed:
 
     def __init__(self, folder, select):
         namespace = f"pt{os.getpid()}-routed"
-        text = CONFIGURATION.replace("NAMESPACE", namespace).replace("SELECT", select)
+        said = "".join(f"{key} = {value}\n".lower() for key, value in cores().items())
+        text = CONFIGURATION.replace("[engine]\n", f"[engine]\n{said}").replace("NAMESPACE", namespace).replace("SELECT", select)
         settings = configuration.parse(text, "the configuration of the routed bed")
-        self.bed = Bed(settings.bed, namespace, settings.ports, say=lambda words: None)
+        self.bed = Bed(settings.bed, namespace, settings.ports, say=lambda words: None, queues=len(settings.engine.cores))
         self.engine = EngineProcess(text.split("[bed]")[0], folder)
 
     def run(self, host, command):
