@@ -1,5 +1,5 @@
 """An engine on memory ports, stepped by its caller on a time of the caller's: for tests, replays and measurements."""
-from pipeline import assemble, compose
+from pipeline import assemble, compose, isolation
 from pipeline.io.frame_rows import take_rows
 from pipeline.io.memory_port import MemoryNetwork
 from pipeline.kernels.faults import earliest
@@ -22,11 +22,13 @@ class MemoryEngine:
         self.ports, self.pool, self.arena = self.network.ports, self.network.pool, self.network.arena
         self.macs = [port.mac for port in self.ports]
         self.now = SECOND
-        self.state, selects = assemble.make_state(configuration, self.network.device, self.network.arena,
-                                                  self.macs, 0, 1e9, share)
+        checked = configuration.engine.isolation == "checked"
+        state, selects = assemble.make_state(configuration, self.network.device, self.network.arena, self.macs, 0, 1e9,
+                                             share)
+        self.state, = isolation.isolated([state], checked)
         with compose.compiling():
             self.run = run or compose.compose(configuration.kernels, selects, "memory", configuration.engine.mode,
-                                              configuration.payload_kernels)
+                                              configuration.payload_kernels, checked)
             self.run(self.state, 0, 0)
 
     def feed(self, number, mbufs):

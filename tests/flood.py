@@ -3,13 +3,15 @@ import numpy as np
 from configuration_text import two_networks
 from malformed import ARP_ANSWERED, CORRUPT, ECHOED, EVERY_KIND, FORWARDED, IN_MEMORY, REFUSED, Valid
 
+from memory_loop import CHECKED
 from pipeline import configuration
 from pipeline.io.frame_rows import write_rows
 from pipeline.io.tcp_ends import TcpEnds
 from pipeline.kernels import counters
 from pipeline.memory_engine import SECOND
 
-CONFIGURATION = two_networks({"idle": "spin", "burst": 64, "connections": 4096, "reset_rate": 10_000_000}, gateway="10.1.0.99")
+CONFIGURATION = two_networks({"idle": "spin", "burst": 64, "connections": 4096, "reset_rate": 10_000_000,
+                              "isolation": "checked" if CHECKED else "off"}, gateway="10.1.0.99")
 SETTINGS = configuration.parse(CONFIGURATION, "the flood's configuration")
 CONNECTIONS = 16
 

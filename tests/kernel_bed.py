@@ -67,15 +67,19 @@ class KernelBed:
         self.configuration = configuration.parse(configuration_text(select, exceptions), "kernel_bed.toml")
         self.network = MemoryNetwork(self.configuration.port_count, mbufs)
         self.macs = [port.mac for port in self.network.ports]
-        self.state, self.selects = assemble.make_state(
+        state, self.selects = assemble.make_state(
             self.configuration, self.network.device, self.network.arena, self.macs, 0, 1e9
         )
         self.pool, self.arena = self.network.pool, self.network.arena
-        self.connections, self.batch = self.state.connections, self.state.batch
-        self.counters, self.packets, self.base = self.connections.counters, self.state.packets, self.state.base[0]
+        self.work_on(state)
         self.connections.secret[:] = 0x01234567, 0x89ABCDEF
         for pool in range(len(self.state.sources.ring)):
             self.state.sources.ring[pool].sort()
+
+    def work_on(self, state):
+        """Makes `state` that of this bed."""
+        self.state, self.connections, self.batch = state, state.connections, state.batch
+        self.counters, self.packets, self.base = self.connections.counters, state.packets, state.base[0]
 
     def resolve(self):
         """Makes the MAC of every next hop toward targets known, TARGET_MAC plus its number; returns how many."""

@@ -16,7 +16,7 @@ from kernel_bed import CLIENT, CLIENT_MAC, GATEWAY, NOW, SERVICE, TARGET_MAC, TA
 from scapy.layers.inet import ICMP, IP, TCP
 from scapy.layers.l2 import ARP, Ether
 
-from memory_loop import started
+from memory_loop import own, started
 
 SECOND = 1_000_000
 
@@ -27,6 +27,7 @@ class Story:
     def __init__(self, select):
         self.bed = KernelBed("round_robin" if select is None else select)
         self.now, self.frames = NOW, []
+        self.bed.work_on(*own([self.bed.state]))
         self.run = started(self.bed.state, tuple(self.bed.selects))
 
     def tell(self, *fed, port=0, after=1_000):

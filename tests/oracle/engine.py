@@ -2,7 +2,7 @@
 import numpy as np
 from tcp.conservation import conserved, free_sources
 
-from memory_loop import started
+from memory_loop import own, started
 from pipeline import assemble, configuration
 from pipeline.io.frame_rows import fill_mbufs, read_rows
 from pipeline.io.memory_port import MemoryNetwork
@@ -20,7 +20,8 @@ class Engine:
         settings = configuration.parse(text, "the fuzz's configuration")
         self.network = MemoryNetwork(2, 1 << 14, 1 << 12)
         macs = [int.from_bytes(mac) for mac in PROXY_MACS]
-        self.state, selects = assemble.make_state(settings, self.network.device, self.network.arena, macs, 0, 1e9)
+        state, selects = assemble.make_state(settings, self.network.device, self.network.arena, macs, 0, 1e9)
+        self.state, = own([state])
         self.state.connections.secret[:] = dice.randrange(1 << 32), dice.randrange(1 << 32)
         self.state.network.announced[0] = ANNOUNCEMENTS
         for ring, free in zip(self.state.sources.ring, self.state.sources.free, strict=True):

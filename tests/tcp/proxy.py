@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from scapy.layers.l2 import Ether
 
-from memory_loop import started
-from pipeline import assemble, configuration, isolation, snapshot
+from memory_loop import own, started
+from pipeline import assemble, configuration, snapshot
 from pipeline.io.memory_pool import filling
 from pipeline.io.memory_port import MemoryNetwork
 from pipeline.io.nic_model import NicModel
@@ -139,18 +139,18 @@ class Proxy:
         macs = [int(mac.replace(":", ""), 16) for mac in MACS[:self.configuration.port_count]]
         self.shares = [Share(worker, workers, STEERINGS[steered], KEY, (1 << (workers - 1).bit_length()) - 1, ruled=steered == "port")
                        for worker in range(workers)]
-        states, checked = [], self.configuration.engine.isolation == "checked"
+        states = []
         for share, device in zip(self.shares, self.network.pool.devices, strict=True):
             state, selects = assemble.make_state(self.configuration, device, self.network.arena, macs, 0, 1e9, share)
             state.connections.secret[:] = 0x01234567, 0x89ABCDEF
             state.network.announced[0] = ANNOUNCEMENTS
             states.append(state)
-        self.workers = isolation.isolated(states, checked)
+        self.workers = own(states)
         if steered in ("port", "address") and workers > 1:
             for number in range(len(self.configuration.ports)):
                 for rule in steering_rules(self.configuration, self.shares[0], number):
                     self.network.add_rule(rule)
-        self._run = started(self.state, tuple(selects), self.configuration.payload_kernels, checked)
+        self._run = started(self.state, tuple(selects), self.configuration.payload_kernels)
         self.sources_at_start = [free_sources(state) for state in self.workers]
         self.now = SECOND
         self.received = collections.defaultdict(collections.deque)
