@@ -42,7 +42,7 @@ def nth(columns, number):
 @loop
 def alone(state, columns, taken, rest, port, count, draining, now):
 {assignments}
-    bursts = columns.mbuf.shape[0]
+    handed, bursts = False, columns.mbuf.shape[0]
 {loops}
 """
 """`alone` receives a burst into each row of `columns` and has each kernel go over all of them; `taken` (int64, one a
