@@ -27,7 +27,7 @@ from pipeline.kernels import jit, select_balancing, select_content
 pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="plain Python has no typed IR")
 
 
-OF_OTHER_LOOPS = ("dpdk_device", "twins", "nic_queue")
+OF_OTHER_LOOPS = ("dpdk_device", "twins", "nic_queue", "owner_tags")
 NOT_IN_THE_LOOP = {
     "queue_of": "asks for the queue by toeplitz, for the model of a NIC",
     "longest_first": "fills the slot `schedule` where it is asked for",
