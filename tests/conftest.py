@@ -11,6 +11,8 @@ pytest.register_assert_rewrite("tcp", "dpdk_bed")
 ON_THE_MACHINE = ("test_bed", "test_command_line", "test_dpdk_", "test_exception_port", "test_path_", "test_proxy_",
                   "test_stats_socket", "test_wire")
 """Modules that use namespaces, huge pages, DPDK or a running engine: one process runs them all, one after the other."""
+BESIDE = ("test_dpdk_flow_rules", "test_dpdk_hand_over", "test_dpdk_queues", "test_exception_port", "test_proxy_isolation")
+"""Of these those that do not mind what the others do: another process runs them meanwhile."""
 LONGEST = ("test_compose", "test_fuzz_splice", "test_option_matrix", "test_malformed", "test_perf_scripts", "test_unjitted",
            "test_jit_cache", "test_payload_cuts", "test_faults", "test_generator", "test_packaging", "test_types", "test_perf_tables")
 """Of the other modules those that take longest, in the order in which they begin: what is left to the end is short."""
@@ -29,7 +31,7 @@ def _is_on_the_machine(nodeid):
 def _rank(item):
     module = _module(item.nodeid)
     if _is_on_the_machine(item.nodeid):
-        return -1
+        return -1 if module.startswith(BESIDE) else -2
     return LONGEST.index(module) if module in LONGEST else len(LONGEST)
 
 
@@ -40,7 +42,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Lets `make test` use both cores: what has the machine to itself is one scope, each module that needs memory alone another.
+    """Lets `make test` use both cores: what has the machine to itself is one scope, what may be beside it one more, each module
+    that needs memory alone another.
 
     Scopes are given out in the order of `pytest_collection_modifyitems`. xdist's own `loadgroup` does not group with
     pytest 9.2: marks no longer come into the node's id.
@@ -49,6 +52,8 @@ def pytest_xdist_make_scheduler(config, log):
 
     class MachineApart(LoadScopeScheduling):
         def _split_scope(self, nodeid):
+            if _module(nodeid).startswith(BESIDE):
+                return "beside"
             return "machine" if _is_on_the_machine(nodeid) else _module(nodeid)
 
     config.option.loadscopereorder = False

@@ -117,6 +117,7 @@ def configuration_text(layout, namespace, timeouts, exceptions=False):
     return "\n".join([f'[engine]\nname = "laboratory"\nnetwork_namespace = "{namespace}"\ndrain_timeout = 0.5\n'
                       f'isolation = "{layout.isolation}"\n',
                       *(f"{key} = {value}".lower() for key, value in cores(layout.workers).items()),
+                      'huge_pages = "never"' * exceptions,  # another process of tests may want them
                       _ports(layout, exceptions), "[timeouts]", *(f"{key} = {value}" for key, value in timeouts.items()),
                       _targets(layout), services, _bed(layout)])
 
