@@ -40,7 +40,7 @@ def _locate_transport(wire, found, end):
     if int(ip.version_length) >> 4 != 4 or length < headers.IPV4_LENGTH or place > end:
         return found._replace(payload=found.ipv4 + headers.IPV4_LENGTH)
     found = found._replace(payload=place, end=end)
-    if int(ip.fragment) & 0x1FFF:
+    if int(ip.fragment) & headers.FRAGMENT_OFFSET:
         return found
     if int(ip.protocol) == headers.PROTOCOL_ICMP and place + headers.ICMP_LENGTH <= end:
         return found._replace(icmp=place, payload=place + headers.ICMP_LENGTH)

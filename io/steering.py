@@ -7,6 +7,9 @@ from typing import NamedTuple
 FIELDS = {"destination_port": 16, "destination_address": 32}
 """The fields that a rule may look at, and how many bits they have."""
 
+NOBODY = -1
+"""Owner of a block of ports that no rule is for."""
+
 
 class SteeringRule(NamedTuple):
     """Packets of TCP over IPv4, no fragments, that `port` receives and whose `field & mask == value` go to `queue`.
@@ -47,7 +50,7 @@ def value_of(block, mask):
 
 
 def rules_by_port(port, mask, owners):
-    """Returns the rules that bring what is sent to each block of our source ports to queue `owners[block]` of `port`.
+    """Returns the rules that bring what is sent to each block of our source ports to queue `owners[block]` of `port`, if any.
 
     `mask` are the bits of a port that number its block (ProxyEngine's dst_port_mask); `owners` has an entry for each of the
     `blocks(mask)`. Raises ValueError where it has not.
@@ -56,14 +59,17 @@ def rules_by_port(port, mask, owners):
         raise ValueError(f"dst_port_mask = {mask:#x}: a mask of a 16-bit port is expected, 0x000f for instance")
     if len(owners) != blocks(mask):
         raise ValueError(f"dst_port_mask = {mask:#06x} makes {blocks(mask)} blocks of ports, and {len(owners)} have an owner")
-    return [SteeringRule(port, "destination_port", value_of(block, mask), mask, owner) for block, owner in enumerate(owners)]
+    return [SteeringRule(port, "destination_port", value_of(block, mask), mask, owner) for block, owner in enumerate(owners)
+            if owner != NOBODY]
 
 
-def rules_by_address(port, addresses):
-    """Returns the rules that bring what is sent to `addresses[i]` (int) to queue i of `port`.
+def rules_by_address(port, addresses, queues=None):
+    """Returns the rules that bring what is sent to `addresses[i]` (int) to queue i of `port`; of more addresses than `queues`
+    (default: as many) each queue gets some in turn.
 
     Raises ValueError where two workers have one address.
     """
     if len(set(addresses)) != len(addresses):
         raise ValueError(f"port {port}: an address of two workers steers to neither; each worker needs one of its own")
-    return [SteeringRule(port, "destination_address", address, 0xFFFFFFFF, queue) for queue, address in enumerate(addresses)]
+    return [SteeringRule(port, "destination_address", address, 0xFFFFFFFF, number % (queues or len(addresses)))
+            for number, address in enumerate(addresses)]

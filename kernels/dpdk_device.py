@@ -29,10 +29,8 @@ class Device(NamedTuple):
 
 
 @kernel
-def receive(device, port, mbufs, limit):
-    """Stores the offsets of at most `limit` mbufs received on this worker's queue in `mbufs` (int64[:]); returns how many."""
-    wanted = min(limit, mbufs.size)
-    count = native.shim_receive(device.ports[port], device.queues[port], native.address_of(mbufs), wanted)
+def to_offsets(device, mbufs, count):
+    """Makes offsets of the addresses in `mbufs[:count]`; returns `count`."""
     base = device.base[0]
     for place in range(count):
         mbufs[place] -= base
@@ -40,15 +38,29 @@ def receive(device, port, mbufs, limit):
 
 
 @kernel
+def to_addresses(device, mbufs, first, count):
+    """Puts the addresses of `mbufs[first:first + count]` into `device.addresses`, as many as have room; returns how many."""
+    base, addresses = device.base[0], device.addresses
+    chunk = min(count, addresses.size)
+    for place in range(chunk):
+        addresses[place] = mbufs[first + place] + base
+    return chunk
+
+
+@kernel
+def receive(device, port, mbufs, limit):
+    """Stores the offsets of at most `limit` mbufs received on this worker's queue in `mbufs` (int64[:]); returns how many."""
+    wanted = min(limit, mbufs.size)
+    return to_offsets(device, mbufs, native.shim_receive(device.ports[port], device.queues[port], native.address_of(mbufs), wanted))
+
+
+@kernel
 def transmit(device, port, mbufs, first, count):
     """Sends `mbufs[first:first + count]` on this worker's queue; returns how many the device took: the rest stays the caller's."""
-    base, addresses = device.base[0], device.addresses
     sent = 0
     while sent < count:
-        chunk = min(count - sent, addresses.size)
-        for place in range(chunk):
-            addresses[place] = mbufs[first + sent + place] + base
-        taken = native.shim_transmit(device.ports[port], device.queues[port], native.address_of(addresses), chunk)
+        chunk = to_addresses(device, mbufs, first + sent, count - sent)
+        taken = native.shim_transmit(device.ports[port], device.queues[port], native.address_of(device.addresses), chunk)
         sent += taken
         if taken < chunk:
             break
@@ -61,13 +73,10 @@ def hand_over(device, ring, mbufs, first, count):
 
     One worker alone puts into a ring, and one takes out of it: no lock (DPDK Programmer's Guide, Ring Library).
     """
-    base, addresses = device.base[0], device.addresses
     given = 0
     while given < count:
-        chunk = min(count - given, addresses.size)
-        for place in range(chunk):
-            addresses[place] = mbufs[first + given + place] + base
-        taken = native.shim_hand_over(device.rings[ring], native.address_of(addresses), chunk)
+        chunk = to_addresses(device, mbufs, first + given, count - given)
+        taken = native.shim_hand_over(device.rings[ring], native.address_of(device.addresses), chunk)
         given += taken
         if taken < chunk:
             break
@@ -77,11 +86,7 @@ def hand_over(device, ring, mbufs, first, count):
 @kernel
 def take_over(device, ring, mbufs, limit):
     """Stores the offsets of at most `limit` mbufs out of a ring in `mbufs`, oldest first; returns how many."""
-    count = native.shim_take_over(device.rings[ring], native.address_of(mbufs), min(limit, mbufs.size))
-    base = device.base[0]
-    for place in range(count):
-        mbufs[place] -= base
-    return count
+    return to_offsets(device, mbufs, native.shim_take_over(device.rings[ring], native.address_of(mbufs), min(limit, mbufs.size)))
 
 
 @kernel
@@ -93,12 +98,7 @@ def waiting(device, ring):
 @kernel
 def allocate(device, mbufs, count):
     """Stores the offsets of `count` fresh, empty mbufs in `mbufs`; returns `count`, or 0 if there are too few."""
-    if native.shim_allocate(device.pool[0], native.address_of(mbufs), count) == 0:
-        return 0
-    base = device.base[0]
-    for place in range(count):
-        mbufs[place] -= base
-    return count
+    return to_offsets(device, mbufs, native.shim_allocate(device.pool[0], native.address_of(mbufs), count))
 
 
 @kernel
@@ -110,13 +110,10 @@ def available(device):
 @kernel
 def release(device, mbufs, count):
     """Frees `mbufs[:count]`, each with all its segments."""
-    base, addresses = device.base[0], device.addresses
     done = 0
     while done < count:
-        chunk = min(count - done, addresses.size)
-        for place in range(chunk):
-            addresses[place] = mbufs[done + place] + base
-        native.shim_release(native.address_of(addresses), chunk)
+        chunk = to_addresses(device, mbufs, done, count - done)
+        native.shim_release(native.address_of(device.addresses), chunk)
         done += chunk
 
 

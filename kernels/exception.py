@@ -17,7 +17,7 @@ from .counters import (
     NOTICE_FROM_KERNEL,
     NOTICE_TO_KERNEL,
 )
-from .headers import ETHERNET_LENGTH, PROTOCOL_TCP, VLAN_LENGTH
+from .headers import ETHERNET_LENGTH, FRAGMENT_OFFSET, PROTOCOL_TCP, VLAN_LENGTH
 from .icmp import is_error
 from .jit import kernel
 from .native import record_at, swap16, swap32
@@ -30,7 +30,6 @@ NOT_UNDERSTOOD = (1 << DROP_OTHER_MAC | 1 << DROP_OTHER_ETHERTYPE | 1 << DROP_OT
 """Drop reasons of parse (bits) for what the engine alone has no use for; what is malformed nobody has."""
 GROUP = 0x0100
 """In the upper 16 bits of a MAC address: it is a multicast or the broadcast address (IEEE 802, section 8)."""
-FRAGMENT_OFFSET = 0x1FFF
 PORTS = 4
 """Bytes of a TCP header that name both ports."""
 

@@ -22,9 +22,9 @@ from .headers import ICMP_LENGTH
 from .icmp_errors import flow_of_quoted, quoted_tcp
 from .jit import kernel, loop
 from .native import record_at, swap16, swap32
-from .outbox import discard
+from .outbox import append, empty
 from .services import find_service
-from .toeplitz import toeplitz
+from .toeplitz import queue_of
 
 AT_HAND, BY_HASH, BY_PORT, BY_ADDRESS = range(4)
 MOST_SHARED, MOST_ARP = 8, 128
@@ -34,7 +34,7 @@ MOST_SHARED, MOST_ARP = 8, 128
 class Steering(NamedTuple):
     """Who owns what, and the packets of this pass that other workers own."""
 
-    worker: np.ndarray          # int64 [2] the number of this worker, and how many there are
+    worker: np.ndarray          # int64 [3] the number of this worker, how many there are, and how many ports each has
     by: np.ndarray              # int64 [2] AT_HAND, BY_HASH, BY_PORT or BY_ADDRESS, by side
     tables: np.ndarray          # uint32 [12, 256] of the hash (see `toeplitz`)
     redirection: np.ndarray     # int64 [power of two] worker, by the last bits of the hash
@@ -48,8 +48,7 @@ class Steering(NamedTuple):
 @kernel
 def by_hash(steering, source, destination, source_port, destination_port):
     """Returns the worker that the hash of a packet says."""
-    hashed = toeplitz(steering.tables, source, destination, source_port, destination_port)
-    return steering.redirection[hashed & (steering.redirection.shape[0] - 1)]
+    return queue_of(steering.tables, steering.redirection, source, destination, source_port, destination_port)
 
 
 @kernel
@@ -71,14 +70,7 @@ def owner_of(steering, services, source, destination, source_port, destination_p
 @kernel
 def put(steering, owner, port, mbuf, outbox, counters):
     """Lists an mbuf for another worker; counted and freed where there is no room."""
-    row = owner * (steering.filled.shape[0] // steering.worker[1]) + port
-    filled = steering.filled[row]
-    if filled < steering.mbuf.shape[1]:
-        steering.mbuf[row, filled] = mbuf
-        steering.filled[row] = filled + 1
-    else:
-        counters.drops[DROP_HAND_OVER_FULL] += 1
-        discard(outbox, mbuf)
+    append(steering.mbuf, steering.filled, owner * steering.worker[2] + port, mbuf, outbox, counters, DROP_HAND_OVER_FULL)
 
 
 @kernel
@@ -141,11 +133,8 @@ def share(packets, base, batch, row, fresh, steering, outbox, counters):
 @kernel
 def taken_over(steering, row, taken, outbox, counters):
     """Empties a list of which `taken` mbufs have found room in their ring: the others are counted and freed."""
-    for number in range(taken, steering.filled[row]):
-        counters.drops[DROP_HAND_OVER_FULL] += 1
-        discard(outbox, steering.mbuf[row, number])
+    empty(steering.mbuf, steering.filled, row, taken, outbox, counters, DROP_HAND_OVER_FULL)
     counters.notices[NOTICE_HANDED_OVER] += taken
-    steering.filled[row] = 0
 
 
 @loop

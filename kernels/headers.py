@@ -96,6 +96,8 @@ MBUF_ALIGNMENT = 64
 ETHERNET_LENGTH, VLAN_LENGTH, ARP_LENGTH, IPV4_LENGTH, TCP_LENGTH, ICMP_LENGTH = 14, 4, 28, 20, 20, 8
 ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_VLAN, ETHERTYPE_QINQ = 0x0800, 0x0806, 0x8100, 0x88A8
 PROTOCOL_ICMP, PROTOCOL_TCP = 1, 6
+FRAGMENT_OFFSET = 0x1FFF
+"""Of `fragment` in an IPv4 header: where in the datagram the fragment lies (RFC 791, section 3.1)."""
 ICMP_UNREACHABLE, ICMP_TIME_EXCEEDED, ICMP_PARAMETER_PROBLEM = 3, 11, 12
 ICMP_QUOTED_WORDS = 5
 """Where an ICMP error says how many 32-bit words it quotes, 0 where it carries no extensions (RFC 4884, section 3)."""

@@ -39,6 +39,7 @@ from .counters import (
 from .exception import give_to_kernel
 from .flow_table import find, hash_key
 from .headers import (
+    FRAGMENT_OFFSET,
     ICMP_LENGTH,
     ICMP_QUOTED_WORDS,
     ICMP_UNREACHABLE,
@@ -82,7 +83,7 @@ def quoted_tcp(packets, quote, stop):
     header = (int64(ip.version_length) & 0xF) * 4
     if int64(ip.version_length) >> 4 != 4 or header < IPV4_LENGTH or stop - quote < header + LEAST_QUOTE:
         return 0
-    if ip.protocol != PROTOCOL_TCP or swap16(int64(ip.fragment)) & 0x1FFF != 0:
+    if ip.protocol != PROTOCOL_TCP or swap16(int64(ip.fragment)) & FRAGMENT_OFFSET != 0:
         return 0
     return quote + header if swap16(int64(ip.total_length)) >= header + TCP_LENGTH else 0
 

@@ -40,15 +40,30 @@ def discard(outbox, mbuf):
 
 
 @kernel
+def append(lists, filled, row, mbuf, outbox, counters, reason):
+    """Puts an mbuf at the end of a list, a row of `lists` with `filled[row]` in it; counted and freed where there is no room."""
+    place = filled[row]
+    if place < lists.shape[1]:
+        lists[row, place] = mbuf
+        filled[row] = place + 1
+    else:
+        counters.drops[reason] += 1
+        discard(outbox, mbuf)
+
+
+@kernel
+def empty(lists, filled, row, taken, outbox, counters, reason):
+    """Empties a list of which somebody has taken the first `taken` mbufs: the others are counted and freed."""
+    for number in range(taken, filled[row]):
+        counters.drops[reason] += 1
+        discard(outbox, lists[row, number])
+    filled[row] = 0
+
+
+@kernel
 def post(outbox, port, mbuf, counters):
     """Puts an mbuf among those to be sent by a port; counted and freed where there is no room."""
-    filled = outbox.filled[port]
-    if filled < outbox.mbuf.shape[1]:
-        outbox.mbuf[port, filled] = mbuf
-        outbox.filled[port] = filled + 1
-    else:
-        counters.drops[DROP_TRANSMIT_FULL] += 1
-        discard(outbox, mbuf)
+    append(outbox.mbuf, outbox.filled, port, mbuf, outbox, counters, DROP_TRANSMIT_FULL)
 
 
 @kernel
@@ -73,8 +88,5 @@ def dispose(batch, count, parts, outbox, counters):
 def settle(outbox, port, sent, counters):
     """Empties a port's list after `sent` of its mbufs went out: what the device had no room for is counted and freed."""
     outbox.unsent[port] += outbox.filled[port] - sent
-    for number in range(sent, outbox.filled[port]):
-        counters.drops[DROP_TRANSMIT_FULL] += 1
-        discard(outbox, outbox.mbuf[port, number])
+    empty(outbox.mbuf, outbox.filled, port, sent, outbox, counters, DROP_TRANSMIT_FULL)
     counters.totals[TOTAL_TRANSMITTED] += sent
-    outbox.filled[port] = 0

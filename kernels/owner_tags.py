@@ -85,18 +85,13 @@ def change(owned, mbufs, first, count, before, after, done):
 
 
 @kernel
-def get(owned, mbufs, count, done):
-    """Marks `mbufs[:count]` as this worker's, which were nobody's."""
-    change(owned, mbufs, 0, count, NOBODY, owned.tag[0], done)
+def get(owned, mbufs, first, count, done):
+    """Marks `mbufs[first:first + count]` as this worker's, which were nobody's: they have come, or were to be given and found
+    no room."""
+    change(owned, mbufs, first, count, NOBODY, owned.tag[0], done)
 
 
 @kernel
 def give(owned, mbufs, first, count, done):
     """Marks `mbufs[first:first + count]` as nobody's, which were this worker's: before they are given away."""
     change(owned, mbufs, first, count, owned.tag[0], NOBODY, done)
-
-
-@kernel
-def keep(owned, mbufs, first, count, done):
-    """Marks what was to be given, and found no room, as this worker's again."""
-    change(owned, mbufs, first, count, NOBODY, owned.tag[0], done)

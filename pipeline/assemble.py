@@ -130,10 +130,8 @@ def source_entries(configuration, target):
     A target that several services share has one pool, of all the addresses and ports that they allow.
     """
     allowed = {}
-    for service in configuration.services:
-        if target.id not in service.targets and service.default_target != target.id:
-            continue
-        for address in configuration.source_addresses(service, target):
+    for service, found, address in configuration.sources():
+        if found.id == target.id:
             left_out = set(configuration.left_out_ports(service, address))
             low, high = service.source_ports
             allowed.setdefault(int(address), set()).update(set(range(low, high + 1)) - left_out)
@@ -145,9 +143,7 @@ def source_entries(configuration, target):
 def make_claims(configuration):
     """Returns what TCP from targets is ours and not the kernel's: see `kernels.exception.is_ours`."""
     rows = {(int(target.ip), target.port, int(address), *service.source_ports)
-            for service in configuration.services for target in configuration.targets
-            if target.id in service.targets or target.id == service.default_target
-            for address in configuration.source_addresses(service, target)}
+            for service, target, address in configuration.sources()}
     return np.array(sorted(rows), np.int64).reshape(-1, 5)
 
 
@@ -266,8 +262,8 @@ def make_faults(configuration):
 def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE):
     """Returns a worker's `State` and the names of its select kernels. Of what there is once an engine it gets its `share`.
 
-    `device` and `arena` are those of its ports, `macs` the ports' addresses (ints), exception ports behind the others; `ticks_now` and `hertz` say what the
-    clock that `native.ticks` reads shows now, and how fast it runs.
+    `device` and `arena` are those of its ports, `macs` the ports' addresses (ints), exception ports behind the others;
+    `ticks_now` and `hertz` say what the clock that `native.ticks` reads shows now, and how fast it runs.
     """
     if configuration.engine.mode == "generator":
         from pipeline.generator_state import make_generator_state

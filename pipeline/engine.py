@@ -254,7 +254,7 @@ class Engine:
         settings, states = self.configuration, self.states
         shown = {"name": settings.engine.name, "mode": settings.engine.mode, "uptime": time.monotonic() - self._begun,
                  "state": self.condition}
-        if len(states) < len(settings.engine.cores):
+        if not states:
             return shown
         pool = self.pool
         shown |= {
@@ -329,7 +329,8 @@ class Engine:
 
     def _warn(self):
         """Says once what has run out, and that another host has one of our addresses."""
-        for seen, state in zip(self._of_workers(), self.states, strict=True):
+        for state in self.states:
+            seen = snapshot.drops_and_notices(state.counters)
             for reason in EXHAUSTED.keys() & seen["drops"].keys() - self._said:
                 self._said.add(reason)
                 self.say(f"{EXHAUSTED[reason]} (counted as {reason})")

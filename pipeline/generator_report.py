@@ -2,6 +2,7 @@
 import numpy as np
 
 from pipeline.kernels import connection, counters, generator_ends, histogram
+from pipeline.snapshot import drops_and_notices
 
 PERCENTILES = (50, 90, 99, 99.9)
 LATENCIES = ("connect_us", "request_us")
@@ -41,8 +42,7 @@ def of_worker(core, state):
         "passes": totals["loops"], "sleeps": totals["sleeps"], "expired_timers": totals["expired_timers"],
         "connections": {key: totals[key] for key in ("open", "opened", "closed")},
         "states": _named(generator_ends.STATES[1:], counted.states[1:]),
-        "drops": {reason: count for reason, count in _named(counters.DROP_REASONS, counted.drops).items() if count},
-        "notices": {notice: count for notice, count in _named(counters.NOTICES, counted.notices).items() if count},
+        **drops_and_notices(counted),
     }
 
 

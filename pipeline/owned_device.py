@@ -8,14 +8,14 @@ from pipeline.kernels import memory_device as ports
 
 # ports to here
 from pipeline.kernels.jit import kernel
-from pipeline.kernels.owner_tags import ALLOCATED, FREED, HANDED_OVER, RECEIVED, SENT, TAKEN_OVER, get, give, keep
+from pipeline.kernels.owner_tags import ALLOCATED, FREED, HANDED_OVER, RECEIVED, SENT, TAKEN_OVER, get, give
 
 
 @kernel
 def receive(device, port, mbufs, limit):
     """Receives: what comes is this worker's."""
     count = ports.receive(device.ports, port, mbufs, limit)
-    get(device, mbufs, count, RECEIVED)
+    get(device, mbufs, 0, count, RECEIVED)
     return count
 
 
@@ -24,7 +24,7 @@ def transmit(device, port, mbufs, first, count):
     """Sends what is this worker's; what the device does not take stays so."""
     give(device, mbufs, first, count, SENT)
     sent = ports.transmit(device.ports, port, mbufs, first, count)
-    keep(device, mbufs, first + sent, count - sent, SENT)
+    get(device, mbufs, first + sent, count - sent, SENT)
     return sent
 
 
@@ -33,7 +33,7 @@ def hand_on(device, ring, mbufs, first, count):
     """Hands over what is this worker's; what has no room stays so."""
     give(device, mbufs, first, count, HANDED_OVER)
     given = ports.hand_over(device.ports, ring, mbufs, first, count)
-    keep(device, mbufs, first + given, count - given, HANDED_OVER)
+    get(device, mbufs, first + given, count - given, HANDED_OVER)
     return given
 
 
@@ -41,7 +41,7 @@ def hand_on(device, ring, mbufs, first, count):
 def take_over(device, ring, mbufs, limit):
     """Takes over: what comes is this worker's."""
     count = ports.take_over(device.ports, ring, mbufs, limit)
-    get(device, mbufs, count, TAKEN_OVER)
+    get(device, mbufs, 0, count, TAKEN_OVER)
     return count
 
 
@@ -49,7 +49,7 @@ def take_over(device, ring, mbufs, limit):
 def allocate(device, mbufs, count):
     """Allocates: what there is is this worker's."""
     got = ports.allocate(device.ports, mbufs, count)
-    get(device, mbufs, got, ALLOCATED)
+    get(device, mbufs, 0, got, ALLOCATED)
     return got
 
 

@@ -11,6 +11,12 @@ def _named(names, values):
     return {name: int(value) for name, value in zip(names, values, strict=True)}
 
 
+def drops_and_notices(counted):
+    """Returns the drops and the notices (dict of two) of a worker's Counters that are not 0, by name."""
+    return {"drops": {reason: count for reason, count in _named(counters.DROP_REASONS, counted.drops).items() if count},
+            "notices": {notice: count for notice, count in _named(counters.NOTICES, counted.notices).items() if count}}
+
+
 def of_worker(core, state):
     """Returns the counters of a worker (dict); may be called while it runs."""
     counted = state.counters
@@ -27,8 +33,7 @@ def of_worker(core, state):
         "sides": {side: _named(counters.EVENTS, counted.events[number]) for number, side in enumerate(SIDES)},
         "release_causes": {side: {cause: count for cause, count in _named(records.CAUSES, counted.causes[number]).items()
                                   if count} for number, side in enumerate(SIDES)},
-        "drops": {reason: count for reason, count in _named(counters.DROP_REASONS, counted.drops).items() if count},
-        "notices": {notice: count for notice, count in _named(counters.NOTICES, counted.notices).items() if count},
+        **drops_and_notices(counted),
     }
 
 

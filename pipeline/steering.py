@@ -4,7 +4,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import ConfigurationError
-from pipeline.io.steering import SteeringRule, block_of, blocks, value_of
+from pipeline.io.steering import NOBODY, block_of, blocks, rules_by_address, rules_by_port
 from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT, Steering, owners_by_hash
 from pipeline.kernels.schedule import allocate_inputs
 from pipeline.kernels.toeplitz import ENTRIES, KEY, make_tables
@@ -12,7 +12,6 @@ from pipeline.kernels.toeplitz import ENTRIES, KEY, make_tables
 HANDED_AT_ONCE = 512
 """Packets of a port that one pass can find to be another worker's: more than a burst and the ARP of it."""
 PORTS = 1 << 16
-NOBODY = -1
 
 
 class Share(NamedTuple):
@@ -56,9 +55,7 @@ def part_of(configuration, workers):
 
 def source_addresses(configuration):
     """Returns all addresses (sorted ints) from which services connect to targets."""
-    named = {target.id: target for target in configuration.targets}
-    return sorted({int(address) for service in configuration.services for identifier in service.targets
-                   for address in configuration.source_addresses(service, named[identifier])})
+    return sorted({int(address) for _, _, address in configuration.sources()})
 
 
 def port_blocks(configuration, share):
@@ -85,10 +82,10 @@ def make_steering(configuration, share):
     addresses = np.array(source_addresses(configuration) if workers > 1 else [], np.int64)
     capacity = HANDED_AT_ONCE if workers > 1 else 1
     steering = Steering(
-        worker=np.array([share.worker, workers], np.int64), by=np.array(share.by, np.int64), tables=make_tables(share.key),
-        redirection=np.arange(ENTRIES) % workers if share.table is None else share.table.copy(), port_owner=owners_of_ports(configuration, share), address=addresses,
-        address_owner=np.arange(len(addresses)) % workers, mbuf=np.zeros((workers * ports, capacity), np.int64),
-        filled=np.zeros(workers * ports, np.int64))
+        worker=np.array([share.worker, workers, ports], np.int64), by=np.array(share.by, np.int64), tables=make_tables(share.key),
+        redirection=np.arange(ENTRIES) % workers if share.table is None else share.table.copy(),
+        port_owner=owners_of_ports(configuration, share), address=addresses, address_owner=np.arange(len(addresses)) % workers,
+        mbuf=np.zeros((workers * ports, capacity), np.int64), filled=np.zeros(workers * ports, np.int64))
     return steering, allocate_inputs(share.worker, workers, ports)
 
 
@@ -126,10 +123,7 @@ def steering_rules(configuration, share, port):
     if port not in reached:
         return []
     if share.by[1] == BY_ADDRESS:
-        return [SteeringRule(port, "destination_address", address, 0xFFFFFFFF, number % share.workers)
-                for number, address in enumerate(source_addresses(configuration))]
+        return rules_by_address(port, source_addresses(configuration), share.workers)
     if share.by[1] == BY_PORT:
-        owners = port_blocks(configuration, share)
-        return [SteeringRule(port, "destination_port", value_of(block, share.mask), share.mask, owner)
-                for block, owner in enumerate(owners) if owner != NOBODY]
+        return rules_by_port(port, share.mask, port_blocks(configuration, share))
     return []

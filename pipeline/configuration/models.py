@@ -353,6 +353,14 @@ class Configuration(_Section):
         """Returns the addresses (tuple of IPv4Address) from which `service` connects to `target` (Target)."""
         return service.source_addresses or (self.next_hop(target.ip).source,)
 
+    def sources(self):
+        """Yields (Service, Target, IPv4Address) for each address from which a service connects to a target of its own."""
+        named = {target.id: target for target in self.targets}
+        for service in self.services:
+            for target in map(named.get, service.targets):
+                for address in self.source_addresses(service, target):
+                    yield service, target, address
+
     def left_out_ports(self, service, address):
         """Returns the sorted ports of `service.source_ports` on which some service listens at `address`."""
         low, high = service.source_ports
