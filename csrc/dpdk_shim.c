@@ -283,14 +283,14 @@ int64_t shim_port_configure(int64_t port, int64_t queues, int64_t mtu, int64_t r
     return rte_eth_dev_configure((uint16_t)port, (uint16_t)queues, (uint16_t)queues, &configuration);
 }
 
-int64_t shim_port_queues(int64_t port, int64_t pool, int64_t queues, int64_t rxd, int64_t txd)
+int64_t shim_port_queues(int64_t port, const int64_t *pools, int64_t queues, int64_t rxd, int64_t txd)
 {
     unsigned socket = (unsigned)rte_eth_dev_socket_id((uint16_t)port);
     int failed = 0;
 
     for (int64_t queue = 0; queue < queues && !failed; queue++) {
         failed = rte_eth_rx_queue_setup((uint16_t)port, (uint16_t)queue, (uint16_t)rxd, socket, NULL,
-                                        (struct rte_mempool *)pool);
+                                        (struct rte_mempool *)pools[queue]);
         if (!failed)
             failed = rte_eth_tx_queue_setup((uint16_t)port, (uint16_t)queue, (uint16_t)txd, socket, NULL);
     }

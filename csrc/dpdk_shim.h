@@ -65,7 +65,8 @@ int64_t shim_pool_free(int64_t pool);
 int64_t shim_port_probe(const char *devargs);
 int64_t shim_port_find(const char *name);
 int64_t shim_port_configure(int64_t port, int64_t queues, int64_t mtu, int64_t rss, const uint8_t *key, int64_t length);
-int64_t shim_port_queues(int64_t port, int64_t pool, int64_t queues, int64_t rxd, int64_t txd);
+/* pools: the address of the pool of each queue. */
+int64_t shim_port_queues(int64_t port, const int64_t *pools, int64_t queues, int64_t rxd, int64_t txd);
 int64_t shim_port_set_mtu(int64_t port, int64_t mtu);
 int64_t shim_port_mtu(int64_t port);
 int64_t shim_port_set_mac(int64_t port, int64_t mac);

@@ -53,6 +53,10 @@ class Pool:
             lib.shim_pool_free(self.address)
             raise DpdkError(f"pool {self.name!r}: DPDK lays mbufs out otherwise than kernels/headers.py says")
 
+    def of_worker(self, worker):
+        """Returns the pool that a worker allocates from: this one, as for every other (see node_pools)."""
+        return self
+
     @property
     def available(self):
         """How many mbufs are in the pool, those in caches of threads included."""

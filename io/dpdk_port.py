@@ -26,7 +26,8 @@ def _whole(port, key, value, least, most):
 class Port:
     """One port, open and started; `device` is what DPDK calls devargs ("net_tap0,iface=dt0") or a PCI address.
 
-    `name`: the engine's name for it; `pool`: where received frames go; `queues`: to receive and to send, as many each;
+    `name`: the engine's name for it; `pool`: where received frames go, a Pool or NodePools, which has one for each queue's
+    worker; `queues`: to receive and to send, as many each;
     `rxd`, `txd`: descriptors a queue; `mtu` (octets after the Ethernet header), `mac` (int) and `rss_key` (bytes) are the
     device's own unless given. A virtual device that opens a kernel interface does so in the network namespace of the
     calling thread. DPDK may have several ports for this one, `numbers`: see devargs.split_by_queue.
@@ -106,7 +107,9 @@ class Port:
         spreads = ask(f"{step} cannot be configured for {self.queues} queues and an MTU of {wanted}",
                       rss.configure, number, self._each, wanted, has, self.rss_key)
         once = ONCE if self.driver == "net_af_xdp" else ""
-        ask(f"{step} refuses its queues", lib.shim_port_queues, number, self.pool.address, self._each, self.rxd,
+        first = self.numbers.index(number) * self._each
+        pools = [self.pool.of_worker(queue).address for queue in range(first, first + self._each)]
+        ask(f"{step} refuses its queues", lib.shim_port_queues, number, ffi.new("int64_t[]", pools), self._each, self.rxd,
             self.txd, hint=once)
         if mtu is not None and mtu != present:
             ask(f"{step} refuses an MTU of {mtu}", lib.shim_port_set_mtu, number, mtu)

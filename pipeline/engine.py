@@ -12,6 +12,7 @@ from pipeline.configuration import load
 from pipeline.errors import ConfigurationError, RunError
 from pipeline.kernel_neighbours import KernelNeighbours
 from pipeline.network_namespace import entered
+from pipeline.numa import ANY, node_of
 from pipeline.progress import compiling_aloud
 from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT
 from pipeline.steering import ALONE, key_of, shares_of, steering_rules
@@ -218,7 +219,7 @@ class Engine:
             KernelNeighbours(settings.engine.network_namespace, indices, self.say)))
 
     def _open_environment(self):
-        """Starts DPDK and makes the pool, with room for the mbufs of a proxy beside this engine."""
+        """Starts DPDK and makes the pools, one a NUMA node of the workers, with room for the mbufs of a proxy beside this engine."""
         from pipeline.io import dpdk
         settings = self.configuration
         engine, proxy = settings.engine, self._proxy_settings
@@ -228,7 +229,8 @@ class Engine:
             memory=mbufs * MBUF_BYTES // (1 << 20) + MEMORY_BESIDE_POOL,
             pci=[port.device for port in settings.ports if port.driver == "pci"], hugepages=pages)))
         self._hertz = environment.hertz
-        self.pool = dpdk.Pool("mbufs", mbufs)
+        nodes = [node_of(core) for core in engine.cores] if environment.hugepages else [ANY]
+        self.pool = dpdk.NodePools("mbufs", mbufs, nodes)
         for port in settings.ports:
             if port.driver == "ring":
                 size = 1 << max(port.rxd, port.txd).bit_length()

@@ -36,6 +36,13 @@ DEVICES = {"net_af_packet": "net_af_packet0,iface=inner", "net_af_xdp": "net_af_
            "net_tap": "net_tap0,iface=outer"}
 
 
+@pytest.fixture(params=[[0], [0, -1]], ids=["one pool", "a pool each"])
+def pools(request, environment):
+    """MBUFS mbufs for two workers: on one NUMA node, or as if each had one of its own."""
+    with contextlib.closing(dpdk.NodePools("mbufs", MBUFS, request.param)) as made:
+        yield made
+
+
 @contextlib.contextmanager
 def two_queues(driver, namespace, pool):
     """A port of two queues, at whose other end the kernel has 10.0.0.1 on `outer` and sends to 10.0.0.2."""
@@ -72,6 +79,7 @@ def refusal(frame):
 def refuse(port, pool, queue):
     """Answers what has come on a queue on that queue; returns the client ports of the SYNs."""
     burst = port.rx(queue=queue)
+    assert all(pool.arena.native.mbuf[mbuf].pool == pool.of_worker(queue).address for mbuf in burst.mbufs)
     answered = [bytes(frame) for frame in burst[burst.tcp.present]]
     burst.release()
     assert port.tx(Burst(write_frames(pool, [refusal(frame) for frame in answered]), pool), queue=queue) == len(answered)
@@ -104,11 +112,11 @@ def has_xdp_program(interface):
 
 @needs_root
 @pytest.mark.parametrize("driver", DEVICES)
-def test_both_queues_receive_and_send(pool, namespace, driver):
-    with two_queues(driver, namespace, pool) as port:
+def test_both_queues_receive_and_send(pools, namespace, driver):
+    with two_queues(driver, namespace, pools) as port:
         assert port.driver == driver and len({port.queue_of(worker) for worker in (0, 1)}) == 2
         assert not port.rss and port.rss_table is None
-        check_connections(port, pool, namespace)
+        check_connections(port, pools, namespace)
     with entered(namespace), contextlib.suppress(OSError):
         assert not has_xdp_program("inner")
 
@@ -149,11 +157,11 @@ def work(device, stop, moved):
 
 @needs_root
 @pytest.mark.parametrize("driver", DEVICES)
-def test_two_workers_share_a_port_and_lose_no_mbuf(pool, namespace, driver):
+def test_two_workers_share_a_port_and_lose_no_mbuf(pools, namespace, driver):
     stop, moved = np.ones(1, np.int64), []
-    with two_queues(driver, namespace, pool) as port, contextlib.closing(kernel_socket("outer")) as kernel:
-        held = MBUFS - pool.available
-        devices = [dpdk.device(pool, [port], worker) for worker in (0, 1)]
+    with two_queues(driver, namespace, pools) as port, contextlib.closing(kernel_socket("outer")) as kernel:
+        held = MBUFS - pools.available
+        devices = [dpdk.device(pools, [port], worker) for worker in (0, 1)]
         assert [echo(device, np.zeros(32, np.int64), stop) for device in devices] == [0, 0]
         stop[0] = 0
         threads = [threading.Thread(target=work, args=(device, stop, moved)) for device in devices]
@@ -171,9 +179,9 @@ def test_two_workers_share_a_port_and_lose_no_mbuf(pool, namespace, driver):
                 thread.join()
         assert sum(moved) >= 2000 and min(moved) > 0
         assert port.statistics()["sent_packets"] == sum(moved)
-        assert MBUFS - pool.available <= held + 64  # what was sent last may still be with the kernel
+        assert MBUFS - pools.available <= held + 64  # what was sent last may still be with the kernel
     if driver != "net_af_xdp":
-        assert pool.available == MBUFS
+        assert pools.available == MBUFS
 
 
 @needs_root

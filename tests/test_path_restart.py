@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from peers.engine_process import WORKERS
 from peers.path_bed import open_path, service
 from peers.requirements import needs_bed
 from peers.servers import Servers
 
 pytestmark = needs_bed
-PORT, PORTS, CLIENTS = 7000, 48, 24
+PORT, PORTS, CLIENTS = 7000, 48 * WORKERS, 24
 PATIENCE = 3.0
 """Seconds that a client waits for an answer before it tries again."""
 TALK = 0.15

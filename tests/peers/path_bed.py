@@ -15,13 +15,13 @@ import time
 from configuration_text import table
 from pipeline import configuration
 from pipeline.bed import Bed
-from peers.engine_process import EngineProcess, cores
+from peers.engine_process import WORKERS, EngineProcess, cores
 
 SERVICE = "10.1.0.1"
 """Where the proxy listens; a plain wire leads to the servers' own addresses."""
 FRAMES = 8192
 """Frames in each ring of a port: what arrives in 100 ms at a gigabit, should the engine be kept from its core."""
-MBUFS = 65536
+MBUFS = 65536 * WORKERS
 """Packets that all rings, and both ports' faults with a `queue` of up to 12,288 in each direction, can have at once."""
 LONG_FAT = {"ipv4/tcp_rmem": "4096 131072 67108864", "ipv4/tcp_wmem": "4096 65536 67108864",
             "ipv4/tcp_no_metrics_save": "1"}
