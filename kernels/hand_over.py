@@ -68,6 +68,18 @@ def owner_of(steering, services, source, destination, source_port, destination_p
 
 
 @kernel
+def owner_of_quoted(steering, services, source, destination, source_port, destination_port):
+    """Returns the same for a packet that has not come here itself, but whose answer an ICMP error quotes.
+
+    By which queue it would have come, where that tells the owner (AT_HAND), is what our copy of the NIC's hash says.
+    """
+    side = CLIENT if find_service(services, destination, destination_port) >= 0 else TARGET
+    if steering.by[side] == AT_HAND:
+        return by_hash(steering, source, destination, source_port, destination_port)
+    return owner_of(steering, services, source, destination, source_port, destination_port)
+
+
+@kernel
 def put(steering, owner, port, mbuf, outbox, counters):
     """Lists an mbuf for another worker; counted and freed where there is no room."""
     append(steering.mbuf, steering.filled, owner * steering.worker[2] + port, mbuf, outbox, counters, DROP_HAND_OVER_FULL)
@@ -103,7 +115,8 @@ def hand_over_errors(packets, batch, count, connections, steering, services, out
         if tcp == 0 or flow_of_quoted(packets, quote, tcp, connections) != NO_FLOW:
             continue
         ip, ports = record_at(packets.ipv4, quote), swap32(int64(record_at(packets.word32, tcp).value))
-        owner = owner_of(steering, services, swap32(int64(ip.destination)), swap32(int64(ip.source)), ports & 0xFFFF, ports >> 16)
+        owner = owner_of_quoted(steering, services, swap32(int64(ip.destination)), swap32(int64(ip.source)), ports & 0xFFFF,
+                                ports >> 16)
         if owner != steering.worker[0]:
             batch.verdict[row] = SENT
             put(steering, owner, batch.port[row], batch.mbuf[row], outbox, connections.counters)

@@ -14,13 +14,13 @@ import time
 import pytest
 from peers import laboratory as lab
 from peers.clients import exchange_all
-from peers.engine_process import ROOT
+from peers.engine_process import ROOT, WORKERS
 from peers.requirements import needs_bed, needs_nginx, needs_program
 
 from pipeline import exception_interface, network_namespace
 from pipeline.errors import RunError
 
-LAYOUTS = [lab.Layout("two_port", "af_packet"), lab.Layout("one_arm", "tap")]
+LAYOUTS = [lab.Layout("two_port", "af_packet", WORKERS), lab.Layout("one_arm", "tap", WORKERS)]
 pytestmark = [needs_bed, needs_nginx]
 LONG = {"tap": 5000, "af_packet": 1400}
 """Bytes that take fragments; not on af_packet, which has the kernel put them together again: that net_tap does not take."""

@@ -6,7 +6,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 from tcp.icmp import UNREACHABLE, error
-from tcp.proxy import MACS, PATH, SERVICE, close, connect, settings
+from tcp.proxy import ALIKE, MACS, PATH, SERVICE, close, connect, settings
 from tcp.segments import mac_of
 
 from pipeline.kernels.kernel_neighbours import write_message
@@ -35,7 +35,8 @@ def test_strangers_go_to_the_kernel_and_back_while_a_connection_runs(proxy):
     server.expect("PA", data=b"between them")
     proxy.burst(*frames[:3], client.segment("PA", b" all"), *frames[3:])
     server.expect("PA", data=b" all")
-    assert proxy.taken_others(2) == frames and proxy.count("to_kernel") == len(frames)
+    came = proxy.taken_others(2)
+    assert sorted(came) == sorted(frames) and (ALIKE or came == frames) and proxy.count("to_kernel") == len(frames)
     answers = [bytes(Ether(src=MACS[0], dst=mac_of("10.1.0.2")) / IP(src=SERVICE, dst="10.1.0.2") / each)
                for each in (ICMP(type=0), TCP(sport=2222, dport=40000, flags="SA"), UDP())]
     proxy.burst(*answers, port=2)
