@@ -185,3 +185,18 @@ def described():
                        "parameters": dict(slot.parameters), "answer": slot.answer, "beside": list(slot.beside),
                        "also": list(slot.also), "kernels": kernels}
     return found
+
+
+def text_of(found):
+    """Returns what `described` has found as text."""
+    lines = []
+    for name, slot in found.items():
+        lines += [f"{slot['signature']}", f"  {slot['about']} Called in {slot['called']}.", f"  {slot['answer']}"]
+        lines += [f"    {parameter:<12} {meaning}" for parameter, meaning in slot["parameters"].items()]
+        if slot["beside"]:
+            lines.append(f"  Its module may bring {', '.join(slot['beside'])}, all of them; and {', '.join(slot['also'])}.")
+        for kernel in slot["kernels"]:
+            lines += [f"  {kernel['name'] + (' *' if kernel['default'] else ''):<16} {kernel['about']}",
+                      f"  {'':<16} {kernel['function']}", f"  {'':<16} {kernel['file']}:{kernel['line']}"]
+        lines.append("")
+    return "\n".join(lines) + "* is the default, and what `kernels check` compares with"
