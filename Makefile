@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 VENV := .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # The C twins are built for the records and numbers of these kernels.
-LAYOUTS := twin_layout batch connection counters flow_table headers neighbours parse shaping tcp_options
+LAYOUTS := twin_layout batch connection counters flow_hash flow_table headers neighbours parse shaping tcp_options
 INPUTS := pyproject.toml setup.py $(LAYOUTS:%=kernels/%.py) $(filter-out csrc/_%,$(wildcard csrc/*.c csrc/*.h csrc/*.py))
 
 # What must be there, and the Debian package that has it.

@@ -58,10 +58,10 @@ from .counters import (
 )
 from .farewell import closed
 from .edits import NONE
-from .flow_table import find, hash_key, home_of, insert, remove
+from .flow_hash import hash_key
+from .flow_table import ask_for_key, find, insert, remove
 from .headers import ACK, CWR, ECE, RST, SYN
 from .jit import kernel
-from .lookup import BUCKET_BYTES
 from .native import address_of, prefetch, record_at
 from .open import SYN_RETRY
 from .records import ACTIVE_RST, EXHAUSTED, REFUSED, TARGET_REFUSED, TARGET_UNREACHABLE, TCP_CLOSED, TCP_SYN_SENT, TIMEOUT, step
@@ -226,7 +226,7 @@ def ask_for_next(connections, sources, pool, remote, remote_port):
     entry = next_source(sources, pool)
     hashed = hash_key(remote, sources.address[pool, entry >> 16], remote_port, entry & 0xFFFF)
     prefetch(address_of(sources.last) + (pool * sources.last.shape[1] + entry) * LAST_BYTES)
-    prefetch(address_of(connections.buckets) + home_of(connections.buckets, hashed) * BUCKET_BYTES)
+    ask_for_key(connections.buckets, hashed)
 
 
 @kernel

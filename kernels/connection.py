@@ -77,6 +77,7 @@ HOT = np.dtype([
     ("scales", "u1"),                 # window scale of the client, and of the target in the upper half; 0 without
 ])
 """What every packet of a connection touches: exactly one cache line of 64 bytes."""
+HOT_BYTES = HOT.itemsize
 
 COLD = np.dtype([
     ("place", "u4"), ("deadline", "u4"),          # its timer's (wheel.TIMER)

@@ -16,6 +16,7 @@ from .connection import (
     FIRST_DATA,
     FREE,
     HOLDS,
+    HOT_BYTES,
     LINGERING,
     OPENS,
     RST_SEEN,
@@ -36,11 +37,10 @@ from .counters import (
     TOTAL_EXPIRED,
 )
 from .farewell import answer_fin, closed, ended_by_reset
-from .flow_table import hash_key
+from .flow_hash import hash_key
 from .headers import ACK, RST
 from .held_sender import send_again, shown_to_client
 from .jit import kernel
-from .lookup import HOT_BYTES
 from .native import address_of, prefetch, record_at
 from .neighbours import PROBING, REACHABLE
 from .open import SYN_ACK_RETRY, SYN_RETRY, send_syn_ack

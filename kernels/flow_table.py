@@ -17,7 +17,7 @@ from numpy import int64
 
 from .jit import kernel
 from .memory import allocate
-from .native import crc32c, lanes_with, record_at, trailing_zeros
+from .native import address_of, lanes_with, prefetch, record_at, trailing_zeros
 
 SLOTS = 10
 LOAD = 0.8
@@ -29,10 +29,10 @@ LONGEST = 64
 STEPS, CLASSES, MOST_PASSED = 16, 4, 255
 FACTORS = 2 * 3 * 5 * 7 * 11 * 13
 """A number of buckets above STEPS has none of these factors in common with any step: every step comes by every bucket."""
-SEED = 0x9E3779B9
 EMPTY = 0
 BUCKET = np.dtype([("tag", "u2", (SLOTS,)), ("entry", "u4", (SLOTS,)), ("passed", "u1", (CLASSES,))])
 """One cache line of 64 bytes; a tag of 0 marks an empty slot."""
+BUCKET_BYTES = BUCKET.itemsize
 NOT_FOUND = -1
 
 
@@ -50,15 +50,15 @@ def allocate_buckets(connections, load=LOAD, huge=True):
 
 
 @kernel
-def hash_key(remote, local, remote_port, local_port):
-    """Returns the 32-bit hash of a key, as its packets from the remote end carry it."""
-    return crc32c(crc32c(SEED, (remote << 31) ^ local), (remote_port << 16) | local_port)
-
-
-@kernel
 def home_of(buckets, hashed):
     """Returns the number of the bucket that a hash belongs to."""
     return (hashed * buckets.shape[0]) >> 32
+
+
+@kernel
+def ask_for_key(buckets, hashed):
+    """Asks for the bucket that a hash belongs to, since a key is put into it or taken out shortly."""
+    prefetch(address_of(buckets) + home_of(buckets, hashed) * BUCKET_BYTES)
 
 
 @kernel

@@ -10,7 +10,8 @@ from numpy import int64
 
 from .connection import FREE
 from .counters import DROP_SEGMENTS_FULL, TOTAL_CLOSED, TOTAL_OPEN, TOTAL_OPENED, Counters
-from .flow_table import hash_key, remove
+from .flow_hash import hash_key
+from .flow_table import remove
 from .jit import kernel
 from .native import record_at
 

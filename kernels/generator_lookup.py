@@ -5,12 +5,13 @@ In passes, so that what is far away in memory has been asked for by the time it 
 from numpy import int64
 
 from .batch import NO_FLOW
-from .flow_table import BUCKET, find, hash_key, home_of, slots_with, tag_of
+from .flow_hash import hash_key
+from .flow_table import BUCKET_BYTES, find, home_of, slots_with, tag_of
 from .generator_ends import END
 from .jit import kernel
 from .native import address_of, prefetch_many, record_at, trailing_zeros
 
-BUCKET_BYTES, END_BYTES = BUCKET.itemsize, END.itemsize
+END_BYTES = END.itemsize
 
 
 @kernel

@@ -37,7 +37,8 @@ from .counters import (
     NOTICE_PATH_MTU_LOWERED,
 )
 from .exception import give_to_kernel
-from .flow_table import find, hash_key
+from .flow_hash import hash_key
+from .flow_table import find
 from .headers import (
     FRAGMENT_OFFSET,
     ICMP_LENGTH,

@@ -6,12 +6,12 @@ those that may be there; then compare. The passes go over the whole burst: in ch
 from numpy import int64
 
 from .batch import KIND_TCP, NO_FLOW, PENDING
-from .connection import HOT
-from .flow_table import BUCKET, CLASSES, SLOTS, find, following, hash_key, home_of, same_key, slots_with, tag_of
+from .connection import HOT_BYTES
+from .flow_hash import hash_key
+from .flow_table import BUCKET_BYTES, CLASSES, SLOTS, find, following, home_of, same_key, slots_with, tag_of
 from .jit import kernel
 from .native import address_of, prefetch_many, record_at, trailing_zeros
 
-BUCKET_BYTES, HOT_BYTES = BUCKET.itemsize, HOT.itemsize
 FURTHER = -2
 """`flow`, between two passes: not in the bucket that it belongs to, but perhaps in the next."""
 

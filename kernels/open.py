@@ -6,6 +6,7 @@ from .connection import (
     CLIENT,
     FIRST_DATA,
     FREE,
+    HOT_BYTES,
     NO_HELD,
     NO_NEIGHBOUR,
     NO_TARGET,
@@ -44,7 +45,6 @@ from .free_list import COUNT, give, take, upcoming
 from .headers import ACK, ECE, FIN, RST, SYN
 from .initial_number import initial_number
 from .jit import kernel
-from .lookup import HOT_BYTES
 from .native import address_of, prefetch, record_at, swap16, swap32
 from .neighbours import INCOMPLETE, PROBING, add_neighbour, hear, owns, route_to
 from .opening import begin_opening, client_stamp, end_opening

@@ -3,11 +3,11 @@ from numpy import int64
 
 from .connection import BOUND, CLIENT, HOLDS, SHAPED, SPECIAL, TARGET, WAITS
 from .counters import OF_SERVICE_OPEN, OF_TARGET_OPEN, OF_TARGET_TIMEOUTS, TOTAL_CLOSED, TOTAL_OPEN
-from .flow_table import hash_key, home_of, remove
+from .flow_hash import hash_key
+from .flow_table import ask_for_key, remove
 from .free_list import give
 from .jit import kernel
-from .lookup import BUCKET_BYTES
-from .native import address_of, prefetch, record_at
+from .native import record_at
 from .opening import end_opening
 from .records import TIMEOUT, ask_for_record, finish
 from .source_ports import give_back_source
@@ -23,11 +23,10 @@ AHEAD = 3
 def ask_for_keys(connections, connection):
     """Asks for the buckets in which both keys of a connection lie, since it is given back shortly."""
     hot = record_at(connections.hot, connection)
-    first = address_of(connections.buckets)
     for side in range(2):
         hashed = hash_key(int64(hot.remote_address[side]), int64(hot.local_address[side]),
                           int64(hot.remote_port[side]), int64(hot.local_port[side]))
-        prefetch(first + home_of(connections.buckets, hashed) * BUCKET_BYTES)
+        ask_for_key(connections.buckets, hashed)
 
 
 @kernel

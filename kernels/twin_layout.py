@@ -16,7 +16,8 @@ RECORDS = {"connection": ("HOT",), "flow_table": ("BUCKET",), "neighbours": ("NE
 NUMBERS = {
     "batch": ("NO_FLOW", "KIND_NONE", "KIND_TCP", "KIND_ARP", "KIND_ICMP", "PENDING", "FORWARD", "DROP", "REPORT", "SENT"),
     "connection": ("CLIENT", "TARGET", "ESTABLISHED", "HOLDS", "OWNS", "STAMPED", "SCALED", "SPECIAL", "BOUND"),
-    "flow_table": ("SLOTS", "LONGEST", "STEPS", "CLASSES", "SEED"),
+    "flow_table": ("SLOTS", "LONGEST", "STEPS", "CLASSES"),
+    "flow_hash": ("SEED",),
     "neighbours": ("REACHABLE",),
     "headers": ("ARP_LENGTH", "ETHERNET_LENGTH", "ETHERTYPE_ARP", "ETHERTYPE_IPV4", "ETHERTYPE_QINQ", "ETHERTYPE_VLAN", "HEADROOM",
                 "ICMP_LENGTH", "IPV4_LENGTH", "PROTOCOL_ICMP", "PROTOCOL_TCP", "FIN", "SYN", "RST", "ACK", "TCP_LENGTH",

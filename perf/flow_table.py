@@ -19,7 +19,8 @@ import numpy as np
 
 from pipeline.kernels.batch import KIND_TCP, PENDING, allocate_batch
 from pipeline.kernels.connection import HOT
-from pipeline.kernels.flow_table import BUCKET, SLOTS, allocate_buckets, hash_key, insert, remove
+from pipeline.kernels.flow_hash import hash_key
+from pipeline.kernels.flow_table import BUCKET, SLOTS, allocate_buckets, insert, remove
 from pipeline.kernels.jit import loop
 from pipeline.kernels.lookup import bucketed
 from pipeline.kernels.memory import allocate

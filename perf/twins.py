@@ -21,7 +21,8 @@ from pipeline.io.memory_port import MemoryNetwork
 from pipeline.kernels import express, lookup, neighbours, parse, rewrite, twins
 from pipeline.kernels.batch import ABSORB, FORWARD, PENDING, SENT
 from pipeline.kernels.connection import BOUND, ESTABLISHED
-from pipeline.kernels.flow_table import hash_key, insert
+from pipeline.kernels.flow_hash import hash_key
+from pipeline.kernels.flow_table import insert
 from pipeline.kernels.headers import ACK
 from pipeline.kernels.jit import kernel, loop
 from pipeline.kernels.native import ordered_ticks

@@ -5,6 +5,7 @@ import secrets
 
 import numpy as np
 
+from pipeline import replacement
 from pipeline.errors import ConfigurationError
 from pipeline.kernels import (
     arp,
@@ -12,11 +13,11 @@ from pipeline.kernels import (
     connection,
     counters,
     faults,
-    flow_table,
     free_list,
     kernel_neighbours,
     memory,
     neighbours,
+    observe,
     outbox,
     records,
     services,
@@ -228,7 +229,7 @@ def make_connections(configuration, wraps):
         hot=memory.allocate(capacity, connection.HOT), cold=memory.allocate(capacity, connection.COLD),
         free=free_list.allocate_free(capacity), openings=memory.allocate(opening, connection.OPENING),
         free_openings=free_list.allocate_free(opening),
-        buckets=flow_table.allocate_buckets(capacity),
+        buckets=replacement.allocator(configuration.kernels, "lookup")(capacity),
         held=connection.allocate_held(engine.held_connections, engine.held_bytes, configuration.held_stride),
         segments=connection.allocate_segments(orders), parts=connection.allocate_parts(orders // 2),
         choices=connection.allocate_choices(orders), deliveries=connection.allocate_listed(orders),
@@ -282,14 +283,14 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
         idle=_column([engine.idle_sleep_us if engine.idle == "backoff" else 0, EMPTY_PASSES]),
         device=device, base=_column([arena.base]),
         packets=arena.native, batch=batch.allocate_batch(batch.BURST), connections=connections, selection=selection,
-        targets=targets, sources=sources, network=network, wheel=wheel.allocate_wheel(engine.connections, connections.cold),
+        targets=targets, sources=sources, network=network, wheel=replacement.allocator(configuration.kernels, "timers")(engine.connections, connections.cold),
         records=kept,
         outbox=outbox.allocate_outbox(len(macs), OUTBOX * bursts(configuration)), requests=connection.allocate_listed(ORDERS // 4),
         expired=np.zeros(TIMERS_A_PASS, np.int64), fresh=np.zeros(OUTBOX * bursts(configuration), np.int64),
         reserve=_column([configuration.transmit_descriptors, -1, 0]), burst=_column([engine.burst]),
         faults=make_faults(configuration), claims=make_claims(configuration),
         mailbox=kernel_neighbours.allocate_mailbox(MAILBOX if configuration.exception_ports else 1), inputs=inputs,
-        steering=steering)
+        steering=steering, observed=np.zeros(observe.OBSERVED, np.int64))
     return state, kernels
 
 

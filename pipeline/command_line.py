@@ -62,6 +62,13 @@ def _print_json(document):
     click.echo(json.dumps(document, indent=2))
 
 
+_KERNEL = click.option(
+    "--kernel", "chosen", metavar="SLOT=KERNEL", multiple=True,
+    help="Fill a slot (python -m pipeline kernels lists them) with another kernel than CONFIG says: one of ours by its name, "
+         "file.py:function (from the current folder) or package.module:function. Repeatable. select= and payload= (or "
+         "payload_to_target=, payload_to_client=) set that of every service.")
+
+
 @commands.command()
 @click.argument("config", required=False, type=click.Path())
 @click.option("--duration", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
@@ -70,7 +77,8 @@ def _print_json(document):
 @click.option("--records", metavar="FILE", type=click.Path(), help="Write a record of each connection into FILE.")
 @click.option("--record-format", type=click.Choice(["json", "csv", "text"]),
               help="JSON lines, CSV or text; by default as the suffix of FILE says (.csv, .txt, else JSON lines).")
-def run(config, duration, as_json, records, record_format):
+@_KERNEL
+def run(config, duration, as_json, records, record_format, chosen):
     """Run the engine that the file CONFIG describes, or the self-contained demonstration.
 
     The first Ctrl-C (or SIGTERM) lets open connections drain, the second ends it at once. In a terminal a live table
@@ -81,7 +89,7 @@ def run(config, duration, as_json, records, record_format):
         raise click.UsageError(f"--duration {duration}: a number of seconds is expected.")
     if record_format and not records:
         raise click.UsageError("--record-format says how to write what --records FILE asks for, which is missing.")
-    settings = configuration.load(config or running.DEMONSTRATION)
+    settings = _with_kernels(configuration.load(config or running.DEMONSTRATION), chosen)
     if settings.engine.isolation == "checked":
         isolation.start_anew_checked()
     writer = running.records_writer(records, record_format, settings)
@@ -101,11 +109,12 @@ def run(config, duration, as_json, records, record_format):
 @commands.command()
 @click.argument("config", type=click.Path())
 @_JSON
-def check(config, as_json):
+@_KERNEL
+def check(config, as_json, chosen):
     """Validate the file CONFIG and explain what `run` would set up. Nothing is touched."""
     from pipeline import configuration, explain
     try:
-        settings = configuration.load(config)
+        settings = _with_kernels(configuration.load(config), chosen)
         _check_kernels(config, settings)
     except ConfigurationError as error:
         if as_json:
@@ -117,22 +126,30 @@ def check(config, as_json):
         click.echo(explain.explanation(settings, config))
 
 
+def _with_kernels(settings, chosen):
+    if not chosen:
+        return settings
+    from pipeline import chosen_kernels
+    return chosen_kernels.override(settings, chosen)
+
+
 def _check_kernels(config, settings):
     """Refuses short names of kernels that their slot does not have, and kernels of the user's that do not fit theirs."""
     foreign = [("select", service.select) for service in settings.services if ":" in service.select]
     foreign += [("payload", name) for service in settings.services for name in service.payloads if name and ":" in name]
     foreign += [(slot, place) for slot, place in settings.kernels.items() if ":" in place]
     if foreign:
-        from pipeline import compose
+        from pipeline import kernel_places, replacement
         for slot, place in foreign:
-            compose.kernel_at(slot, place)
+            kernel_places.kernel_at(slot, place)
+        replacement.package_for(settings.kernels)
     if not settings.kernels:
         return
     from pipeline.configuration.values import suggestion
-    slots = _slots()
+    from pipeline.slots import names as names_of
     faults = []
     for slot, kernel in settings.kernels.items():
-        names = [name for name, *_ in slots.get(slot, ())]
+        names = names_of(slot)
         if ":" not in kernel and kernel not in names:
             faults.append(f'{config}: kernels.{slot} = "{kernel}" is none of our kernels for this slot'
                           + suggestion(kernel, names))
@@ -140,25 +157,49 @@ def _check_kernels(config, settings):
         raise ConfigurationError(*faults)
 
 
-def _slots():
-    from pipeline.compose import SLOTS
-    return SLOTS
-
-
-@commands.command()
+@commands.group(invoke_without_command=True)
 @_JSON
-def kernels(as_json):
-    """List the slots of the loop and the kernels that can fill them."""
-    slots = {slot: [dict(zip(("name", "function", "about"), kernel, strict=False)) for kernel in choices]
-             for slot, choices in _slots().items()}
-    if as_json:
-        _print_json(slots)
+@click.pass_context
+def kernels(context, as_json):
+    """List the slots of the loop: their signatures, and the kernels of ours that can fill them."""
+    if context.invoked_subcommand is not None:
         return
-    for slot, choices in slots.items():
-        click.echo(slot)
-        for kernel in choices:
-            click.echo(f"  {kernel['name']:<16} {kernel['function']}")
-            click.echo(f"  {'':<16} {kernel['about']}")
+    from pipeline import slots
+    found = slots.described()
+    if as_json:
+        _print_json(found)
+    else:
+        click.echo(slots.text_of(found))
+
+
+@kernels.command()
+@click.argument("slot")
+@click.argument("file", type=click.Path())
+def new(slot, file):
+    """Write a kernel for SLOT that runs as it is into the new file FILE, to begin with."""
+    from pipeline import new_kernel
+    place = new_kernel.write(slot, file)
+    click.echo(f"{place}: try python -m pipeline kernels check {place}, and run --kernel {slot}={place}", err=True)
+
+
+@kernels.command("check")
+@click.argument("kernel", metavar="FILE:FUNCTION")
+@click.option("--slot", metavar="SLOT", help="The slot that it is meant for; by default the one whose parameters it has.")
+@_JSON
+def check_kernel(kernel, slot, as_json):
+    """Check a kernel: its signature, whether it compiles, and what it does beside the reference of its slot.
+
+    Exit status 1 where it fails; 2 where there is none, or one with a wrong signature.
+    """
+    from pipeline import compose, kernel_check
+    with compose.compiling():
+        report = kernel_check.check(kernel, slot)
+    if as_json:
+        _print_json(report)
+    else:
+        click.echo(kernel_check.text_of(report))
+    if not report["passed"]:
+        raise RunError(f"{report['kernel']} is no kernel for the slot {report['slot']} as it stands")
 
 
 def _of_which_engine(command):

@@ -8,9 +8,6 @@ import contextlib
 import fcntl
 import gc
 import hashlib
-import importlib
-import importlib.util
-import inspect
 import os
 import pathlib
 import shutil
@@ -19,53 +16,15 @@ import types
 
 import numba
 
-from pipeline.errors import ConfigurationError
+from pipeline import replacement, slots
+from pipeline.kernel_places import default_of, file_of, is_ours, kernel_at, place_of
 from pipeline.kernels import jit
 
-SLOTS = {
-    "parse": [("offset", "pipeline.kernels.parse:parse", "Finds all headers by offset; malformed packets are counted."),
-              ("c", "pipeline.kernels.twins:parse", "The same in C, a yardstick.")],
-    "lookup": [("bucketed", "pipeline.kernels.lookup:bucketed",
-                "Buckets of one cache line with 16-bit tags, looked up in prefetched passes."),
-               ("c", "pipeline.kernels.twins:lookup", "The same in C, a yardstick.")],
-    "select": [
-        ("round_robin", "pipeline.kernels.select_balancing:round_robin", "Each target in turn."),
-        ("http_path", "pipeline.kernels.select_content:http_path", "Longest rule that begins the HTTP/1 path."),
-        ("http_host", "pipeline.kernels.select_content:http_host", "Rule that equals the HTTP/1 Host."),
-        ("number_modulo", "pipeline.kernels.select_content:number_modulo",
-         "ProxyEngine's test rule: the number that starts the payload, modulo the number of targets."),
-    ],
-    "payload": [
-        ("unchanged", "pipeline.kernels.payload_text:unchanged", "Shows every byte to a kernel that changes none."),
-        ("mask_digits", "pipeline.kernels.payload_text:mask_digits", "Every decimal digit becomes a star."),
-    ],
-    "express": [
-        ("usual", "pipeline.kernels.express:usual", "Usual segments of established connections, all in one pass."),
-        ("c", "pipeline.kernels.twins:express", "The same in C, a yardstick."),
-        ("none", "pipeline.kernels.express:none", "Every packet goes through all stages: so where these are the user's."),
-    ],
-    "transition": [("splice", "pipeline.kernels.transition:transition", "Handshakes, splice and closes, in order.")],
-    "schedule": [("round_robin", "pipeline.kernels.schedule:round_robin", "A burst of every queue in every pass."),
-                 ("longest_first", "pipeline.kernels.schedule:longest_first",
-                  "Hand-over first, then the queues whose last burst was the longest; none is left out for more than 8 passes.")],
-    "rewrite": [("incremental", "pipeline.kernels.rewrite:rewrite", "Header translation, checksums by RFC 1624."),
-                ("c", "pipeline.kernels.twins:rewrite", "The same in C, a yardstick; rare cases by the kernel above.")],
-}
+SLOTS = {slot: list(described.choices) for slot, described in slots.SLOTS.items()}
 """Every slot of the loop with our kernels for it: (short name, "module:function", what it does); the first is the
 default, but for `select` and `payload`, which each service names."""
-
-SIGNATURES = {
-    "parse": ("packets", "base", "batch", "count", "port", "network", "counters"),
-    "lookup": ("batch", "count", "buckets", "hot"),
-    "select": ("payload", "service", "selection"),
-    "payload": ("payload", "length", "position", "tailroom", "user"),
-    "express": ("packets", "batch", "count", "connections", "network", "outbox", "now"),
-    "transition": ("packets", "base", "batch", "count", "connections", "services", "targets", "network", "records",
-                   "now"),
-    "schedule": ("inputs",),
-    "rewrite": ("packets", "base", "batch", "count", "connections", "network", "now"),
-}
-"""Parameters of a kernel in each slot; `loop.py` shows what is handed over."""
+SIGNATURES = {slot: tuple(described.parameters) for slot, described in slots.SLOTS.items()}
+"""Parameters of a kernel in each slot; `slots.py` says what they mean."""
 
 BEGIN, END = "# composed from here\n", "# composed to here\n"
 STAGES_BEGIN, STAGES_END = "# stages from here\n", "# stages to here\n"
@@ -75,86 +34,13 @@ PORTS_END = "# ports to here\n"
 KEPT = 20
 
 
-def key(slot):
-    """Returns the configuration's key for the kernel of a slot: each service names its own select and payload kernels."""
-    own = {"select": "services: select", "payload": "services: payload_to_target or payload_to_client"}
-    return own.get(slot, f"kernels.{slot}")
-
-
-def place_of(slot, name):
-    """Returns "module:function" or "file.py:function" for a kernel given by short name or place."""
-    if ":" in name:
-        return name
-    for short, place, _ in SLOTS[slot]:
-        if short == name:
-            return place
-    known = ", ".join(short for short, _, _ in SLOTS[slot])
-    raise ConfigurationError(f'{key(slot)} = "{name}" is no kernel of this slot; it must be one of {known}, '
-                             'or "package.module:function", or "file.py:function"')
-
-
-@contextlib.contextmanager
-def _without_bytecode():
-    """Python takes a file's bytecode for new by its size and the second of its last change: an edit may be neither."""
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
-
-
-def _module_of(slot, place):
-    origin = place.rpartition(":")[0]
-    with contextlib.nullcontext() if origin.startswith("pipeline.") else _without_bytecode():
-        return _load(slot, place, origin)
-
-
-def _load(slot, place, origin):
-    try:
-        if not origin.endswith(".py"):
-            return importlib.import_module(origin)
-        path = pathlib.Path(origin).resolve()
-        name = f"pipeline_kernel_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-        spec = importlib.util.spec_from_file_location(name, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        if str(path.parent) not in sys.path:
-            sys.path.append(str(path.parent))
-        spec.loader.exec_module(module)
-        return module
-    except Exception as error:  # the user's file may fail in any way
-        raise ConfigurationError(f'{key(slot)} = "{place}" cannot be loaded: {type(error).__name__}: {error}') from error
-
-
-def kernel_at(slot, place):
-    """Returns the njit function for a slot at "module:function" or "file.py:function"; plain functions are compiled.
-
-    Raises ConfigurationError where there is none, or where its signature is not the slot's.
-    """
-    module, function = _module_of(slot, place), place.rpartition(":")[2]
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise ConfigurationError(f'{key(slot)} = "{place}": there is no function {function} there')
-    plain = getattr(found, "py_func", found)
-    try:
-        given = tuple(inspect.signature(plain).parameters)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f'{key(slot)} = "{place}" is no function in Python, whose source can be compiled') from error
-    if len(given) != len(SIGNATURES[slot]):
-        raise ConfigurationError(f'{key(slot)} = "{place}" has the wrong signature\n'
-                                 f"  the slot's: {slot}({', '.join(SIGNATURES[slot])})\n"
-                                 f"  this one's: {function}({', '.join(given)})")
-    compiled = isinstance(found, numba.core.dispatcher.Dispatcher) or numba.config.DISABLE_JIT
-    return found if compiled else jit.kernel(found)
-
-
 def _import_lines(slot, place, name):
     """Returns the source that binds `name` to the kernel at `place`, checked against the slot's signature."""
     module, _, function = place.rpartition(":")
     kernel_at(slot, place)
-    if place.startswith("pipeline.kernels."):
+    if is_ours(place):
         return f"from {module} import {function} as {name}\n"
-    origin = str(pathlib.Path(module).resolve()) if module.endswith(".py") else importlib.import_module(module).__file__
+    origin = file_of(place)
     located = f"{origin}:{function}" if module.endswith(".py") else place
     return f"# {jit.stamp(origin)}\n{name} = kernel_at({slot!r}, {located!r})\n"
 
@@ -174,12 +60,17 @@ def _generator():
     return text.partition(STAGES_BEGIN)[2].partition(STAGES_END)[0]
 
 
+def _chosen(kernels, slot):
+    """Returns the place of the kernel that fills a slot of [kernels]."""
+    return place_of(slot, kernels[slot]) if slot in kernels else default_of(slot)
+
+
 def express_for(kernels):
     """Returns the short name of the kernel for the slot `express` where the configuration names none.
 
     Where transition or rewrite is another one than ours, none: they are to see every packet.
     """
-    ours = all(place_of(slot, kernels.get(slot, SLOTS[slot][0][0])) == SLOTS[slot][0][1] for slot in ("transition", "rewrite"))
+    ours = all(_chosen(kernels, slot) == default_of(slot) for slot in ("transition", "rewrite"))
     return "usual" if ours else "none"
 
 
@@ -195,7 +86,8 @@ def _device_lines(device, checked):
 def source(kernels, selects, device, mode="proxy", payloads=(), checked=False):
     """Returns the source (str) of a loop.
 
-    `kernels`: slot to kernel where it is not the default; `selects`, `payloads`: the select and the payload kernels, in the
+    `kernels`: slot to kernel where it is not the default (where others call what is replaced, their copies are written: see
+    `replacement`); `selects`, `payloads`: the select and the payload kernels, in the
     order of their numbers; `device`: "dpdk" or "memory"; `mode`: "proxy", or "forward" or "generator", which have no slots;
     `checked`: with owner tags (`owner_tags.Owned` around the device).
     """
@@ -203,21 +95,26 @@ def source(kernels, selects, device, mode="proxy", payloads=(), checked=False):
     head, _, rest = text.partition(BEGIN)
     tail = rest.partition(END)[2]
     ports = _device_lines(device, checked)
-    plan = _import_lines("schedule", place_of("schedule", kernels.get("schedule", SLOTS["schedule"][0][0])), "schedule")
+    plan = _import_lines("schedule", _chosen(kernels, "schedule"), "schedule")
     if mode != "proxy":
         before, _, stages = tail.partition(STAGES_BEGIN)
         return head + "from pipeline.compose import kernel_at\n" + ports + plan + (WIRE if mode == "forward" else _generator()) + before + stages.partition(STAGES_END)[2]
     lines = ["from pipeline.compose import kernel_at\n", "from pipeline.kernels.native import whole_number\n", ports, plan]
     kernels = {"express": express_for(kernels), **kernels}
-    for slot in ("express", "lookup", "parse", "rewrite", "transition"):
-        lines.append(_import_lines(slot, place_of(slot, kernels.get(slot, SLOTS[slot][0][0])), slot))
-    for slot, names in (("select", selects), ("payload", payloads)):
-        for number, name in enumerate(names):
-            lines.append(_import_lines(slot, place_of(slot, name), f"{slot}_{number}"))
-    lines.append(f"\n\nPAYLOAD_KERNELS = {len(payloads)}\n\n\n")
+    for slot in ("express", "lookup", "observe", "parse", "rewrite", "transition"):
+        lines.append(_import_lines(slot, _chosen(kernels, slot), slot))
+    numbered = [(slot, number, place_of(slot, name)) for slot, names in (("select", selects), ("payload", payloads))
+                for number, name in enumerate(names)]
+    lines += [_import_lines(slot, place, f"{slot}_{number}") for slot, number, place in numbered]
+    lines.append(f"\n\nPAYLOAD_KERNELS = {len(payloads)}\nOBSERVES = {int(_chosen(kernels, 'observe') != default_of('observe'))}\n\n\n")
     lines.append(_dispatch("select", "select", len(selects), "NO_MATCH"))
     lines.append(_dispatch("payload", "show", len(payloads), "length"))
-    return head + "".join(lines) + tail
+    package = replacement.package_for(kernels, [(slot, place) for slot, _, place in numbered])
+    text = head + "".join(lines) + tail
+    if package is None:
+        return text
+    replacement.provide(package)
+    return replacement.redirected(text, package.name, package.moved)
 
 
 def complaint(error, kernels, selects):
@@ -263,6 +160,7 @@ def _write(text):
         old.unlink(missing_ok=True)
         for compiled in (jit.cache_folder() / "kernels").glob(f"{old.stem}-*"):
             shutil.rmtree(compiled, ignore_errors=True)
+    replacement.forget_unused()
     return path
 
 

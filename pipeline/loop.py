@@ -64,6 +64,7 @@ from pipeline.kernels.express import usual as express
 from pipeline.kernels.lookup import bucketed as lookup
 from pipeline.kernels.memory_device import allocate, available, pause, receive, release as free, take_over, transmit
 from pipeline.kernels.memory_device import hand_over as hand_on
+from pipeline.kernels.observe import none as observe
 from pipeline.kernels.parse import parse
 from pipeline.kernels.rewrite import rewrite
 from pipeline.kernels.schedule import round_robin as schedule
@@ -80,6 +81,7 @@ def select(number, payload, service, selection):
 
 
 PAYLOAD_KERNELS = 0
+OBSERVES = 0
 
 
 @kernel
@@ -313,6 +315,8 @@ def stages(state, port, count, handed, draining, now):
         lookup(batch, count, connections.buckets, connections.hot)
         if state.steering.worker[1] > 1 and not handed:
             given = hand_over(batch, count, state.steering, services, state.outbox, counters)
+        if OBSERVES:
+            observe(packets, base, batch, count, connections, state.observed, now)
         left = express(packets, batch, count, connections, network, state.outbox, now)
         left -= given
     if left > 0:

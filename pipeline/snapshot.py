@@ -27,14 +27,21 @@ def of_worker(core, state):
         "bursts": totals["bursts"], "packets": totals["packets"], "transmitted": totals["transmitted"],
         "passes": totals["loops"], "sleeps": totals["sleeps"], "expired_timers": totals["expired_timers"],
         "connections": {"open": totals["open"], "opened": totals["opened"], "closed": totals["closed"],
-                        "table": int(np.count_nonzero(state.connections.buckets["tag"])),
+                        "table": _filled(state.connections.buckets),
                         "held": len(held.length) - int(held.free_count[0])},
         "states": _named(connection.STATES[1:], counted.states[1:]),
         "sides": {side: _named(counters.EVENTS, counted.events[number]) for number, side in enumerate(SIDES)},
         "release_causes": {side: {cause: count for cause, count in _named(records.CAUSES, counted.causes[number]).items()
                                   if count} for number, side in enumerate(SIDES)},
         **drops_and_notices(counted),
+        "observed": np.trim_zeros(state.observed, "b").tolist(),
     }
+
+
+def _filled(buckets):
+    """Returns how many places of a flow table are filled, None where it has no tags, which are not 0 there."""
+    named = getattr(buckets, "dtype", np.dtype(np.int64)).names or ()
+    return int(np.count_nonzero(buckets["tag"])) if "tag" in named else None
 
 
 def of_faults(stages, number):

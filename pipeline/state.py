@@ -49,6 +49,7 @@ class State(NamedTuple):
     mailbox: Mailbox         # what the kernel says of neighbours, where there are exception ports
     inputs: schedule.Inputs
     steering: Steering
+    observed: np.ndarray     # int64 [OBSERVED] what the kernel in the slot `observe` has counted
 
     @property
     def counters(self) -> Counters:

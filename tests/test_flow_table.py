@@ -10,6 +10,7 @@ from kernel_bed import KernelBed, generated
 
 from pipeline.kernels.batch import DROP, KIND_ARP, KIND_TCP, NO_FLOW, PENDING
 from pipeline.kernels.connection import HOT
+from pipeline.kernels.flow_hash import hash_key
 from pipeline.kernels.flow_table import (
     BUCKET,
     CLASSES,
@@ -20,7 +21,6 @@ from pipeline.kernels.flow_table import (
     SLOTS,
     allocate_buckets,
     find,
-    hash_key,
     insert,
     remove,
     tag_of,

@@ -11,7 +11,8 @@ from scapy.utils import checksum
 
 from pipeline.kernels.batch import ANSWER, DROP, FORWARD, PENDING
 from pipeline.kernels.connection import AGED, ESTABLISHED, FREE, OPENS, SPECIAL, SPLICED, STAMPED
-from pipeline.kernels.flow_table import hash_key, insert, remove
+from pipeline.kernels.flow_hash import hash_key
+from pipeline.kernels.flow_table import insert, remove
 from pipeline.kernels.icmp import answer_icmp
 from pipeline.kernels.icmp_errors import pass_icmp_errors
 from pipeline.kernels.parse import parse

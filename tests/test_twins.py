@@ -17,7 +17,8 @@ from pipeline.kernels import rewrite as rewrite_module
 from pipeline.kernels import twin_layout
 from pipeline.kernels.batch import ABSORB, DROP, FORWARD, KIND_TCP, PENDING, SENT
 from pipeline.kernels.connection import BOUND, ESTABLISHED, HOLDS, OWNS, PLAIN, SCALED, SPECIAL, STAMPED
-from pipeline.kernels.flow_table import SLOTS, hash_key, insert
+from pipeline.kernels.flow_hash import hash_key
+from pipeline.kernels.flow_table import SLOTS, insert
 from pipeline.kernels.lookup import bucketed
 from pipeline.kernels.neighbours import INCOMPLETE, PROBING
 

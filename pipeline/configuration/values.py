@@ -12,9 +12,11 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field, PlainSerializer, PlainValidator
 
-SELECTS = ("round_robin", "http_path", "http_host", "number_modulo")
+from pipeline.slots import names
+
+SELECTS = names("select")
 """Short names of our own select kernels."""
-PAYLOADS = ("unchanged", "mask_digits")
+PAYLOADS = names("payload")
 """Short names of our own payload kernels."""
 REFUSE = "refuse"
 """The `default` of a service that answers a payload without a match by a RST."""

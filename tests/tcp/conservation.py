@@ -1,7 +1,7 @@
 """What a worker must never lose: connections, keys, held slots, source ports, timers, mbufs, counts."""
 import numpy as np
 
-from pipeline.kernels import connection, counters, flow_table, free_list, records, wheel
+from pipeline.kernels import connection, counters, flow_hash, flow_table, free_list, records, wheel
 from pipeline.kernels.connection import AGED, CLIENT, ESTABLISHED, FREE, HOLDS, LASTING, LENT, NO_TARGET, OPENS, SPECIAL, SPLICED, TARGET
 
 
@@ -73,7 +73,7 @@ def _flow_table(state):
         for side in (CLIENT, TARGET) if cold["target"][number] != NO_TARGET else (CLIENT,):
             key = (int(hot[field][number, side])
                    for field in ("remote_address", "local_address", "remote_port", "local_port"))
-            wanted[2 * int(number) + side] = flow_table.hash_key(*key)
+            wanted[2 * int(number) + side] = flow_hash.hash_key(*key)
     used = buckets["tag"] != 0
     assert sorted(buckets["entry"][used].tolist()) == sorted(wanted)
     passed = np.zeros((len(buckets), flow_table.CLASSES), np.int64)
