@@ -69,6 +69,35 @@ _KERNEL = click.option(
          "payload_to_target=, payload_to_client=) set that of every service.")
 
 
+def _recording(command):
+    """Adds the options of `run` that say what is recorded; they arrive as one argument, `recorded` (recorders.Recorded)."""
+    import functools
+
+    options = (
+        click.option("--record", "received", metavar="FILE", type=click.Path(),
+                     help="Record what comes in, burst by burst: .pcap, .pcapng, or else our own format, which `replay` takes exactly."),
+        click.option("--pcap-out", "sent", metavar="FILE", type=click.Path(), help="Capture what leaves, in a format by the same rule."),
+        click.option("--record-limit", "limit", metavar="PACKETS", type=click.IntRange(min=1), help="Most packets in either file."),
+        click.option("--record-snap", "snap", metavar="OCTETS", type=click.IntRange(14, 16384), default=16384, show_default=True,
+                     help="Octets that are kept of a packet."),
+        click.option("--record-filter", "filter", metavar="EXPRESSION", default="",
+                     help="Only packets that match, such as 'tcp port 80 and host 10.1.0.2' (see README)."),
+        click.option("--record-buffer", "buffer", metavar="MIB", type=click.IntRange(1, 65536), default=64, show_default=True,
+                     help="Memory of a worker for packets that are not in the file yet; what finds no room is dropped, counted."),
+    )
+
+    @functools.wraps(command)
+    def take(received, sent, limit, snap, filter, buffer, **others):
+        from pipeline.recorders import Recorded
+        if received is None and sent is None and (limit or filter or (snap, buffer) != (16384, 64)):
+            raise click.UsageError("--record-limit, --record-snap, --record-filter and --record-buffer say what --record FILE or "
+                                   "--pcap-out FILE keeps, which is missing.")
+        return command(recorded=Recorded(received, sent, snap, limit or -1, filter, buffer), **others)
+    for option in reversed(options):
+        take = option(take)
+    return take
+
+
 @commands.command()
 @click.argument("config", required=False, type=click.Path())
 @click.option("--duration", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
@@ -78,7 +107,8 @@ _KERNEL = click.option(
 @click.option("--record-format", type=click.Choice(["json", "csv", "text"]),
               help="JSON lines, CSV or text; by default as the suffix of FILE says (.csv, .txt, else JSON lines).")
 @_KERNEL
-def run(config, duration, as_json, records, record_format, chosen):
+@_recording
+def run(config, duration, as_json, records, record_format, recorded, chosen):
     """Run the engine that the file CONFIG describes, or the self-contained demonstration.
 
     The first Ctrl-C (or SIGTERM) lets open connections drain, the second ends it at once. In a terminal a live table
@@ -94,6 +124,7 @@ def run(config, duration, as_json, records, record_format, chosen):
         isolation.start_anew_checked()
     writer = running.records_writer(records, record_format, settings)
     performance = running.Run(settings, duration, demonstrate=config is None, records=writer,
+                              recorders=running.recorders_for(recorded, settings),
                               live=not as_json and sys.stdout is not None and sys.stdout.isatty())
     with running.nothing_on_stdout() if as_json else contextlib.nullcontext():
         snapshot = performance.perform()
@@ -155,6 +186,24 @@ def _check_kernels(config, settings):
                           + suggestion(kernel, names))
     if faults:
         raise ConfigurationError(*faults)
+
+
+@commands.command()
+@click.argument("recording", type=click.Path())
+@click.argument("config", type=click.Path())
+@click.option("--out", metavar="FILE", type=click.Path(), help="Write what is sent: .pcap, .pcapng, or else our own format.")
+@_JSON
+def replay(recording, config, out, as_json):
+    """Replay RECORDING through the engine that CONFIG describes: offline, without DPDK, on recorded time.
+
+    The same bytes come out each time, on any machine.
+    """
+    from pipeline import replay_command
+    found = replay_command.perform(recording, config, out)
+    if as_json:
+        _print_json(found)
+    else:
+        click.echo(replay_command.text(found))
 
 
 @commands.group(invoke_without_command=True)
