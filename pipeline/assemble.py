@@ -18,6 +18,7 @@ from pipeline.kernels import (
     memory,
     neighbours,
     outbox,
+    profile,
     records,
     services,
     shaping,
@@ -289,7 +290,7 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
         reserve=_column([configuration.transmit_descriptors, -1, 0]), burst=_column([engine.burst]),
         faults=make_faults(configuration), claims=make_claims(configuration),
         mailbox=kernel_neighbours.allocate_mailbox(MAILBOX if configuration.exception_ports else 1), inputs=inputs,
-        steering=steering)
+        steering=steering, profile=profile.allocate_profile())
     return state, kernels
 
 

@@ -21,6 +21,7 @@ import numba
 
 from pipeline.errors import ConfigurationError
 from pipeline.kernels import jit
+from pipeline.profile_marks import marked
 
 SLOTS = {
     "parse": [("offset", "pipeline.kernels.parse:parse", "Finds all headers by offset; malformed packets are counted."),
@@ -268,7 +269,7 @@ def _write(text):
 
 def compose(kernels, selects, device, mode="proxy", payloads=(), checked=False):
     """Returns the `run` of a loop with these kernels (see `source`), not yet compiled. Call it within `compiling`."""
-    path = _write(source(kernels, selects, device, mode, payloads, checked))
+    path = _write(marked(source(kernels, selects, device, mode, payloads, checked)))
     module = types.ModuleType(f"pipeline_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module

@@ -43,6 +43,7 @@ from pipeline.kernels.kernel_neighbours import read_mailbox
 from pipeline.kernels.native import address_of, load_acquire
 from pipeline.kernels.open import open_connections, retire
 from pipeline.kernels.outbox import dispose, settle
+from pipeline.kernels.profile import POLL, RECEIVE, REST, SEND, STAGES, TIMERS, count_paths, end_burst, first_pass, mark, next_pass
 from pipeline.kernels.refuse import refuse
 from pipeline.kernels.release import release
 from pipeline.kernels.records import ask_for_records
@@ -304,6 +305,7 @@ def stages(state, port, count, handed, draining, now):
     What other workers own is handed over to them, but for packets that one of them has `handed` to this one.
     The usual segments of established connections are sent on by `express`; what is `left` of the burst goes through all
     others. Frames of our own are posted before those that pass: held payload goes out ahead of what follows it.
+    Behind each call comes a mark for the profile (profile_marks.py).
     """
     packets, base, batch, connections = state.packets, state.base[0], state.batch, state.connections
     services, network, counters = state.selection.services, state.network, state.connections.counters
@@ -313,6 +315,7 @@ def stages(state, port, count, handed, draining, now):
         lookup(batch, count, connections.buckets, connections.hot)
         if state.steering.worker[1] > 1 and not handed:
             given = hand_over(batch, count, state.steering, services, state.outbox, counters)
+        count_paths(state.profile, batch, count, connections.hot)
         left = express(packets, batch, count, connections, network, state.outbox, now)
         left -= given
     if left > 0:
@@ -462,14 +465,15 @@ def run(state, passes, given):
 
     `given` is the time in microseconds for a replay or a test, or -1 to read the clock.
     """
-    done, idle, stopped = 0, 0, 0
+    done, idle, stopped, received, worked, profile = 0, 0, 0, 0, False, state.profile
     counters, outbox, inputs, alone = state.connections.counters, state.outbox, state.inputs, state.steering.worker[1] == 1
+    first_pass(profile)
     while done != passes:
         phase = load_acquire(address_of(state.control))
         if phase == DRAIN and alone and counters.totals[TOTAL_OPEN] == counters.states[TIME_WAIT]:
             phase = STOP
         now = given if given >= 0 else read_clock(state.clock)
-        received = 0
+        received, worked = 0, False
         turns = schedule(inputs)
         for turn in range(turns + 1):
             count, port, handed = 0, 0, False
@@ -478,17 +482,25 @@ def run(state, passes, given):
                 port, handed = inputs.port[entered], inputs.ring[entered] >= 0
                 count = take_burst(state, entered, given)
                 received += count
+                mark(profile, RECEIVE if count > 0 else POLL)
                 if count == 0 and outbox.to_release[0] == 0:
                     continue
-            elif not (timers(state, phase, stopped, now) or earliest(state.faults) <= now):
-                continue
+            else:
+                ordered = timers(state, phase, stopped, now)
+                mark(profile, TIMERS)
+                if not (ordered or earliest(state.faults) <= now):
+                    continue
+            worked = True
             if state.network.beside[port] >= 0:
                 take_from_kernel(state.packets, state.batch, count, port, state.network, outbox, counters)
             else:
                 stages(state, port, count, handed, phase, now)
+            mark(profile, STAGES)
             if not alone:
                 send_to_workers(state)
             send(state, given, phase)
+            mark(profile, SEND)
+            end_burst(profile, count)
         done += 1
         counters.totals[TOTAL_LOOPS] += 1
         if phase == STOP:
@@ -501,4 +513,6 @@ def run(state, passes, given):
         else:
             idle += 1
             rest(state, idle, now)
+            mark(profile, REST)
+        next_pass(profile, received, worked)
     return done

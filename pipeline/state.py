@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels import batch, connection, faults, outbox, records, schedule, wheel
+from pipeline.kernels import batch, connection, faults, outbox, profile, records, schedule, wheel
 from pipeline.kernels.counters import Counters
 from pipeline.kernels.hand_over import Steering
 from pipeline.kernels.headers import Packets
@@ -49,6 +49,7 @@ class State(NamedTuple):
     mailbox: Mailbox         # what the kernel says of neighbours, where there are exception ports
     inputs: schedule.Inputs
     steering: Steering
+    profile: profile.Profile
 
     @property
     def counters(self) -> Counters:
