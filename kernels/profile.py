@@ -15,21 +15,28 @@ from .histogram import BUCKETS, bucket_of
 from .jit import kernel
 from .native import record_at, ticks, unlikely
 
-EVERY, SAMPLED, LEFT, RANDOM, MOMENT, BEGUN, COUNT_FROM, OVERHEAD, MARKS = range(9)
-"""`control`: one pass in so many is sampled (0: none, -1: the worker is to set 0), whether this one is, passes until the next
-one; a number at random; ticks at the last mark and at the start of this pass, and from when on passes count; ticks that a
-mark takes itself, which are left out; how many marks there were."""
+EVERY, SAMPLED, LEFT, IN_TURN, RANDOM, MOMENT, BEGUN, COUNT_FROM, OVERHEAD, MARKS, RESTED = range(11)
+"""`control`: one pass in so many is sampled (0: none, -1: the worker is to set 0), whether this one is (below), passes until the
+next ones, and how many of those are left; a number at random; ticks at the last mark and at the start of this pass, and from
+when on passes count; ticks that a mark takes itself, which are left out; how many marks there were; ticks slept."""
 STOP_SAMPLING = -1
+NOT, COUNTED, WARMING = range(3)
+"""SAMPLED: no; yes; it is timed, but not counted."""
+TOGETHER = 8
+"""Passes that are sampled one behind the other, of which the first is not counted: to the processor, marks that are taken are
+news, and it guesses every branch around them wrong. Of single passes in 16 the stages summed up to 110 % of whole passes."""
 
-PASS, POLL, RECEIVE, TIMERS, STAGES, SEND, REST, OF_STAGES = range(8)
+PASS, POLL, RECEIVE, TIMERS, STAGES, SEND, OF_STAGES = range(7)
 """Stages of `run`; OF_STAGES is the first of those within `stages`."""
-RUN_STAGES = ("pass", "poll", "receive", "timers", "stages", "send", "rest")
+RUN_STAGES = ("pass", "poll", "receive", "timers", "stages", "send")
 MOST_STAGES = 48
 
-BURST, CLIENT_SYN, HANDSHAKE_ACK, FIRST_PAYLOAD, TARGET_SYN_ACK, FIRST_ANSWER, TO_TARGET, TO_CLIENT, CLOSE, OTHER, ORDERED = range(11)
-PATHS = ("each burst", "client SYN", "handshake ACK", "first payload", "target SYN-ACK", "ACK of first payload", "client to target",
+CLIENT_SYN, HANDSHAKE_ACK, FIRST_PAYLOAD, TARGET_SYN_ACK, FIRST_ANSWER, TO_TARGET, TO_CLIENT, CLOSE, OTHER, ORDERED = range(10)
+PATHS = ("client SYN", "handshake ACK", "first payload", "target SYN-ACK", "ACK of first payload", "client to target",
          "target to client", "close", "other", "timers")
-"""What packets are told apart by. The first is what a burst takes whatever is in it, the last what timers have ordered."""
+"""What packets are told apart by. The last is a burst of none: what timers have ordered."""
+WEIGHT_BITS = 8
+"""Fixed point of `products` and `sums`."""
 
 NONE, IDLE = 0, 10
 SIZES = ("none", "1", "2", "3-4", "5-8", "9-16", "17-32", "33-64", "65-128", "129-256", "idle")
@@ -47,17 +54,18 @@ class Profile(NamedTuple):
     rows: np.ndarray         # [PATHS] its packets
     ticks: np.ndarray        # [SIZES, MOST_STAGES] of sampled bursts
     bursts: np.ndarray       # [SIZES, 2] sampled bursts and their packets
-    products: np.ndarray     # [PATHS, PATHS] sums over bursts of packets times packets: the normal equations of least squares
-    sums: np.ndarray         # [PATHS, MOST_STAGES] and of packets times ticks
-    passes: np.ndarray       # [2, SIZES, 2] how many passes and their ticks, by the packets in them: not sampled, sampled
-    interrupted: np.ndarray  # [3, 2] the same of what took too long to count: passes not sampled, sampled, and bursts
+    packets: np.ndarray      # [PATHS] of sampled bursts
+    products: np.ndarray     # [PATHS, PATHS] sums over bursts of packets times packets, each divided by all of the burst
+    sums: np.ndarray         # [PATHS, MOST_STAGES] and of packets times ticks: the normal equations of weighted least squares
+    passes: np.ndarray       # [3, SIZES, 2] how many passes and their ticks, by SAMPLED and by the packets in them
+    interrupted: np.ndarray  # [4, 2] the same of what took too long to count: passes by SAMPLED, and bursts
     histograms: np.ndarray   # [MOST_STAGES + PATHS + SIZES, BUCKETS] ticks a burst of a stage, a packet of a path and of a size
 
 
 def allocate_profile():
     """Returns a `Profile` that counts nothing until it is told to."""
     sizes, paths = len(SIZES), len(PATHS)
-    shapes = [16, MOST_STAGES, paths, (sizes, MOST_STAGES), (sizes, 2), (paths, paths), (paths, MOST_STAGES), (2, sizes, 2), (3, 2),
+    shapes = [16, MOST_STAGES, paths, (sizes, MOST_STAGES), (sizes, 2), paths, (paths, paths), (paths, MOST_STAGES), (3, sizes, 2), (4, 2),
               (MOST_STAGES + paths + sizes, BUCKETS)]
     return Profile(*(np.zeros(shape, np.int64) for shape in shapes))
 
@@ -76,7 +84,7 @@ def mark(profile, stage):
 def size_of(packets):
     """Returns the place in SIZES of a burst of so many packets."""
     size = min(packets, 1)
-    while size < WIDEST and 1 << (size - 1) < packets:
+    while 0 < size < WIDEST and 1 << (size - 1) < packets:
         size += 1
     return size
 
@@ -117,20 +125,24 @@ def count_paths(profile, batch, count, hot):
 
 @kernel
 def add_equations(profile, total, count):
-    """Adds a burst to the equations that tell what a packet of each path takes, and, of one path alone, to its histogram."""
-    rows, different, path = profile.rows, 0, 0
-    rows[BURST if count > 0 else ORDERED] = 1
+    """Adds a burst to the equations that tell what a packet of each path takes, and, of one path alone, to its histogram.
+
+    A burst of n packets counts 1 / n: its ticks vary as n does, and so what is attributed sums up to what was measured.
+    """
+    rows, different, path, packets = profile.rows, 0, 0, max(count, 1)
+    if count == 0:
+        rows[ORDERED] = 1
     for one in range(rows.shape[0]):
         if rows[one] == 0:
             continue
-        if one != BURST:
-            different, path = different + 1, one
+        different, path, weighted = different + 1, one, rows[one] << WEIGHT_BITS
+        profile.packets[one] += rows[one]
         for other in range(rows.shape[0]):
-            profile.products[one, other] += rows[one] * rows[other]
+            profile.products[one, other] += weighted * rows[other] // packets
         for stage in range(MOST_STAGES):
-            profile.sums[one, stage] += rows[one] * profile.current[stage]
+            profile.sums[one, stage] += weighted * profile.current[stage] // packets
     if different == 1:
-        profile.histograms[MOST_STAGES + path, bucket_of(max(total, 0) // rows[path])] += rows[path]
+        profile.histograms[MOST_STAGES + path, bucket_of(max(total, 0) // packets)] += packets
 
 
 @kernel
@@ -164,9 +176,9 @@ def put_away(profile, size, count, went):
     """Adds what has been timed to what was before, and begins anew; `went` says whether it is a burst, which has paths."""
     total = sum_of(profile.current)
     if total > LONGEST and size != IDLE:
-        profile.interrupted[2, 0] += 1
-        profile.interrupted[2, 1] += total
-    else:
+        profile.interrupted[3, 0] += 1
+        profile.interrupted[3, 1] += total
+    elif profile.control[SAMPLED] == COUNTED:
         if went:
             add_equations(profile, total, count)
         add_burst(profile, size, count)
@@ -186,7 +198,7 @@ def end_burst(profile, count):
 def end_pass(profile, sampled, received, worked, taken):
     """Counts a pass that took so many ticks; what was timed in it behind its last burst goes where it belongs."""
     size = size_of(received) if worked else IDLE
-    if sampled:
+    if sampled != NOT:
         put_away(profile, NONE if worked else IDLE, 0, False)
     if taken > LONGEST and size != IDLE:
         profile.interrupted[sampled, 0] += 1
@@ -197,21 +209,30 @@ def end_pass(profile, sampled, received, worked, taken):
 
 
 @kernel
+def draw_gap(control):
+    """Draws how many passes go by until the next ones are sampled: at random, so that no rhythm is followed."""
+    control[RANDOM] = control[RANDOM] * 6364136223846793005 + 1442695040888963407
+    control[LEFT] = ((control[RANDOM] >> 33) & 0x7FFFFFFF) % (2 * TOGETHER * (control[EVERY] - 1) + 1)
+    control[IN_TURN] = TOGETHER
+
+
+@kernel
 def choose_pass(profile, now):
-    """Says whether the pass that begins is sampled (0 or 1): one in so many, at random, so that no rhythm is followed."""
+    """Says whether the pass that begins is sampled: NOT, COUNTED or WARMING."""
     control = profile.control
     if control[EVERY] == STOP_SAMPLING:
         control[EVERY] = 0
     control[BEGUN] = 0
     if control[EVERY] <= 0 or now < control[COUNT_FROM]:
-        return 0
+        return NOT
     control[BEGUN] = now
-    control[LEFT] -= 1
+    if control[LEFT] == 0 and control[IN_TURN] == 0:
+        draw_gap(control)
     if control[LEFT] > 0:
-        return 0
-    control[RANDOM] = control[RANDOM] * 6364136223846793005 + 1442695040888963407
-    control[LEFT] = 1 + ((control[RANDOM] >> 33) & 0x7FFFFFFF) % (2 * control[EVERY] - 1)
-    return 1
+        control[LEFT] -= 1
+        return NOT
+    control[IN_TURN] -= 1
+    return WARMING if control[IN_TURN] == TOGETHER - 1 and control[EVERY] > 1 else COUNTED
 
 
 @kernel
@@ -223,10 +244,20 @@ def next_pass(profile, received, worked):
         sampled, now = control[SAMPLED], ticks()
         if control[BEGUN] != 0:
             end_pass(profile, sampled, received, worked, now - control[BEGUN])
-        if sampled:
+        if sampled != NOT:
             now = ticks()
         control[SAMPLED] = choose_pass(profile, now)
         control[MOMENT] = now
+
+
+@kernel
+def awake(profile):
+    """Behind a rest between two passes, which is no part of either."""
+    control = profile.control
+    if unlikely(control[EVERY] != 0) and control[BEGUN] != 0:
+        now = ticks()
+        control[RESTED] += now - control[BEGUN]
+        control[BEGUN] = control[MOMENT] = now
 
 
 @kernel

@@ -43,7 +43,7 @@ from pipeline.kernels.kernel_neighbours import read_mailbox
 from pipeline.kernels.native import address_of, load_acquire
 from pipeline.kernels.open import open_connections, retire
 from pipeline.kernels.outbox import dispose, settle
-from pipeline.kernels.profile import POLL, RECEIVE, REST, SEND, STAGES, TIMERS, count_paths, end_burst, first_pass, mark, next_pass
+from pipeline.kernels.profile import POLL, RECEIVE, SEND, STAGES, TIMERS, awake, count_paths, end_burst, first_pass, mark, next_pass
 from pipeline.kernels.refuse import refuse
 from pipeline.kernels.release import release
 from pipeline.kernels.records import ask_for_records
@@ -465,7 +465,7 @@ def run(state, passes, given):
 
     `given` is the time in microseconds for a replay or a test, or -1 to read the clock.
     """
-    done, idle, stopped, received, worked, profile = 0, 0, 0, 0, False, state.profile
+    done, idle, stopped, profile = 0, 0, 0, state.profile
     counters, outbox, inputs, alone = state.connections.counters, state.outbox, state.inputs, state.steering.worker[1] == 1
     first_pass(profile)
     while done != passes:
@@ -503,6 +503,7 @@ def run(state, passes, given):
             end_burst(profile, count)
         done += 1
         counters.totals[TOTAL_LOOPS] += 1
+        next_pass(profile, received, worked)
         if phase == STOP:
             stopped += STOPPED_A_PASS
             if stopped >= state.connections.hot.shape[0] + STOPPED_A_PASS and state.connections.waiting.used[0] == 0:
@@ -513,6 +514,5 @@ def run(state, passes, given):
         else:
             idle += 1
             rest(state, idle, now)
-            mark(profile, REST)
-        next_pass(profile, received, worked)
+            awake(profile)
     return done

@@ -1,5 +1,6 @@
 """Switches the profile of workers on and off, while they run or not; see kernels/profile.py."""
 import time
+from typing import NamedTuple
 
 import numpy as np
 
@@ -7,9 +8,20 @@ from pipeline.kernels import profile
 from pipeline.kernels.jit import loop
 from pipeline.kernels.native import ticks
 
+EVERY = 32
+"""One burst in so many is sampled unless something else is asked for."""
+WARM_UP = 1.0
 MARKS, TRIES = 2000, 25
 PATIENCE = 2.0
 """Seconds that a worker gets to end what it is at: one that backs off sleeps for a millisecond."""
+
+
+class Asked(NamedTuple):
+    """A profile as it is asked for: one burst in `every`, from `warm_up` seconds on; a picture goes to the file `plot`, or None."""
+
+    every: int = EVERY
+    warm_up: float = WARM_UP
+    plot: str | None = None
 
 
 @loop
@@ -30,7 +42,7 @@ def read_ticks():
 def ticks_of_a_mark():
     """Returns how many ticks a mark takes (int): the least of many tries, which nobody has interrupted."""
     counted = profile.allocate_profile()
-    counted.control[profile.SAMPLED] = 1
+    counted.control[profile.SAMPLED] = profile.COUNTED
     return min(int(ticks_of_marks(counted, MARKS)) for _ in range(TRIES)) // MARKS
 
 
@@ -39,7 +51,7 @@ def is_on(states):
     return any(state.profile.control[profile.EVERY] > 0 for state in states)
 
 
-def start(states, every=16, warm_up=0.0, hertz=1e9, overhead=None, seed=1):
+def start(states, every=EVERY, warm_up=0.0, hertz=1e9, overhead=None, seed=1):
     """Has the workers of `states` sample one pass in `every` from `warm_up` seconds on, with all counts at zero.
 
     `hertz` is how many ticks the kernels' clock makes in a second; `overhead` the ticks of a mark, measured here if None.
@@ -53,6 +65,7 @@ def start(states, every=16, warm_up=0.0, hertz=1e9, overhead=None, seed=1):
         control = state.profile.control
         control[profile.RANDOM], control[profile.OVERHEAD] = seed + number, overhead
         control[profile.COUNT_FROM] = now + round(warm_up * hertz)
+        control[profile.LEFT] = (seed + number) * 7919 % (profile.TOGETHER * (every - 1) + 1)
         control[profile.EVERY] = every  # last of all: from now on the worker looks at it
 
 
