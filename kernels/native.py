@@ -86,6 +86,10 @@ if config.DISABLE_JIT:
 
     ordered_ticks = ticks
 
+    def unlikely(condition):
+        """Returns `condition`."""
+        return condition
+
     def load_acquire(address):
         """Returns the int64 at `address`."""
         return ctypes.c_int64.from_address(int(address)).value
@@ -150,6 +154,13 @@ else:
         now = builder.call(read, [])
         builder.call(fence, [])
         return now
+
+    @_intrinsic(types.boolean(types.boolean))
+    def unlikely(builder, arguments):
+        """Returns `condition`, which is hardly ever true: what is done then lies out of the way of all else (llvm.expect)."""
+        bit = ir.IntType(1)
+        function = get_or_insert_function(builder.module, ir.FunctionType(bit, [bit, bit]), "llvm.expect.i1")
+        return builder.call(function, [arguments[0], ir.Constant(bit, 0)])
 
     @_intrinsic(types.int64(types.int64))
     def load_acquire(builder, arguments):

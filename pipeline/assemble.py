@@ -20,6 +20,7 @@ from pipeline.kernels import (
     neighbours,
     observe,
     outbox,
+    profile,
     recorder,
     records,
     services,
@@ -292,7 +293,7 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
         faults=make_faults(configuration), claims=make_claims(configuration),
         mailbox=kernel_neighbours.allocate_mailbox(MAILBOX if configuration.exception_ports else 1), inputs=inputs,
         steering=steering, observed=np.zeros(observe.OBSERVED, np.int64), recorder=recorder.allocate_recorder(),
-        capture=recorder.allocate_recorder())
+        capture=recorder.allocate_recorder(), profile=profile.allocate_profile())
     settle_chances(state, [secrets.randbits(32) for _ in range(2)])
     return state, kernels
 

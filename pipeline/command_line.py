@@ -106,24 +106,29 @@ def _recording(command):
 @click.option("--records", metavar="FILE", type=click.Path(), help="Write a record of each connection into FILE.")
 @click.option("--record-format", type=click.Choice(["json", "csv", "text"]),
               help="JSON lines, CSV or text; by default as the suffix of FILE says (.csv, .txt, else JSON lines).")
+@click.option("--profile", is_flag=True, help="Say at the end where the time went: by stage, by path and by size of burst.")
+@click.option("--profile-every", metavar="N", type=click.IntRange(1, 1_000_000), help="Sample one burst in N.  [default: 32]")
+@click.option("--profile-warm-up", metavar="SECONDS", type=click.FloatRange(min=0), help="What comes before is not counted.  [default: 1]")
+@click.option("--profile-plot", metavar="FILE", type=click.Path(dir_okay=False), help="Draw it into FILE too (.png, .svg, .pdf).")
 @_KERNEL
 @_recording
-def run(config, duration, as_json, records, record_format, recorded, chosen):
+def run(config, duration, as_json, records, record_format, profile, profile_every, profile_warm_up, profile_plot, recorded, chosen):
     """Run the engine that the file CONFIG describes, or the self-contained demonstration.
 
     The first Ctrl-C (or SIGTERM) lets open connections drain, the second ends it at once. In a terminal a live table
     is shown. At the end comes a summary; with --json the last snapshot of all counters, with the summary in it.
     """
-    from pipeline import configuration, isolation, running
+    from pipeline import configuration, isolation, profile_report, running
     if duration is not None and not math.isfinite(duration):
         raise click.UsageError(f"--duration {duration}: a number of seconds is expected.")
     if record_format and not records:
         raise click.UsageError("--record-format says how to write what --records FILE asks for, which is missing.")
+    wanted = running.wanted_profile(profile, profile_every, profile_warm_up, profile_plot)
     settings = _with_kernels(configuration.load(config or running.DEMONSTRATION), chosen)
     if settings.engine.isolation == "checked":
         isolation.start_anew_checked()
     writer = running.records_writer(records, record_format, settings)
-    performance = running.Run(settings, duration, demonstrate=config is None, records=writer,
+    performance = running.Run(settings, duration, demonstrate=config is None, records=writer, profile=wanted,
                               recorders=running.recorders_for(recorded, settings),
                               live=not as_json and sys.stdout is not None and sys.stdout.isatty())
     with running.nothing_on_stdout() if as_json else contextlib.nullcontext():
@@ -132,6 +137,8 @@ def run(config, duration, as_json, records, record_format, recorded, chosen):
         _print_json(snapshot)
     else:
         click.echo(running.summary_text(snapshot))
+    if wanted and wanted.plot:
+        profile_report.plot(snapshot["profile"], wanted.plot)
     faults = running.faults_of(snapshot["summary"])
     if faults:
         raise RunError("\n".join(faults))
@@ -308,6 +315,23 @@ def top(socket, name, interval):
             except RunError:
                 console.print("the engine has ended")
                 return
+
+
+@commands.command()
+@_of_which_engine
+@click.option("--on/--off", "switch", default=None, help="Begin anew to sample one burst in 32, or end that.")
+@_JSON
+def profile(socket, name, switch, as_json):
+    """Print where the time of a running engine goes, by stage, path and size of burst; switch that on and off."""
+    from pipeline import profile_report, stats_socket
+    question = {True: "profile on", False: "profile off", None: "profile"}[switch]
+    found = stats_socket.request(_socket_of(socket, name), question)
+    if as_json:
+        _print_json(found)
+    elif switch:
+        click.echo("profile: on; without --on or --off the same command shows what it has found")
+    else:
+        click.echo(profile_report.text(found))
 
 
 def main():

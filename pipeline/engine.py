@@ -7,12 +7,13 @@ import time
 import pyroute2
 from numba.core.errors import NumbaError
 
-from pipeline import assemble, compose, exception_interface, generator_report, isolation, snapshot
+from pipeline import assemble, compose, exception_interface, generator_report, isolation, profile_report, profiling, snapshot
 from pipeline.configuration import load
 from pipeline.errors import ConfigurationError, RunError
 from pipeline.kernel_neighbours import KernelNeighbours
 from pipeline.network_namespace import entered
 from pipeline.numa import ANY, node_of
+from pipeline.profile_marks import stage_names
 from pipeline.progress import compiling_aloud
 from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT
 from pipeline.steering import ALONE, key_of, shares_of, steering_rules
@@ -297,6 +298,20 @@ class Engine:
         if not self.workers.running:
             return "stopped"
         return "draining" if self._stops else "running"
+
+    def start_profile(self, every, warm_up):
+        """Has one burst in `every` sampled from `warm_up` seconds on; returns what `profile` does."""
+        profiling.start(self.states, every, warm_up, self._hertz)
+        return self.profile()
+
+    def stop_profile(self):
+        """Ends the sampling; what has been counted stays. Returns what `profile` does."""
+        profiling.stop(self.states, self.workers is not None and self.workers.running)
+        return self.profile()
+
+    def profile(self):
+        """Returns what the profile has found so far (dict, JSON-able): see profile_report.report."""
+        return profile_report.report(self.states, stage_names(self.workers.members[0].run), self._hertz)
 
     def finished_records(self):
         """Returns the session records finished since the last call (list of dict), oldest first."""

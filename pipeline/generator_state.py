@@ -18,6 +18,7 @@ from pipeline.kernels import (
     memory,
     neighbours,
     outbox,
+    profile,
     schedule,
     waiting_room,
     wheel,
@@ -51,6 +52,7 @@ class GeneratorState(NamedTuple):
     faults: faults.Faults
     inputs: schedule.Inputs
     steering: hand_over.Steering
+    profile: profile.Profile
 
     @property
     def counters(self):
@@ -174,4 +176,4 @@ def make_generator_state(configuration, device, arena, macs, ticks_now, hertz):
         network=network, wheel=wheel.allocate_wheel(len(ends.hot)), outbox=outbox.allocate_outbox(len(macs), assemble.OUTBOX),
         requests=connection.allocate_listed(ORDERS // 4), expired=np.zeros(TIMERS_A_PASS, np.int64),
         fresh=np.zeros(assemble.OUTBOX, np.int64), burst=_numbers(engine.burst), faults=assemble.make_faults(configuration),
-        inputs=inputs, steering=steering)
+        inputs=inputs, steering=steering, profile=profile.allocate_profile())

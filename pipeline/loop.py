@@ -43,6 +43,19 @@ from pipeline.kernels.kernel_neighbours import read_mailbox
 from pipeline.kernels.native import address_of, load_acquire, record_at
 from pipeline.kernels.open import open_connections, retire
 from pipeline.kernels.outbox import dispose, settle
+from pipeline.kernels.profile import (
+    POLL,
+    RECEIVE,
+    SEND,
+    STAGES,
+    TIMERS as BETWEEN,
+    awake,
+    count_paths,
+    end_burst as end_sample,
+    first_pass,
+    mark,
+    next_pass,
+)
 from pipeline.kernels.refuse import refuse
 from pipeline.kernels.recorder import (
     AGAIN,
@@ -326,6 +339,7 @@ def stages(state, port, count, handed, draining, now):
     What other workers own is handed over to them, but for packets that one of them has `handed` to this one.
     The usual segments of established connections are sent on by `express`; what is `left` of the burst goes through all
     others. Frames of our own are posted before those that pass: held payload goes out ahead of what follows it.
+    Behind each call comes a mark for the profile (profile_marks.py).
     """
     packets, base, batch, connections = state.packets, state.base[0], state.batch, state.connections
     services, network, counters = state.selection.services, state.network, state.connections.counters
@@ -337,6 +351,7 @@ def stages(state, port, count, handed, draining, now):
             given = hand_over(batch, count, state.steering, services, state.outbox, counters)
         if OBSERVES:
             observe(packets, base, batch, count, connections, state.observed, now)
+        count_paths(state.profile, batch, count, connections.hot)
         left = express(packets, batch, count, connections, network, state.outbox, now)
         left -= given
     if left > 0:
@@ -538,14 +553,15 @@ def run(state, passes, given):
 
     `given` is the time in microseconds for a replay or a test, or -1 to read the clock.
     """
-    done, idle, stopped = 0, 0, 0
+    done, idle, stopped, profile = 0, 0, 0, state.profile
     counters, outbox, inputs, alone = state.connections.counters, state.outbox, state.inputs, state.steering.worker[1] == 1
+    first_pass(profile)
     while done != passes:
         phase = load_acquire(address_of(state.control))
         if phase == DRAIN and alone and counters.totals[TOTAL_OPEN] == counters.states[TIME_WAIT]:
             phase = STOP
         now = given if given >= 0 else read_clock(state.clock)
-        received = 0
+        received, worked = 0, False
         turns = schedule(inputs)
         for turn in range(turns + 1):
             count, port, handed, before = 0, 0, False, counters.totals[TOTAL_PACKETS]
@@ -554,10 +570,15 @@ def run(state, passes, given):
                 port, handed = inputs.port[entered], inputs.ring[entered] >= 0
                 count = take_burst(state, entered, given)
                 received += count
+                mark(profile, RECEIVE if count > 0 else POLL)
                 if count == 0 and outbox.to_release[0] == 0:
                     continue
-            elif not (timers(state, phase, stopped, now) or earliest(state.faults) <= now):
-                continue
+            else:
+                ordered = timers(state, phase, stopped, now)
+                mark(profile, BETWEEN)
+                if not (ordered or earliest(state.faults) <= now):
+                    continue
+            worked = True
             if RECORDING:
                 record_turn(state, port, count, counters.totals[TOTAL_PACKETS] - before, turn == turns, handed, phase, now)
             if CAPTURING:
@@ -566,11 +587,15 @@ def run(state, passes, given):
                 take_from_kernel(state.packets, state.batch, count, port, state.network, outbox, counters)
             else:
                 stages(state, port, count, handed, phase, now)
+            mark(profile, STAGES)
             if not alone:
                 send_to_workers(state)
             send(state, given, phase)
+            mark(profile, SEND)
+            end_sample(profile, count)
         done += 1
         counters.totals[TOTAL_LOOPS] += 1
+        next_pass(profile, received, worked)
         if phase == STOP:
             stopped += STOPPED_A_PASS
             if stopped >= state.connections.hot.shape[0] + STOPPED_A_PASS and state.connections.waiting.used[0] == 0:
@@ -581,4 +606,5 @@ def run(state, passes, given):
         else:
             idle += 1
             rest(state, idle, now)
+            awake(profile)
     return done

@@ -9,9 +9,10 @@ import time
 
 from rich.console import Console
 
-from pipeline import generator_report
+from pipeline import generator_report, profile_report
 from pipeline.errors import ConfigurationError, RunError
 from pipeline.live_table import REFRESHES_PER_SECOND, LiveTable, fault_lines, span, total, totals
+from pipeline.profiling import EVERY, WARM_UP, Asked
 from pipeline.record_writer import RecordWriter
 from pipeline.stats_socket import StatsServer
 
@@ -95,16 +96,18 @@ class Run:
     """One run of an engine, from making what is around it to the summary.
 
     `duration` is in seconds from the moment the engine is up, or None; `demonstrate` has a client of the bed ask
-    all the time; `live` draws tables on stdout; `records` is a RecordWriter or None; `recorders` recorders.Recorders or None.
+    all the time; `live` draws tables on stdout; `records` is a RecordWriter or None, `recorders` recorders.Recorders or None,
+    `profile` a profiling.Asked or None.
     """
 
-    def __init__(self, configuration, duration=None, demonstrate=False, live=False, records=None, recorders=None):
+    def __init__(self, configuration, duration=None, demonstrate=False, live=False, records=None, recorders=None, profile=None):
         self.configuration = configuration
         self.duration = duration
         self.demonstrate = demonstrate
         self.live = live
         self.records = records
         self.recorders = recorders
+        self.profile = profile
         self.say = Voice()
         self.engine = self.bed = self.demonstration = None
         self._asking = threading.Lock()
@@ -142,7 +145,7 @@ class Run:
             around.enter_context(self.records)
         if self.recorders:
             around.enter_context(self.recorders)
-        around.enter_context(StatsServer(configuration.engine.stats_socket_path, {"snapshot": self._snapshot}))
+        around.enter_context(StatsServer(configuration.engine.stats_socket_path, self._answers()))
         if configuration.bed:
             from pipeline.bed import Bed
             self.bed = Bed(configuration.bed, configuration.engine.network_namespace, configuration.ports, self.say,
@@ -159,7 +162,22 @@ class Run:
             self.bed.serve()
             from pipeline.demonstration import Demonstration
             self.demonstration = around.enter_context(Demonstration(configuration, self.bed, self.say))
+        if self.profile:
+            engine.start_profile(self.profile.every, self.profile.warm_up)
         engine.begin()
+
+    def _answers(self):
+        """Returns what the statistics socket answers, by question."""
+        return {"snapshot": self._snapshot, "profile": lambda: self._of_engine("profile"),
+                "profile on": lambda: self._of_engine("start_profile", EVERY, 0.0),
+                "profile off": lambda: self._of_engine("stop_profile")}
+
+    def _of_engine(self, method, *arguments):
+        """Returns what a method of the engine does, while there is one."""
+        with self._asking:
+            if self.engine is None:
+                raise RunError(f"{self.configuration.engine.name} is {self._state}")
+            return getattr(self.engine, method)(*arguments)
 
     def _snapshot(self):
         """Returns the engine's snapshot, or what there is to say before it has started and after its end."""
@@ -182,8 +200,12 @@ class Run:
                 self.say(f"send a request of your own: {self.demonstration.hint()}")
             while not self.engine.wait(1 / REFRESHES_PER_SECOND):
                 now = time.monotonic()
+                if self.profile and signals.received:
+                    self.engine.stop_profile()
                 if not over and (self.engine.complete or self.duration is not None and now - begun >= self.duration):
                     over = True
+                    if self.profile:
+                        self.engine.stop_profile()
                     # A second request would cut short the drain that a signal has begun.
                     if not signals.received:
                         self.engine.request_stop()
@@ -200,6 +222,8 @@ class Run:
             snapshot = self.engine.snapshot()
             if table:
                 table.update(snapshot, self._footer())
+        if self.profile:
+            snapshot["profile"] = self.engine.stop_profile()
         snapshot["summary"] = self._summary(snapshot, time.monotonic() - begun)
         return snapshot
 
@@ -300,6 +324,8 @@ def summary_text(snapshot):
         lines.append(f"{summary['records']['written']:,} session records in {summary['records']['file']}")
     lines += [f"{what}: {tap['packets']:,} packets in {tap['file']}, {tap['dropped']:,} dropped for want of a buffer"
               for what, tap in summary.get("recorded", {}).items()]
+    if "profile" in snapshot:
+        lines.append(profile_report.text(snapshot["profile"]))
     return "\n".join(lines)
 
 
@@ -309,9 +335,18 @@ def recorders_for(recorded, configuration):
     if recorded.received is None and recorded.sent is None:
         return None
     if configuration.engine.mode == "generator":
-        raise ConfigurationError(f'--record, --pcap-out: a generator (engine.mode = "generator") records nothing; '
+        raise ConfigurationError('--record, --pcap-out: a generator (engine.mode = "generator") records nothing; '
                                  "record what the proxy at its other end gets")
     return Recorders(recorded)
+
+
+def wanted_profile(profile, every, warm_up, plot):
+    """Returns the profiling.Asked for the options of `run`, or None; any of them asks for a profile. Defaults stand for None."""
+    if not profile and every is None and warm_up is None and plot is None:
+        return None
+    if plot is not None:
+        profile_report.needs_matplotlib()
+    return Asked(EVERY if every is None else every, WARM_UP if warm_up is None else warm_up, plot)
 
 
 def records_writer(path, kind, configuration):

@@ -1,0 +1,43 @@
+"""Puts a mark of the profile behind every stage of a loop's source, so that each is timed under its own name.
+
+A stage is a call that stands by itself, or whose answer is assigned, in the function `stages`: what is not in a loop there.
+"""
+import ast
+
+from pipeline.errors import ConfigurationError
+from pipeline.kernels.profile import MOST_STAGES, OF_STAGES, RUN_STAGES
+
+UNTIMED = ("count_paths",)
+"""What `stages` calls for the profile's own sake."""
+
+
+def _calls(nodes):
+    for node in nodes:
+        value = getattr(node, "value", None)
+        if isinstance(node, ast.If):
+            yield from _calls([*node.body, *node.orelse])
+        elif isinstance(node, (ast.Expr, ast.Assign)) and isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+            if value.func.id not in UNTIMED:
+                yield node, value.func.id
+
+
+def _found(text):
+    """Returns the stages in a loop's source: (node, name of the kernel) each, in order."""
+    functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == "stages"]
+    return list(_calls(functions[0].body)) if functions else []
+
+
+def stage_names(run):
+    """Returns the names (list of str) of the stages of a composed loop `run`, by their numbers in `Profile.ticks`."""
+    return getattr(run, "py_func", run).__globals__.get("STAGE_NAMES", list(RUN_STAGES))
+
+
+def marked(text):
+    """Returns a loop's source (str) with a mark behind every stage."""
+    lines, found = text.splitlines(keepends=True), _found(text)
+    if OF_STAGES + len(found) > MOST_STAGES:
+        raise ConfigurationError(f"the loop has {len(found)} stages, and kernels.profile.MOST_STAGES has room for {MOST_STAGES - OF_STAGES}")
+    for number, (node, _) in reversed(list(enumerate(found))):
+        lines.insert(node.end_lineno, f"{' ' * node.col_offset}mark(state.profile, {OF_STAGES + number})\n")
+    names = [*RUN_STAGES, *(name for _, name in found)]
+    return "".join(lines) + f"\n\nSTAGE_NAMES = {names}\n"
