@@ -1,6 +1,7 @@
 # make run     installs what is missing and runs the demonstration
 # make test    installs what is missing, for the tests too, and runs them all
-# make soak    the same with a million malformed frames of each kind, ten million segments, and all that takes minutes
+# make soak    the same with a million malformed frames of each kind, ten million segments, all that takes minutes, and then
+#              the tests of TCP and of real stacks with several workers, steered in each way
 # make install the virtual environment and the shim over DPDK alone
 # make clean   takes away all that these have made in this folder
 SHELL := /bin/bash
@@ -70,7 +71,16 @@ test: $(VENV)/installed-for-tests
 
 soak: $(VENV)/installed-for-tests
 	@echo "==> Running all tests, with a million malformed frames of each kind and ten million segments of live connections"
-	PIPELINE_SOAK=1 exec $(VENV)/bin/python -m pytest -q $(TWO_AT_ONCE) tests
+	PIPELINE_SOAK=1 $(VENV)/bin/python -m pytest -q $(TWO_AT_ONCE) tests
+	for steering in software port address rss; do
+		echo "==> The tests of TCP with two workers, flow_steering = $$steering"
+		PIPELINE_TEST_WORKERS=2:$$steering $(VENV)/bin/python -m pytest -q $(TWO_AT_ONCE) tests/test_tcp_*.py tests/test_splice_*.py
+	done
+	for workers in 2 3; do
+		echo "==> The tests of real stacks with $$workers workers"
+		BED_WORKERS=$$workers BED_DEVICES="af_packet tap af_xdp" $(VENV)/bin/python -m pytest -q \
+			tests/test_proxy_*.py tests/test_path_*.py tests/test_exception_port.py
+	done
 
 install: $(VENV)/installed
 

@@ -5,7 +5,7 @@ from scapy.layers.l2 import Ether
 
 from pipeline.kernels.counters import OF_TARGET_UNREACHABLE
 from tcp.icmp import PARAMETER_PROBLEM, TIME_EXCEEDED, UNREACHABLE, after_hops, error, read_error
-from tcp.proxy import FIRST, MACS, NUMBER, SERVICE, SIMPLE, SOURCE, TARGETS, TURNS, connect, handshake, settings
+from tcp.proxy import FIRST, MACS, NUMBER, SERVICE, SIMPLE, TARGETS, TURNS, connect, handshake, settings
 from tcp.segments import mac_of
 
 ROUTER = "10.9.9.9"
@@ -243,7 +243,7 @@ def test_rule_8_1_in_mode_simple_the_client_hears_of_its_own_syn(proxy, kind, co
     client = proxy.client(SIMPLE)
     frame = client.segment("S", options=[("Timestamp", (STAMP, 0))])
     proxy.burst(frame)
-    [segment] = proxy.received[TARGETS["a"], (SOURCE, _source_port(proxy))]
+    [segment] = proxy.received[TARGETS["a"], _source(proxy)]
     proxy.received.clear()
     tell(proxy, segment, kind, code)
     outer, icmp, quote = heard(proxy, 0)
@@ -254,10 +254,10 @@ def test_rule_8_1_in_mode_simple_the_client_hears_of_its_own_syn(proxy, kind, co
         assert proxy.state.counters.targets[0, OF_TARGET_UNREACHABLE] == 1
 
 
-def _source_port(proxy):
-    """The port of ours from which the only SYN that waits has come."""
+def _source(proxy):
+    """The address and port of ours from which the only SYN that waits has come."""
     [(_, source)] = [ends for ends, segments in proxy.received.items() if segments]
-    return source[1]
+    return source
 
 
 @settings(held_bytes=1024)

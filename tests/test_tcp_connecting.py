@@ -268,6 +268,7 @@ def one_arm(end):
     return end
 
 
+@one_worker
 def test_payload_and_the_syn_ack_in_one_burst(proxy):
     client, server = connecting(proxy, b"0 hello")
     one_arm(server)
