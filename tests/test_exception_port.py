@@ -13,6 +13,7 @@ import time
 
 import pytest
 from peers import laboratory as lab
+from peers import shell
 from peers.clients import exchange_all
 from peers.engine_process import ROOT, WORKERS
 from peers.requirements import needs_bed, needs_nginx, needs_program
@@ -26,6 +27,8 @@ LONG = {"tap": 5000, "af_packet": 1400}
 """Bytes that take fragments; not on af_packet, which has the kernel put them together again: that net_tap does not take."""
 KERNELS = 8081
 """The port on which a web server of the kernel's listens at the engine's address."""
+SHELL = "22022"
+"""The same of its sshd."""
 FIRST = ("10.2.0.11", "10.1.0.11")
 """The address of the first server, in either layout."""
 REQUESTS = 2_000
@@ -159,28 +162,10 @@ def test_a_port_on_which_nobody_listens_is_refused_by_the_kernel(laboratory):
     assert laboratory.engine.stats()["workers"][0]["notices"].get("resets_sent", 0) == resets
 
 
-SSHD_CONFIGURATION = """
-ListenAddress {address}:22022
-HostKey {folder}/host_key
-AuthorizedKeysFile {folder}/client_key.pub
-PidFile none
-StrictModes no
-UsePAM no
-PasswordAuthentication no
-PermitRootLogin prohibit-password
-"""
-
-
 @needs_program("sshd", "openssh-server")
 def test_sshd_of_the_kernel_lets_one_in_at_the_engines_address(laboratory, tmp_path):
-    for key in ("host_key", "client_key"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / key], check=True)
-    (tmp_path / "sshd_config").write_text(SSHD_CONFIGURATION.format(folder=tmp_path, address=lab.SERVICE))
-    pathlib.Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    with running(laboratory, "/usr/sbin/sshd", "-D", "-e", "-f", tmp_path / "sshd_config", ready="Server listening"):
-        words = said_by(laboratory, "client", "ssh", "-i", tmp_path / "client_key", "-o", "BatchMode=yes", "-o",
-                        "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={tmp_path}/known_hosts", "-o", "LogLevel=ERROR",
-                        "-p", "22022", f"root@{lab.SERVICE}", "ip -br -4 addr show kx0")
+    with running(laboratory, *shell.server_words(tmp_path, SHELL, lab.SERVICE), ready=shell.READY):
+        words = said_by(laboratory, "client", *shell.client_words(tmp_path, SHELL, lab.SERVICE, "ip -br -4 addr show kx0"))
     assert words.split()[:1] == ["kx0"] and lab.SERVICE in words
 
 

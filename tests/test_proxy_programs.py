@@ -1,13 +1,13 @@
 """Programs that people use, through the engine: curl, nginx, iperf3, OpenSSH; and a load of HTTP requests."""
 import hashlib
 import json
-import pathlib
 import random
 import subprocess
 
 import pytest
 
 from peers import laboratory as lab
+from peers import shell
 from peers.clients import exchange_all
 from peers.requirements import needs_bed, needs_nginx, needs_program
 
@@ -116,30 +116,12 @@ def test_iperf3_measures_through_the_engine(laboratory, direction):
     assert 1_000_000 < received <= sent
 
 
-SSHD_CONFIGURATION = """
-ListenAddress 0.0.0.0:{port}
-HostKey {folder}/host_key
-AuthorizedKeysFile {folder}/client_key.pub
-PidFile none
-StrictModes no
-UsePAM no
-PasswordAuthentication no
-PermitRootLogin prohibit-password
-"""
-
-
 @pytest.fixture
 def shell_server(laboratory, tmp_path):
     """sshd on s0 with keys and a configuration of its own; yields the folder with the client's key."""
-    for key in ("host_key", "client_key"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / key], check=True)
-    (tmp_path / "sshd_config").write_text(SSHD_CONFIGURATION.format(folder=tmp_path, port=lab.SHELL))
-    # Debian's sshd insists on its folder for privilege separation, which only its service makes.
-    pathlib.Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    server = laboratory.bed.run_in("s0", ["/usr/sbin/sshd", "-D", "-e", "-f", tmp_path / "sshd_config"],
-                                   stderr=subprocess.PIPE, text=True)
+    server = laboratory.bed.run_in("s0", shell.server_words(tmp_path, lab.SHELL), stderr=subprocess.PIPE, text=True)
     try:
-        while "Server listening" not in (line := server.stderr.readline()):
+        while shell.READY not in (line := server.stderr.readline()):
             assert line, "sshd has ended"
         yield tmp_path
     finally:
@@ -151,10 +133,8 @@ def shell_server(laboratory, tmp_path):
 @needs_program("ssh", "openssh-client")
 def test_openssh_whose_server_speaks_first_works_with_immediate_binding(laboratory, shell_server):
     octets = random.Random(3).randbytes(3_000_000)
-    answer = output_of(laboratory, "client", "ssh", "-i", shell_server / "client_key", "-o", "BatchMode=yes",
-                       "-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={shell_server}/known_hosts",
-                       "-o", "LogLevel=ERROR", "-p", lab.SHELL, f"root@{lab.SERVICE}",
-                       "sha256sum; ip -br -4 addr show eth0", given=octets).decode()
+    words = shell.client_words(shell_server, lab.SHELL, lab.SERVICE, "sha256sum; ip -br -4 addr show eth0")
+    answer = output_of(laboratory, "client", *words, given=octets).decode()
     digest, interface = answer.splitlines()
     assert digest.split()[0] == hashlib.sha256(octets).hexdigest()
     target = "10.1.0.11" if laboratory.layout.arms == "one_arm" else "10.2.0.11"
