@@ -311,7 +311,7 @@ def recorders_for(recorded, configuration):
     if configuration.engine.mode == "generator":
         raise ConfigurationError(f'--record, --pcap-out: a generator (engine.mode = "generator") records nothing; '
                                  "record what the proxy at its other end gets")
-    return Recorders(recorded)
+    return Recorders(recorded, configuration.engine.cores)
 
 
 def records_writer(path, kind, configuration):
