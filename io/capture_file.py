@@ -3,6 +3,7 @@
 dpkt tells neither how long a packet was before it was cut, nor by which interface it came, and writes packet by packet;
 formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng. Both are written with nanoseconds and little-endian.
 """
+import json
 import pathlib
 import struct
 from typing import NamedTuple
@@ -16,10 +17,17 @@ ETHERNET_LINK = 1
 SECTION, INTERFACE, SIMPLE_PACKET, ENHANCED_PACKET = 0x0A0D0D0A, 1, 3, 6
 OLD_PACKET = 2
 BYTE_ORDER = 0x1A2B3C4D
-IF_NAME, IF_TSRESOL = 2, 9
+COMMENT, IF_NAME, IF_TSRESOL = 1, 2, 9
+DESCRIBED = b"proxy-pipeline "
+"""Begins the comment of a pcapng file of ours; the description of the recording (JSON) follows."""
 PCAP_MAGICS = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1}
 """By the magic number: nanoseconds of a unit of a pcap's fractions of seconds."""
 SUFFIXES = (".pcap", ".pcapng")
+
+
+def described_in_json(description):
+    """Returns what a replay needs of a recording's Description, but for what the packets of a pcapng file say."""
+    return json.dumps({"macs": description.macs, "started": description.started, "more": {**description.more, "passes": False}})
 
 
 class Captured(NamedTuple):
@@ -32,10 +40,12 @@ class Captured(NamedTuple):
 
 
 class Capture(NamedTuple):
-    """A capture: names of its interfaces (None where they have none), and its packets (list of Captured) in their order."""
+    """A capture: names of its interfaces (None where they have none), its packets (list of Captured) in their order, and the
+    description (str, JSON) of the recording that it was made of, "" where it is none of ours."""
 
     interfaces: list
     packets: list
+    described: str = ""
 
 
 def is_capture(path):
@@ -87,7 +97,7 @@ class _PcapngReader:
 
     def __init__(self, path, content):
         self.path, self.content, self.order = path, content, "<"
-        self.capture, self.units, self.first = Capture([], []), [], 0
+        self.capture, self.units, self.first, self.described = Capture([], []), [], 0, ""
 
     def read(self):
         """Returns the Capture."""
@@ -103,7 +113,7 @@ class _PcapngReader:
                 raise self._short(at)
             self._take(kind, self.content[at + 8:at + length - 4])
             at += length
-        return self.capture
+        return self.capture._replace(described=self.described)
 
     def _short(self, at):
         return ValueError(f"{self.path}: the capture is cut short or damaged, at octet {at:,}")
@@ -120,6 +130,9 @@ class _PcapngReader:
         try:
             if kind == INTERFACE:
                 self._take_interface(body)
+            elif kind == SECTION:
+                comment = dict(self._options(body[16:])).get(COMMENT, b"")
+                self.described = comment.removeprefix(DESCRIBED).decode() if comment.startswith(DESCRIBED) else ""
             elif kind == ENHANCED_PACKET:
                 self._take_packet(*struct.unpack_from(f"{self.order}IIIII", body), body[20:])
             elif kind in (SIMPLE_PACKET, OLD_PACKET):
@@ -182,7 +195,8 @@ class CaptureWriter:
         self.close()
 
     def _pcapng_start(self):
-        start = _pcapng_block(SECTION, struct.pack("<IHHq", BYTE_ORDER, 1, 0, -1))
+        described = _option(COMMENT, DESCRIBED + described_in_json(self.description).encode()) + _option(0, b"")
+        start = _pcapng_block(SECTION, struct.pack("<IHHq", BYTE_ORDER, 1, 0, -1) + described)
         for name in self.description.ports:
             options = _option(IF_NAME, name.encode()) + _option(IF_TSRESOL, b"\x09") + _option(0, b"")
             start += _pcapng_block(INTERFACE, struct.pack("<HHI", ETHERNET_LINK, 0, self.description.snap) + options)

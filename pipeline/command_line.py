@@ -87,15 +87,16 @@ def _recording(command):
     )
 
     @functools.wraps(command)
-    def take(received, sent, limit, snap, filter, buffer, **others):
+    def with_recorded(received, sent, limit, snap, filter, buffer, **others):
+        """Runs the command with a Recorded."""
         from pipeline.recorders import Recorded
         if received is None and sent is None and (limit or filter or (snap, buffer) != (16384, 64)):
             raise click.UsageError("--record-limit, --record-snap, --record-filter and --record-buffer say what --record FILE or "
                                    "--pcap-out FILE keeps, which is missing.")
         return command(recorded=Recorded(received, sent, snap, limit or -1, filter, buffer), **others)
     for option in reversed(options):
-        take = option(take)
-    return take
+        with_recorded = option(with_recorded)
+    return with_recorded
 
 
 @commands.command()
@@ -199,18 +200,28 @@ def _check_kernels(config, settings):
 @click.argument("recording", type=click.Path())
 @click.argument("config", type=click.Path())
 @click.option("--out", metavar="FILE", type=click.Path(), help="Write what is sent: .pcap, .pcapng, or else our own format.")
+@click.option("--expect", metavar="FILE", type=click.Path(), help="Compare what is sent with FILE; exit status 1 where it differs.")
+@click.option("--except", "leave_out", metavar="FIELDS", default="",
+              help="Fields that may differ, such as tcp.seq,tcp.ack,ip.id,frame.time; checksums over them may as well.")
+@click.option("--speed", metavar="N|max", default="max", show_default=True, help="N times as fast as it was recorded, or as fast as it goes.")
+@click.option("--kernel", "kernels", metavar="SLOT=KERNEL", multiple=True, help="Another kernel in a slot of the loop.")
+@click.option("--port", metavar="NAME", help="The port that all packets of a capture come in by.")
 @_JSON
-def replay(recording, config, out, as_json):
+def replay(as_json, **options):
     """Replay RECORDING through the engine that CONFIG describes: offline, without DPDK, on recorded time.
 
-    The same bytes come out each time, on any machine.
+    What is sent is the same each time, on any machine; of a recording by `run --record` it is what the engine sent then.
+    RECORDING may be a pcap or pcapng file too: a packet comes in by the port that its interface is named after, or by the one
+    that owns the address it is sent to. A capture that was not made at the engine has other sequence numbers than ours.
     """
     from pipeline import replay_command
-    found = replay_command.perform(recording, config, out)
+    said = replay_command.perform(options.pop("recording"), options.pop("config"), **options)
     if as_json:
-        _print_json(found)
+        _print_json(said)
     else:
-        click.echo(replay_command.text(found))
+        click.echo(replay_command.text(said))
+    if said.get("differences"):
+        raise RunError(f"{said['differences']:,} packets differ from {said['expected']}")
 
 
 @commands.group(invoke_without_command=True)

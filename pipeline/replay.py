@@ -110,7 +110,7 @@ class Replay:
                                      "at times that are not recorded; only that of one worker (engine.cores = [1]) can be replayed")
         known = description.more.get("targets", {})
         targets = [target.model_copy(update={"linux_if": None, "mac": snapshot.mac_text(known[target.id] >> 32, known[target.id] & 0xFFFFFFFF)})
-                   if target.linux_if is not None and target.id in known else target for target in settings.targets]
+                   if target.mac is None and target.id in known else target for target in settings.targets]
         return settings.model_copy(update={"targets": targets})
 
     def feed(self, port, block, first, count):

@@ -337,7 +337,7 @@ def recorders_for(recorded, configuration):
     if configuration.engine.mode == "generator":
         raise ConfigurationError('--record, --pcap-out: a generator (engine.mode = "generator") records nothing; '
                                  "record what the proxy at its other end gets")
-    return Recorders(recorded)
+    return Recorders(recorded, configuration.engine.cores)
 
 
 def wanted_profile(profile, every, warm_up, plot):
