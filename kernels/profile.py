@@ -26,9 +26,9 @@ TOGETHER = 8
 """Passes that are sampled one behind the other, of which the first is not counted: to the processor, marks that are taken are
 news, and it guesses every branch around them wrong. Of single passes in 16 the stages summed up to 110 % of whole passes."""
 
-AT_PASS, AT_POLL, AT_RECEIVE, AT_TIMERS, AT_STAGES, AT_SEND, OF_STAGES = range(7)
+AT_PASS, AT_POLL, AT_RECEIVE, AT_TIMERS, AT_RECORD, AT_STAGES, AT_SEND, OF_STAGES = range(8)
 """Stages of `run`; OF_STAGES is the first of those within `stages`."""
-RUN_STAGES = ("pass", "poll", "receive", "timers", "stages", "send")
+RUN_STAGES = ("pass", "poll", "receive", "timers", "record", "stages", "send")
 MOST_STAGES = 48
 
 CLIENT_SYN, HANDSHAKE_ACK, FIRST_PAYLOAD, TARGET_SYN_ACK, FIRST_ANSWER, TO_TARGET, TO_CLIENT, CLOSE, OTHER, ORDERED = range(10)

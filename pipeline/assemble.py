@@ -1,4 +1,5 @@
 """Makes a worker's `State` from a configuration: plain Python, validated before anything is compiled."""
+import hashlib
 import ipaddress
 import pathlib
 import secrets
@@ -19,6 +20,7 @@ from pipeline.kernels import (
     neighbours,
     outbox,
     profile,
+    recorder,
     records,
     services,
     shaping,
@@ -153,7 +155,7 @@ def make_targets(configuration, numbers, share, steering):
 
     A pool has those that this worker owns, by its `share` (steering.Share) and `steering`.
 
-    Entries are handed out in random order at first (ProxyEngine's row 8), then the oldest first.
+    Entries are handed out as `settle_chances` orders them at first (ProxyEngine's row 8), then the oldest first.
     """
     rows = np.zeros(len(configuration.targets), services.TARGET).view(np.recarray)
     pools, members = {}, []
@@ -171,9 +173,8 @@ def make_targets(configuration, numbers, share, steering):
         free=_column(len(free) for _, free in entries),
         address=np.zeros((len(pools), most), np.int64),
         last=np.zeros((len(pools), most << 16), source_ports.LAST).view(np.recarray))
-    shuffled = np.random.default_rng(secrets.randbits(64))
     for pool, (addresses, free) in enumerate(entries):
-        sources.ring[pool, :len(free)] = shuffled.permutation(np.array(free, np.uint32))
+        sources.ring[pool, :len(free)] = free
         sources.address[pool, :len(addresses)] = addresses
     number_of = {target.id: number for number, target in enumerate(configuration.targets)}
     for service in configuration.services:
@@ -239,7 +240,7 @@ def make_connections(configuration, wraps):
         touched=connection.allocate_listed(orders), releases=connection.allocate_listed(orders),
         timeouts=_column([0] + [ticks[name] for name in connection.STATES[1:]]),
         budget=_column([engine.reset_rate, engine.reset_rate, 0, -1, engine.ack_storm]),
-        secret=_column(secrets.randbits(32) for _ in range(2)),
+        secret=np.zeros(2, np.int64),
         lingering=np.full((connection.LINGERING, 2), -1, np.int64), wraps=wraps, counters=counted)
 
 
@@ -290,8 +291,24 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
         reserve=_column([configuration.transmit_descriptors, -1, 0]), burst=_column([engine.burst]),
         faults=make_faults(configuration), claims=make_claims(configuration),
         mailbox=kernel_neighbours.allocate_mailbox(MAILBOX if configuration.exception_ports else 1), inputs=inputs,
-        steering=steering, profile=profile.allocate_profile())
+        steering=steering, profile=profile.allocate_profile(), recorder=recorder.allocate_recorder(), capture=recorder.allocate_recorder())
+    settle_chances(state, [secrets.randbits(32) for _ in range(2)])
     return state, kernels
+
+
+def settle_chances(state, secret):
+    """Settles by a `secret` (two ints of 32 bits) all that is random in a fresh state, the same on every machine.
+
+    That is the key of the initial sequence numbers, and the order in which source ports are handed out at first.
+    """
+    state.connections.secret[:] = secret
+    seed = np.frombuffer(hashlib.sha256(repr([int(word) for word in secret]).encode()).digest()[:8], "<u8")
+    for pool, free in enumerate(state.sources.free):
+        entries = np.sort(state.sources.ring[pool, :free])
+        mixed = entries.astype(np.uint64) + seed
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):  # SplitMix64's (Steele et al., 2014)
+            mixed = (mixed ^ mixed >> np.uint64(shift)) * np.uint64(factor)
+        state.sources.ring[pool, :free] = entries[np.argsort(mixed, kind="stable")]
 
 
 def address_text(number):

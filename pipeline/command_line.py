@@ -62,6 +62,36 @@ def _print_json(document):
     click.echo(json.dumps(document, indent=2))
 
 
+def _recording(command):
+    """Adds the options of `run` that say what is recorded; they arrive as one argument, `recorded` (recorders.Recorded)."""
+    import functools
+
+    options = (
+        click.option("--record", "received", metavar="FILE", type=click.Path(),
+                     help="Record what comes in, burst by burst: .pcap, .pcapng, or else our own format, which `replay` takes exactly."),
+        click.option("--pcap-out", "sent", metavar="FILE", type=click.Path(), help="Capture what leaves, in a format by the same rule."),
+        click.option("--record-limit", "limit", metavar="PACKETS", type=click.IntRange(min=1), help="Most packets in either file."),
+        click.option("--record-snap", "snap", metavar="OCTETS", type=click.IntRange(14, 16384), default=16384, show_default=True,
+                     help="Octets that are kept of a packet."),
+        click.option("--record-filter", "filter", metavar="EXPRESSION", default="",
+                     help="Only packets that match, such as 'tcp port 80 and host 10.1.0.2' (see README)."),
+        click.option("--record-buffer", "buffer", metavar="MIB", type=click.IntRange(1, 65536), default=64, show_default=True,
+                     help="Memory of a worker for packets that are not in the file yet; what finds no room is dropped, counted."),
+    )
+
+    @functools.wraps(command)
+    def with_recorded(received, sent, limit, snap, filter, buffer, **others):
+        """Runs the command with a Recorded."""
+        from pipeline.recorders import Recorded
+        if received is None and sent is None and (limit or filter or (snap, buffer) != (16384, 64)):
+            raise click.UsageError("--record-limit, --record-snap, --record-filter and --record-buffer say what --record FILE or "
+                                   "--pcap-out FILE keeps, which is missing.")
+        return command(recorded=Recorded(received, sent, snap, limit or -1, filter, buffer), **others)
+    for option in reversed(options):
+        with_recorded = option(with_recorded)
+    return with_recorded
+
+
 @commands.command()
 @click.argument("config", required=False, type=click.Path())
 @click.option("--duration", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
@@ -74,7 +104,8 @@ def _print_json(document):
 @click.option("--profile-every", metavar="N", type=click.IntRange(1, 1_000_000), help="Sample one burst in N.  [default: 32]")
 @click.option("--profile-warm-up", metavar="SECONDS", type=click.FloatRange(min=0), help="What comes before is not counted.  [default: 1]")
 @click.option("--profile-plot", metavar="FILE", type=click.Path(dir_okay=False), help="Draw it into FILE too (.png, .svg, .pdf).")
-def run(config, duration, as_json, records, record_format, profile, profile_every, profile_warm_up, profile_plot):
+@_recording
+def run(config, duration, as_json, records, record_format, profile, profile_every, profile_warm_up, profile_plot, recorded):
     """Run the engine that the file CONFIG describes, or the self-contained demonstration.
 
     The first Ctrl-C (or SIGTERM) lets open connections drain, the second ends it at once. In a terminal a live table
@@ -91,6 +122,7 @@ def run(config, duration, as_json, records, record_format, profile, profile_ever
         isolation.start_anew_checked()
     writer = running.records_writer(records, record_format, settings)
     performance = running.Run(settings, duration, demonstrate=config is None, records=writer, profile=wanted,
+                              recorders=running.recorders_for(recorded, settings),
                               live=not as_json and sys.stdout is not None and sys.stdout.isatty())
     with running.nothing_on_stdout() if as_json else contextlib.nullcontext():
         snapshot = performance.perform()
@@ -150,6 +182,34 @@ def _check_kernels(config, settings):
 def _slots():
     from pipeline.compose import SLOTS
     return SLOTS
+
+
+@commands.command()
+@click.argument("recording", type=click.Path())
+@click.argument("config", type=click.Path())
+@click.option("--out", metavar="FILE", type=click.Path(), help="Write what is sent: .pcap, .pcapng, or else our own format.")
+@click.option("--expect", metavar="FILE", type=click.Path(), help="Compare what is sent with FILE; exit status 1 where it differs.")
+@click.option("--except", "leave_out", metavar="FIELDS", default="",
+              help="Fields that may differ, such as tcp.seq,tcp.ack,ip.id,frame.time; checksums over them may as well.")
+@click.option("--speed", metavar="N|max", default="max", show_default=True, help="N times as fast as it was recorded, or as fast as it goes.")
+@click.option("--kernel", "kernels", metavar="SLOT=KERNEL", multiple=True, help="Another kernel in a slot of the loop.")
+@click.option("--port", metavar="NAME", help="The port that all packets of a capture come in by.")
+@_JSON
+def replay(as_json, **options):
+    """Replay RECORDING through the engine that CONFIG describes: offline, without DPDK, on recorded time.
+
+    What is sent is the same each time, on any machine; of a recording by `run --record` it is what the engine sent then.
+    RECORDING may be a pcap or pcapng file too: a packet comes in by the port that its interface is named after, or by the one
+    that owns the address it is sent to. A capture that was not made at the engine has other sequence numbers than ours.
+    """
+    from pipeline import replay_command
+    said = replay_command.perform(options.pop("recording"), options.pop("config"), **options)
+    if as_json:
+        _print_json(said)
+    else:
+        click.echo(replay_command.text(said))
+    if said.get("differences"):
+        raise RunError(f"{said['differences']:,} packets differ from {said['expected']}")
 
 
 @commands.command()

@@ -193,12 +193,16 @@ def _device_lines(device, checked):
     return f"from pipeline.kernels import {device}_device as ports\n" + text.partition(PORTS_END)[2] + "\n\n"
 
 
-def source(kernels, selects, device, mode="proxy", payloads=(), checked=False):
+NO_TAPS = "from pipeline.kernels.recorder import every as is_recorded\n\nRECORDING, CAPTURING = 0, 0\n"
+"""Source of what the loop records: nothing (see `pipeline.recorders`)."""
+
+
+def source(kernels, selects, device, mode="proxy", payloads=(), checked=False, taps=NO_TAPS):
     """Returns the source (str) of a loop.
 
     `kernels`: slot to kernel where it is not the default; `selects`, `payloads`: the select and the payload kernels, in the
     order of their numbers; `device`: "dpdk" or "memory"; `mode`: "proxy", or "forward" or "generator", which have no slots;
-    `checked`: with owner tags (`owner_tags.Owned` around the device).
+    `checked`: with owner tags (`owner_tags.Owned` around the device); `taps`: source of what is recorded.
     """
     text = (pathlib.Path(__file__).parent / "loop.py").read_text()
     head, _, rest = text.partition(BEGIN)
@@ -207,8 +211,8 @@ def source(kernels, selects, device, mode="proxy", payloads=(), checked=False):
     plan = _import_lines("schedule", place_of("schedule", kernels.get("schedule", SLOTS["schedule"][0][0])), "schedule")
     if mode != "proxy":
         before, _, stages = tail.partition(STAGES_BEGIN)
-        return head + "from pipeline.compose import kernel_at\n" + ports + plan + (WIRE if mode == "forward" else _generator()) + before + stages.partition(STAGES_END)[2]
-    lines = ["from pipeline.compose import kernel_at\n", "from pipeline.kernels.native import whole_number\n", ports, plan]
+        return head + "from pipeline.compose import kernel_at\n" + ports + plan + taps + (WIRE if mode == "forward" else _generator()) + before + stages.partition(STAGES_END)[2]
+    lines = ["from pipeline.compose import kernel_at\n", "from pipeline.kernels.native import whole_number\n", ports, plan, taps]
     kernels = {"express": express_for(kernels), **kernels}
     for slot in ("express", "lookup", "parse", "rewrite", "transition"):
         lines.append(_import_lines(slot, place_of(slot, kernels.get(slot, SLOTS[slot][0][0])), slot))
@@ -267,9 +271,9 @@ def _write(text):
     return path
 
 
-def compose(kernels, selects, device, mode="proxy", payloads=(), checked=False):
+def compose(kernels, selects, device, mode="proxy", payloads=(), checked=False, taps=NO_TAPS):
     """Returns the `run` of a loop with these kernels (see `source`), not yet compiled. Call it within `compiling`."""
-    path = _write(marked(source(kernels, selects, device, mode, payloads, checked)))
+    path = _write(marked(source(kernels, selects, device, mode, payloads, checked, taps)))
     module = types.ModuleType(f"pipeline_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module

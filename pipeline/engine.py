@@ -46,11 +46,12 @@ class Engine:
 
     `start`, then `snapshot`, `finished_records` and `wait` as often as wanted, `request_stop`, `wait`, `close`.
     A generator with a proxy of its own (`proxy` in its `[generator]`) starts that as well, as another Engine in the same
-    process: `host` is the generator's, whose pool the proxy uses, and the other ends of whose cables.
+    process: `host` is the generator's, whose pool the proxy uses, and the other ends of whose cables. `recorders`
+    (recorders.Recorders, which ends after the engine) is for what is to be recorded.
     """
 
-    def __init__(self, configuration, say=print, host=None):
-        self.configuration, self.say, self.host = configuration, say, host
+    def __init__(self, configuration, say=print, host=None, recorders=None):
+        self.configuration, self.say, self.host, self.recorders = configuration, say, host, recorders
         traffic = configuration.generator
         self._proxy_settings = load(traffic.proxy) if traffic and traffic.proxy else None
         self.proxy, self.cables = None, {}
@@ -78,12 +79,13 @@ class Engine:
             states = []
             for share, device, core in zip(shares, devices, settings.engine.cores, strict=True):
                 state, selects = on_core(core, assemble.make_state, settings, device, arena, macs, ticks, self._hertz, share)
-                states.append(state)
+                states.append(self.recorders.equip(state) if self.recorders else state)
             self.states = isolation.isolated(states, checked)
             payloads = settings.payload_kernels
             kind = type(devices[0]).__module__.rpartition(".")[2].removesuffix("_device")
             with compose.compiling(), compiling_aloud(self.say):
-                run = compose.compose(settings.kernels, selects, kind, settings.engine.mode, payloads, checked)
+                run = compose.compose(settings.kernels, selects, kind, settings.engine.mode, payloads, checked,
+                                      self.recorders.source if self.recorders else compose.NO_TAPS)
                 try:
                     run(self.states[0], 0, 0)
                 except NumbaError as error:
@@ -91,6 +93,9 @@ class Engine:
             if settings.generator and settings.generator.clients:
                 self.state.connections.settings.most_open[0] = 0
             self.workers = Workers(run, self.states, settings.engine.cores, surround)
+            if self.recorders:
+                known = {target.id: assemble.static_mac(target) for target in settings.targets if target.linux_if is not None}
+                self.recorders.begin(settings, macs, self.states, round(self.started.timestamp() * 1e9), known)
             self._begun = time.monotonic()
             self.workers.start()
             if self.neighbours:

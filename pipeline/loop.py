@@ -40,11 +40,30 @@ from pipeline.kernels.icmp import answer_icmp
 from pipeline.kernels.icmp_errors import pass_icmp_errors
 from pipeline.kernels.jit import kernel, loop
 from pipeline.kernels.kernel_neighbours import read_mailbox
-from pipeline.kernels.native import address_of, load_acquire
+from pipeline.kernels.native import address_of, load_acquire, record_at
 from pipeline.kernels.open import open_connections, retire
 from pipeline.kernels.outbox import dispose, settle
-from pipeline.kernels.profile import AT_POLL, AT_RECEIVE, AT_SEND, AT_STAGES, AT_TIMERS, awake, close_burst, count_paths, first_pass, mark, next_pass
+from pipeline.kernels.profile import AT_POLL, AT_RECEIVE, AT_RECORD, AT_SEND, AT_STAGES, AT_TIMERS
+from pipeline.kernels.profile import awake, close_burst, count_paths, first_pass, mark, next_pass
 from pipeline.kernels.refuse import refuse
+from pipeline.kernels.recorder import (
+    AGAIN,
+    AHEAD as RECORDED_AHEAD,
+    HANDED,
+    MOST_A_BURST,
+    NOW,
+    OCTETS,
+    PACKETS,
+    RECEIVED,
+    SENT,
+    TIMERS,
+    ask_for,
+    begin_burst,
+    end_burst,
+    forget_last,
+    keep,
+    start_of,
+)
 from pipeline.kernels.release import release
 from pipeline.kernels.records import ask_for_records
 from pipeline.kernels.report import report
@@ -66,6 +85,7 @@ from pipeline.kernels.lookup import bucketed as lookup
 from pipeline.kernels.memory_device import allocate, available, pause, receive, release as free, take_over, transmit
 from pipeline.kernels.memory_device import hand_over as hand_on
 from pipeline.kernels.parse import parse
+from pipeline.kernels.recorder import every as is_recorded
 from pipeline.kernels.rewrite import rewrite
 from pipeline.kernels.schedule import round_robin as schedule
 from pipeline.kernels.select_balancing import round_robin as select_0
@@ -80,6 +100,7 @@ def select(number, payload, service, selection):
     return NO_MATCH
 
 
+RECORDING, CAPTURING = 0, 0
 PAYLOAD_KERNELS = 0
 
 
@@ -367,6 +388,55 @@ def moment(state, given):
 
 
 @kernel
+def record(state, recorder, mbufs, first, count, port, kind, phase, now):
+    """Copies a burst into a recording before anything changes it: of its packets those that the filter wants.
+
+    A burst of none is kept too: what timers did is done again at the same time in a replay. Returns whether it found room.
+    """
+    if not begin_burst(recorder, count, now):
+        return False
+    packets, base, filled, left = state.packets, state.base[0], recorder.filled, recorder.left[0]
+    number, octets, stop = filled[PACKETS], filled[OCTETS], first + count
+    most = number + (left if left > 0 else count)
+    ask_for(base, mbufs, first, min(first + RECORDED_AHEAD, stop))
+    for row in range(first, stop):
+        if row + RECORDED_AHEAD < stop:
+            ask_for(base, mbufs, row + RECORDED_AHEAD, row + RECORDED_AHEAD + 1)
+        mbuf = mbufs[row]
+        length = int64(record_at(packets.mbuf, mbuf).data_length)
+        if number < most and is_recorded(packets.octets, start_of(packets, base, mbuf), length):
+            octets = keep(recorder, packets, base, mbuf, number, octets)
+            number += 1
+    end_burst(recorder, number, octets, count, port, kind, phase, state.connections.counters.totals[TOTAL_LOOPS], now)
+    return True
+
+
+@kernel
+def record_turn(state, port, count, fresh, timed, handed, phase, now):
+    """Records what a worker turns to: a burst of which so many packets are `fresh` from the port, or timers (`timed`)."""
+    kind = TIMERS if timed else HANDED if handed else RECEIVED if fresh == count else AGAIN
+    record(state, state.recorder, state.batch.mbuf, 0, count if kind == RECEIVED else 0, port, kind, phase, now)
+
+
+@kernel
+def transmit_captured(state, port, phase):
+    """Sends what lies in the outbox for a port and captures what the device takes of it; returns how many it took."""
+    mbufs, filled, sent, now = state.outbox.mbuf[port], state.outbox.filled[port], 0, state.capture.filled[NOW]
+    while sent < filled:
+        count = min(filled - sent, MOST_A_BURST)
+        captured = record(state, state.capture, mbufs, sent, count, port, SENT, phase, now)
+        taken, left = transmit(state.device, port, mbufs, sent, count), 0
+        for row in range(sent + taken, sent + count if captured else 0):
+            start = start_of(state.packets, state.base[0], mbufs[row])
+            left += int64(is_recorded(state.packets.octets, start, int64(record_at(state.packets.mbuf, mbufs[row]).data_length)))
+        forget_last(state.capture, left)
+        sent += taken
+        if taken < count:
+            break
+    return sent
+
+
+@kernel
 def send(state, given, phase):
     """Sends what lies in the outbox, port by port, and frees every mbuf that is done with.
 
@@ -380,7 +450,10 @@ def send(state, given, phase):
             outbox.filled[port] = through_faults(state, line, outbox.mbuf[port], outbox.filled[port], EMERGE_AT_ONCE, now,
                                                  NEVER - 1 if phase == STOP else now)
         if outbox.filled[port] > 0:
-            sent = transmit(state.device, port, outbox.mbuf[port], 0, outbox.filled[port])
+            if CAPTURING:
+                sent = transmit_captured(state, port, phase)
+            else:
+                sent = transmit(state.device, port, outbox.mbuf[port], 0, outbox.filled[port])
             settle(outbox, port, sent, state.connections.counters)
         if outbox.to_release[0] > 0:
             free(state.device, outbox.released, outbox.to_release[0])
@@ -476,7 +549,7 @@ def run(state, passes, given):
         received, worked = 0, False
         turns = schedule(inputs)
         for turn in range(turns + 1):
-            count, port, handed = 0, 0, False
+            count, port, handed, before = 0, 0, False, counters.totals[TOTAL_PACKETS]
             if turn < turns:
                 entered = inputs.order[turn]
                 port, handed = inputs.port[entered], inputs.ring[entered] >= 0
@@ -491,6 +564,11 @@ def run(state, passes, given):
                 if not (ordered or earliest(state.faults) <= now):
                     continue
             worked = True
+            if RECORDING:
+                record_turn(state, port, count, counters.totals[TOTAL_PACKETS] - before, turn == turns, handed, phase, now)
+                mark(profile, AT_RECORD)
+            if CAPTURING:
+                state.capture.filled[NOW] = now
             if state.network.beside[port] >= 0:
                 take_from_kernel(state.packets, state.batch, count, port, state.network, outbox, counters)
             else:

@@ -96,16 +96,18 @@ class Run:
     """One run of an engine, from making what is around it to the summary.
 
     `duration` is in seconds from the moment the engine is up, or None; `demonstrate` has a client of the bed ask
-    all the time; `live` draws tables on stdout; `records` is a RecordWriter or None, `profile` a profiling.Asked or None.
+    all the time; `live` draws tables on stdout; `records` is a RecordWriter or None; `recorders` recorders.Recorders or None; `profile` a
+    profiling.Asked or None.
     """
 
-    def __init__(self, configuration, duration=None, demonstrate=False, live=False, records=None, profile=None):
+    def __init__(self, configuration, duration=None, demonstrate=False, live=False, records=None, recorders=None, profile=None):
         self.configuration = configuration
         self.duration = duration
         self.demonstrate = demonstrate
         self.live = live
         self.records = records
         self.profile = profile
+        self.recorders = recorders
         self.say = Voice()
         self.engine = self.bed = self.demonstration = None
         self._asking = threading.Lock()
@@ -141,6 +143,8 @@ class Run:
         configuration = self.configuration
         if self.records:
             around.enter_context(self.records)
+        if self.recorders:
+            around.enter_context(self.recorders)
         around.enter_context(StatsServer(configuration.engine.stats_socket_path, self._answers()))
         if configuration.bed:
             from pipeline.bed import Bed
@@ -148,7 +152,7 @@ class Run:
                            queues=len(configuration.engine.cores))
             around.callback(self.bed.remove)
             self.bed.prepare()
-        engine = Engine(configuration, say=self.say)
+        engine = Engine(configuration, say=self.say, recorders=self.recorders)
         around.callback(engine.close)
         engine.start()
         self.engine = engine
@@ -267,6 +271,8 @@ class Run:
         if self.records:
             summary["records"] = {"file": str(self.records.path), "written": self.records.written,
                                   "lost": self.records.lost}
+        if self.recorders:
+            summary["recorded"] = self.recorders.summary()
         if self.demonstrate:
             summary["requests"] = self.demonstration.summary()
         if "generator" in snapshot:
@@ -318,7 +324,20 @@ def summary_text(snapshot):
         lines.append(f"{summary['records']['written']:,} session records in {summary['records']['file']}")
     if "profile" in snapshot:
         lines.append(profile_report.text(snapshot["profile"]))
+    lines += [f"{what}: {tap['packets']:,} packets in {tap['file']}, {tap['dropped']:,} dropped for want of a buffer"
+              for what, tap in summary.get("recorded", {}).items()]
     return "\n".join(lines)
+
+
+def recorders_for(recorded, configuration):
+    """Returns the Recorders for a recorders.Recorded, or None where it names no file."""
+    from pipeline.recorders import Recorders
+    if recorded.received is None and recorded.sent is None:
+        return None
+    if configuration.engine.mode == "generator":
+        raise ConfigurationError(f'--record, --pcap-out: a generator (engine.mode = "generator") records nothing; '
+                                 "record what the proxy at its other end gets")
+    return Recorders(recorded)
 
 
 def wanted_profile(profile, every, warm_up, plot):

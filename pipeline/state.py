@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels import batch, connection, faults, outbox, profile, records, schedule, wheel
+from pipeline.kernels import batch, connection, faults, outbox, profile, recorder, records, schedule, wheel
 from pipeline.kernels.counters import Counters
 from pipeline.kernels.hand_over import Steering
 from pipeline.kernels.headers import Packets
@@ -50,6 +50,8 @@ class State(NamedTuple):
     inputs: schedule.Inputs
     steering: Steering
     profile: profile.Profile
+    recorder: recorder.Recorder   # what comes in, where the loop records it
+    capture: recorder.Recorder    # what is sent
 
     @property
     def counters(self) -> Counters:
