@@ -26,9 +26,9 @@ TOGETHER = 8
 """Passes that are sampled one behind the other, of which the first is not counted: to the processor, marks that are taken are
 news, and it guesses every branch around them wrong. Of single passes in 16 the stages summed up to 110 % of whole passes."""
 
-PASS, POLL, RECEIVE, TIMERS, STAGES, SEND, OF_STAGES = range(7)
+AT_PASS, AT_POLL, AT_RECEIVE, AT_TIMERS, AT_RECORD, AT_STAGES, AT_SEND, OF_STAGES = range(8)
 """Stages of `run`; OF_STAGES is the first of those within `stages`."""
-RUN_STAGES = ("pass", "poll", "receive", "timers", "stages", "send")
+RUN_STAGES = ("pass", "poll", "receive", "timers", "record", "stages", "send")
 MOST_STAGES = 48
 
 CLIENT_SYN, HANDSHAKE_ACK, FIRST_PAYLOAD, TARGET_SYN_ACK, FIRST_ANSWER, TO_TARGET, TO_CLIENT, CLOSE, OTHER, ORDERED = range(10)
@@ -187,7 +187,7 @@ def put_away(profile, size, count, went):
 
 
 @kernel
-def end_burst(profile, count):
+def close_burst(profile, count):
     """Ends a burst of `count` packets, or of none, of what timers have ordered. Not timed."""
     if unlikely(profile.control[SAMPLED] != 0):
         put_away(profile, size_of(count), count, True)
@@ -240,7 +240,7 @@ def next_pass(profile, received, worked):
     """Between two passes: counts the one that ends, with its packets and whether it had something to do, and begins the next."""
     control = profile.control
     if unlikely(control[EVERY] != 0):
-        mark(profile, PASS)
+        mark(profile, AT_PASS)
         sampled, now = control[SAMPLED], ticks()
         if control[BEGUN] != 0:
             end_pass(profile, sampled, received, worked, now - control[BEGUN])

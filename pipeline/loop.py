@@ -43,19 +43,8 @@ from pipeline.kernels.kernel_neighbours import read_mailbox
 from pipeline.kernels.native import address_of, load_acquire, record_at
 from pipeline.kernels.open import open_connections, retire
 from pipeline.kernels.outbox import dispose, settle
-from pipeline.kernels.profile import (
-    POLL,
-    RECEIVE,
-    SEND,
-    STAGES,
-    TIMERS as BETWEEN,
-    awake,
-    count_paths,
-    end_burst as end_sample,
-    first_pass,
-    mark,
-    next_pass,
-)
+from pipeline.kernels.profile import AT_POLL, AT_RECEIVE, AT_RECORD, AT_SEND, AT_STAGES, AT_TIMERS
+from pipeline.kernels.profile import awake, close_burst, count_paths, first_pass, mark, next_pass
 from pipeline.kernels.refuse import refuse
 from pipeline.kernels.recorder import (
     AGAIN,
@@ -570,29 +559,30 @@ def run(state, passes, given):
                 port, handed = inputs.port[entered], inputs.ring[entered] >= 0
                 count = take_burst(state, entered, given)
                 received += count
-                mark(profile, RECEIVE if count > 0 else POLL)
+                mark(profile, AT_RECEIVE if count > 0 else AT_POLL)
                 if count == 0 and outbox.to_release[0] == 0:
                     continue
             else:
                 ordered = timers(state, phase, stopped, now)
-                mark(profile, BETWEEN)
+                mark(profile, AT_TIMERS)
                 if not (ordered or earliest(state.faults) <= now):
                     continue
             worked = True
             if RECORDING:
                 record_turn(state, port, count, counters.totals[TOTAL_PACKETS] - before, turn == turns, handed, phase, now)
+                mark(profile, AT_RECORD)
             if CAPTURING:
                 state.capture.filled[NOW] = now
             if state.network.beside[port] >= 0:
                 take_from_kernel(state.packets, state.batch, count, port, state.network, outbox, counters)
             else:
                 stages(state, port, count, handed, phase, now)
-            mark(profile, STAGES)
+            mark(profile, AT_STAGES)
             if not alone:
                 send_to_workers(state)
             send(state, given, phase)
-            mark(profile, SEND)
-            end_sample(profile, count)
+            mark(profile, AT_SEND)
+            close_burst(profile, count)
         done += 1
         counters.totals[TOTAL_LOOPS] += 1
         next_pass(profile, received, worked)

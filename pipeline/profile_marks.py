@@ -16,9 +16,9 @@ def _calls(nodes):
         value = getattr(node, "value", None)
         if isinstance(node, ast.If):
             yield from _calls([*node.body, *node.orelse])
-        elif isinstance(node, (ast.Expr, ast.Assign)) and isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
-            if value.func.id not in UNTIMED:
-                yield node, value.func.id
+        elif isinstance(node, (ast.Expr, ast.Assign)) and isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and (
+                value.func.id not in UNTIMED):
+            yield node, value.func.id
 
 
 def _found(text):
