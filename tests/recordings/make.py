@@ -175,27 +175,32 @@ def pipeline(*arguments, **options):
                             env={**os.environ, "PYTHONPATH": str(ROOT)}, **options)
 
 
-def record(name, folder):
-    """Has the engine record a session."""
-    recording, expected = HERE / f"{name}.recording", HERE / f"{name}.expected"
+def record(name, folder, recording, expected, *options):
+    """Has the engine record a session in two files; returns the summary of its run (dict)."""
     (folder / "engine.toml").write_text(configuration(name))
     engine = pipeline("run", folder / "engine.toml", "--json", "--record", recording, "--pcap-out", expected, "--record-buffer", "8",
-                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                      *options, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         for line in engine.stderr:
             if " is up after " in line:
                 break
         else:
-            raise SystemExit(f"{name}: the engine did not start")
+            raise SystemExit(f"{name}: the engine did not start")  # it has said why
         time.sleep(0.2)
         SESSIONS[name](folder)
         time.sleep(0.4)
         engine.send_signal(signal.SIGINT)
-        summary = json.loads(engine.communicate(timeout=30)[0])["summary"]
+        return json.loads(engine.communicate(timeout=30)[0])["summary"]
     finally:
         if engine.poll() is None:
             engine.kill()
             engine.wait()
+
+
+def make(name, folder):
+    """Makes the golden recording of a session."""
+    recording, expected = HERE / f"{name}.recording", HERE / f"{name}.expected"
+    summary = record(name, folder, recording, expected)
     assert not sum(tap["dropped"] for tap in summary["recorded"].values()), summary
     assert max(file.stat().st_size for file in (recording, expected)) < MOST, "a file is too large"
     replayed = pipeline("replay", recording, HERE / "sessions.toml", "--expect", expected)
@@ -209,7 +214,7 @@ def main(names):
         print(name, flush=True)
         with tempfile.TemporaryDirectory(prefix=f"golden-{name}-") as folder:
             pathlib.Path(folder).chmod(0o755)
-            record(name, pathlib.Path(folder))
+            make(name, pathlib.Path(folder))
 
 
 if __name__ == "__main__":
