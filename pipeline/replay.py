@@ -158,7 +158,7 @@ class Replay:
         begun, first, last, received = time.perf_counter(), None, None, 0
         for each in passes_of(recording):
             if first is None:
-                first = last = each.now
+                first, last = each.now, each.now if recording.description.has_passes else 0
             if speed is not None:
                 time.sleep(max((each.now - first) / speed / 1e6 - (time.perf_counter() - begun), 0))
             if not recording.description.has_passes:
