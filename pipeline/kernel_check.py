@@ -60,6 +60,10 @@ def why(error, place):
     text, file = str(error), kernel_places.file_of(place)
     name = re.escape(pathlib.Path(file).name)
     lines = re.findall(rf'{name}", line (\d+)|{name} \((\d+)\)', text)
+    unknown = re.search(r"NameError: name '(\w+)' is not defined", text)
+    if unknown and not lines:
+        lines = [(str(number), "") for number, line in enumerate(pathlib.Path(file).read_text().splitlines(), 1)
+                 if re.search(rf"\b{unknown[1]}\b", line)]
     where = f"{file}:{next(filter(None, lines[0]))}" if lines else file
     if "NRT" in text or re.search(r"built-in function (zeros|empty|ones|full|array|arange)>", text):
         return (f"{where}: it allocates memory (a list, an array, a string), which a kernel cannot: kernels are compiled without "

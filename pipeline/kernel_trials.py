@@ -238,7 +238,7 @@ def try_record(kernel, place):
         for number in range(200):
             causes = int(random.integers(0, len(records.CAUSES))) | int(random.integers(0, len(records.CAUSES))) << 8
             head, hot_before = int(made.head[0]), connections.hot.tobytes()
-            made.work[number].opened = int(random.integers(0, NOW))
+            made.work[number if enabled else 0].opened = int(random.integers(0, NOW))
             kernel(made, connections.counters, connections.hot[number], cold[0], number, causes, NOW)
             added = int(made.head[0]) - head
             kept += added
