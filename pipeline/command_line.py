@@ -125,7 +125,7 @@ def run(config, duration, as_json, records, record_format, recorded):
         _print_json(snapshot)
     else:
         click.echo(running.summary_text(snapshot))
-    faults = running.faults_of(snapshot["summary"])
+    faults = running.faults_of(snapshot["summary"]) + (performance.recorders.troubles if performance.recorders else [])
     if faults:
         raise RunError("\n".join(faults))
 

@@ -309,7 +309,7 @@ def recorders_for(recorded, configuration):
     if recorded.received is None and recorded.sent is None:
         return None
     if configuration.engine.mode == "generator":
-        raise ConfigurationError(f'--record, --pcap-out: a generator (engine.mode = "generator") records nothing; '
+        raise ConfigurationError('--record, --pcap-out: a generator (engine.mode = "generator") records nothing; '
                                  "record what the proxy at its other end gets")
     return Recorders(recorded, configuration.engine.cores)
 
