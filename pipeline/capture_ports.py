@@ -83,5 +83,5 @@ def _moved(recording, configuration, names, choose):
                if target.mac is None and int(target.ip) in known.keys() - asked}
     described = recording.description._replace(
         ports=tuple(names), macs=tuple(count.most_common(1)[0][0] if count else None for count in macs),
-        more={**recording.description.more, "targets": targets})
+        more={**recording.description.more, "targets": targets, "passes": False})
     return HeldRecording(described, builder.blocks(), recording.path), left_out
