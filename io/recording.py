@@ -25,6 +25,7 @@ import json
 import mmap
 import os
 import pathlib
+import types
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +68,7 @@ class Description(NamedTuple):
     workers: int = 1
     snap: int = 65535
     started: int = 0
-    more: dict = {}
+    more: dict = types.MappingProxyType({})
 
     @property
     def secrets(self):

@@ -17,17 +17,23 @@ import measurement
 import click
 import numpy as np
 
+from pipeline.kernels import flow_table, linear_probing
 from pipeline.kernels.batch import KIND_TCP, PENDING, allocate_batch
 from pipeline.kernels.connection import HOT
 from pipeline.kernels.flow_hash import hash_key
-from pipeline.kernels.flow_table import BUCKET, SLOTS, allocate_buckets, insert, remove
 from pipeline.kernels.jit import loop
+from pipeline.kernels.linear_probing import SLOT, linear
 from pipeline.kernels.lookup import bucketed
 from pipeline.kernels.memory import allocate
 from pipeline.kernels.native import ordered_ticks
 
+TABLES = {"bucketed": (flow_table, bucketed, flow_table.BUCKET.itemsize / flow_table.SLOTS),
+          "linear": (linear_probing, linear, SLOT.itemsize)}
+"""Ours by name (`[kernels] lookup`): module, look-up kernel, octets for a key in a full one."""
 COUNTS = "1000,16000,100000,400000,3000000,16000000"
 LOADS = "50,80,90"
+LOADS_OF_LINEAR = "25,50,75"
+"""Linear probing refuses keys beyond that: the engine's table is filled by a half."""
 SAMPLE = 1 << 16
 """Keys that are looked up, or taken out and put in again, a run."""
 OPERATIONS = ("hit", "miss", "insert", "delete")
@@ -45,47 +51,50 @@ SPARE = 192
 """MiB that rte_hash and EAL need beside the table, at most."""
 
 
-@loop
-def insert_all(buckets, keys, entries, burst, taken):
-    """Inserts entries with their keys; `taken` (int64) gets the ticks of each burst. Returns how many found a place."""
-    placed = 0
-    for number in range(len(taken)):
-        before = ordered_ticks()
-        for place in range(number * burst, min(number * burst + burst, len(entries))):
-            hashed = hash_key(keys[0, place], keys[1, place], keys[2, place], keys[3, place])
-            placed += insert(buckets, hashed, entries[place])
-        taken[number] = ordered_ticks() - before
-    return placed
+def drivers(table, lookup):
+    """Returns the loops that insert, remove and look up in bulk, for a table (module) and its look-up kernel."""
+    insert, remove = table.insert, table.remove
 
+    @loop
+    def insert_all(buckets, keys, entries, burst, taken):
+        """Inserts entries with their keys; `taken` (int64) gets the ticks of each burst. Returns how many found a place."""
+        placed = 0
+        for number in range(len(taken)):
+            before = ordered_ticks()
+            for place in range(number * burst, min(number * burst + burst, len(entries))):
+                hashed = hash_key(keys[0, place], keys[1, place], keys[2, place], keys[3, place])
+                placed += insert(buckets, hashed, entries[place])
+            taken[number] = ordered_ticks() - before
+        return placed
 
-@loop
-def remove_all(buckets, keys, entries, burst, taken):
-    """Takes entries out by their keys; `taken` (int64) gets the ticks of each burst. Returns how many were there."""
-    there = 0
-    for number in range(len(taken)):
-        before = ordered_ticks()
-        for place in range(number * burst, min(number * burst + burst, len(entries))):
-            hashed = hash_key(keys[0, place], keys[1, place], keys[2, place], keys[3, place])
-            there += remove(buckets, hashed, entries[place])
-        taken[number] = ordered_ticks() - before
-    return there
+    @loop
+    def remove_all(buckets, keys, entries, burst, taken):
+        """Takes entries out by their keys; `taken` (int64) gets the ticks of each burst. Returns how many were there."""
+        there = 0
+        for number in range(len(taken)):
+            before = ordered_ticks()
+            for place in range(number * burst, min(number * burst + burst, len(entries))):
+                hashed = hash_key(keys[0, place], keys[1, place], keys[2, place], keys[3, place])
+                there += remove(buckets, hashed, entries[place])
+            taken[number] = ordered_ticks() - before
+        return there
 
-
-@loop
-def look_up(batch, buckets, hot, keys, burst, taken, found):
-    """Looks keys up; `taken` (int64) gets the ticks of each burst. `found` (int64[2]): how many, sum of their entries."""
-    for number in range(len(taken)):
-        for row in range(burst):
-            batch.source[row] = keys[0, number * burst + row]
-            batch.destination[row] = keys[1, number * burst + row]
-            batch.source_port[row] = keys[2, number * burst + row]
-            batch.destination_port[row] = keys[3, number * burst + row]
-        before = ordered_ticks()
-        bucketed(batch, burst, buckets, hot)
-        taken[number] = ordered_ticks() - before
-        for row in range(burst):
-            found[0] += batch.flow[row] >= 0
-            found[1] += batch.flow[row]
+    @loop
+    def look_up(batch, buckets, hot, keys, burst, taken, found):
+        """Looks keys up; `taken` (int64) gets the ticks of each burst. `found` (int64[2]): how many, sum of their entries."""
+        for number in range(len(taken)):
+            for row in range(burst):
+                batch.source[row] = keys[0, number * burst + row]
+                batch.destination[row] = keys[1, number * burst + row]
+                batch.source_port[row] = keys[2, number * burst + row]
+                batch.destination_port[row] = keys[3, number * burst + row]
+            before = ordered_ticks()
+            lookup(batch, burst, buckets, hot)
+            taken[number] = ordered_ticks() - before
+            for row in range(burst):
+                found[0] += batch.flow[row] >= 0
+                found[1] += batch.flow[row]
+    return insert_all, remove_all, look_up
 
 
 def bursts_of(count, burst):
@@ -118,26 +127,29 @@ def columns_of(keys):
 class Ours:
     """Our table with `keys` keys at a load (0 .. 1); `hot` are the connections' records, shared by tables of all loads."""
 
-    def __init__(self, keys, load, hot, huge):
+    def __init__(self, keys, load, hot, huge, kind="bucketed"):
+        table, lookup, self.octets = TABLES[kind]
+        self.insert_all, self.remove_all, self.in_bursts = drivers(table, lookup)
         self.hot, self.batch = hot, allocate_batch(64)
         self.batch.kind[:], self.batch.verdict[:] = KIND_TCP, PENDING
-        self.buckets = allocate_buckets(-(-keys // 2), load, huge)
-        self.load = keys / (len(self.buckets) * SLOTS)
+        self.buckets = (flow_table.allocate_buckets(-(-keys // 2), load, huge) if kind == "bucketed"
+                        else allocate(int(keys / load), SLOT, huge))
+        self.load = keys * self.octets / self.buckets.nbytes
         for start in range(0, keys, SAMPLE):
             entries = np.arange(start, min(start + SAMPLE, keys))
             columns = columns_of(keys_of(entries))
-            if insert_all(self.buckets, columns, entries, 64, bursts_of(len(entries), 64)) < len(entries):
+            if self.insert_all(self.buckets, columns, entries, 64, bursts_of(len(entries), 64)) < len(entries):
                 raise click.ClickException(f"our table refuses a key at a load of {load:.0%}")
 
     @property
     def octets_a_key(self):
         """Memory of the table, without the connections' records, for a key."""
-        return BUCKET.itemsize / SLOTS / self.load
+        return self.octets / self.load
 
     def look_up(self, entries, keys, burst):
         """Returns ticks a key; all of `entries` have to be found, or none where it is None."""
         found, taken = np.zeros(2, np.int64), np.zeros(len(keys) // burst, np.int64)
-        look_up(self.batch, self.buckets, self.hot, columns_of(keys), burst, taken, found)
+        self.in_bursts(self.batch, self.buckets, self.hot, columns_of(keys), burst, taken, found)
         looked = len(taken) * burst
         expected = [0, -looked] if entries is None else [looked, int(entries[:looked].sum())]
         if found.tolist() != expected:
@@ -147,8 +159,8 @@ class Ours:
     def replace(self, entries, keys, burst):
         """Takes entries out and puts them in again; returns ticks a key for insertion and for deletion."""
         columns, taken = columns_of(keys), {name: bursts_of(len(keys), burst) for name in ("delete", "insert")}
-        there = remove_all(self.buckets, columns, entries, burst, taken["delete"])
-        if there + insert_all(self.buckets, columns, entries, burst, taken["insert"]) < 2 * len(keys):
+        there = self.remove_all(self.buckets, columns, entries, burst, taken["delete"])
+        if there + self.insert_all(self.buckets, columns, entries, burst, taken["insert"]) < 2 * len(keys):
             raise click.ClickException("our table lost a key")
         return {name: undisturbed(ticks, burst) for name, ticks in taken.items()}
 
@@ -246,7 +258,7 @@ def sample(random, count):
     return looked_up, random.permutation(replaced)
 
 
-def measure(count, loads, burst, shim, huge, runs, say):
+def measure(count, loads, burst, shim, huge, runs, say, kind):
     """Returns the rows (list of dict) of one number of keys: each of our tables, then rte_hash with either length of keys."""
     say(f"{count:,} keys")
     random = np.random.default_rng(count)
@@ -254,7 +266,7 @@ def measure(count, loads, burst, shim, huge, runs, say):
     every = keys_of(np.arange(2 * len(hot)))
     for field, name in zip(("remote_address", "local_address", "remote_port", "local_port"), KEY.names, strict=True):
         hot[field] = every[name].reshape(-1, 2)
-    tables = {f"ours, {load} %": Ours(count, load / 100, hot, huge) for load in loads}
+    tables = {f"ours, {load} %": Ours(count, load / 100, hot, huge, kind) for load in loads}
     if shim is not None:
         tables |= {f"rte_hash, keys of {length}": RteHash(shim, count, length) for length in (KEY.itemsize, 16)}
 
@@ -312,16 +324,17 @@ def draw(axes, result):
 @measurement.script(__doc__, show, draw, runs=15)
 @click.option("--keys", "counts", default=COUNTS, show_default=True, callback=measurement.numbers(2, 1 << 24, "numbers of keys"),
               help="How many keys are in the tables.")
-@click.option("--loads", default=LOADS, show_default=True, callback=measurement.numbers(1, 100, "percentages"),
-              help="Loads of our table in per cent.")
+@click.option("--table", "kind", default="bucketed", show_default=True, type=click.Choice(list(TABLES)), help="Which table of ours.")
+@click.option("--loads", help=f"Loads of our table in per cent.  [default: {LOADS}; linear: {LOADS_OF_LINEAR}]")
 @click.option("--burst", default=64, show_default=True, type=click.IntRange(1, 64), help="Keys looked up at once.")
 @click.option("--pages", default="huge", show_default=True, type=click.Choice(["huge", "small"]),
               help="Pages that both tables lie on; root may have the system reserve huge ones.")
-def main(runs, say, counts, loads, burst, pages):
+def main(runs, say, counts, kind, loads, burst, pages):
     """Measures and returns the result."""
+    loads = measurement.numbers(1, 100, "percentages")(None, None, loads or (LOADS_OF_LINEAR if kind == "linear" else LOADS))
     with peer(room_for(max(counts)), pages, say) as (shim, huge):
-        rows = [row for count in counts for row in measure(count, loads, burst, shim, huge, runs, say)]
-    return {"unit": "TSC ticks a key", "burst": burst, "huge_pages": huge, "rows": rows}
+        rows = [row for count in counts for row in measure(count, loads, burst, shim, huge, runs, say, kind)]
+    return {"unit": "TSC ticks a key", "kind": kind, "burst": burst, "huge_pages": huge, "rows": rows}
 
 
 if __name__ == "__main__":

@@ -18,11 +18,14 @@ import measurement
 import click
 import numpy as np
 
+from pipeline.kernels import single_wheel, wheel
 from pipeline.kernels.jit import loop
 from pipeline.kernels.native import ordered_ticks
-from pipeline.kernels.wheel import TICK_MICROSECONDS, advance, allocate_wheel, cancel, schedule
+from pipeline.kernels.wheel import TICK_MICROSECONDS
 from pipeline.state import TIMERS_A_PASS
 
+WHEELS = {"hierarchical": wheel, "single": single_wheel}
+"""Ours by name (`[kernels] timers`)."""
 COUNTS = "1000,10000,100000,1000000,10000000"
 SAMPLE = 1 << 16
 OPERATIONS = ("schedule", "cancel", "later", "sooner", "expire", "expire_far", "turn")
@@ -35,63 +38,67 @@ HURRY = 1000
 """rte_timer runs on real time: what it is to see expire is so many times nearer, else the script would wait for minutes."""
 
 
-@loop
-def schedule_all(wheel, order, deadlines):
-    """Sets timers to expire at ticks; returns the TSC ticks it took."""
-    start = ordered_ticks()
-    for number in range(len(order)):
-        schedule(wheel, order[number], deadlines[number])
-    return ordered_ticks() - start
+def drivers(kind):
+    """Returns the loops that set and stop timers in bulk and turn a wheel, for a wheel (module)."""
+    schedule, cancel, advance = kind.schedule, kind.cancel, kind.advance
 
+    @loop
+    def schedule_all(wheel, order, deadlines):
+        """Sets timers to expire at ticks; returns the TSC ticks it took."""
+        start = ordered_ticks()
+        for number in range(len(order)):
+            schedule(wheel, order[number], deadlines[number])
+        return ordered_ticks() - start
 
-@loop
-def cancel_all(wheel, order):
-    """Stops timers; returns the TSC ticks it took."""
-    start = ordered_ticks()
-    for number in range(len(order)):
-        cancel(wheel, order[number])
-    return ordered_ticks() - start
+    @loop
+    def cancel_all(wheel, order):
+        """Stops timers; returns the TSC ticks it took."""
+        start = ordered_ticks()
+        for number in range(len(order)):
+            cancel(wheel, order[number])
+        return ordered_ticks() - start
 
-
-@loop
-def turn(wheel, until, expired, handed_out):
-    """Turns the wheel tick by tick; returns the TSC ticks it took. `handed_out` (int64[1]): how many timers expired."""
-    start, count = ordered_ticks(), 0
-    while wheel.now[0] < until or wheel.now[1] != 0:
-        count += advance(wheel, wheel.now[0] + 1 if wheel.now[1] == 0 else wheel.now[0], expired)
-    handed_out[0] = count
-    return ordered_ticks() - start
+    @loop
+    def turn(wheel, until, expired, handed_out):
+        """Turns the wheel tick by tick; returns the TSC ticks it took. `handed_out` (int64[1]): how many timers expired."""
+        start, count = ordered_ticks(), 0
+        while wheel.now[0] < until or wheel.now[1] != 0:
+            count += advance(wheel, wheel.now[0] + 1 if wheel.now[1] == 0 else wheel.now[0], expired)
+        handed_out[0] = count
+        return ordered_ticks() - start
+    return schedule_all, cancel_all, turn
 
 
 class Ours:
     """Our wheel with `pending` timers that do not expire, and `others` more that are not set; they are numbered at random."""
 
-    def __init__(self, pending, others, first, random):
-        self.wheel, self.number = allocate_wheel(pending + others), random.permutation(pending + others)
+    def __init__(self, pending, others, first, random, kind=wheel):
+        self.schedule_all, self.cancel_all, self.turn = drivers(kind)
+        self.wheel, self.number = kind.allocate_wheel(pending + others), random.permutation(pending + others)
         self.expired = np.zeros(TIMERS_A_PASS, np.int64)
         self.schedule(random.permutation(pending), random.integers(first, first + SPAN, pending))
 
     def schedule(self, order, away):
         """Sets timers to expire in so many ticks; returns TSC ticks a timer."""
-        return schedule_all(self.wheel, self.number[order], self.wheel.now[0] + away) / len(order)
+        return self.schedule_all(self.wheel, self.number[order], self.wheel.now[0] + away) / len(order)
 
     schedule_soon = schedule
 
     def cancel(self, order):
         """Stops timers; returns TSC ticks a timer."""
-        return cancel_all(self.wheel, self.number[order]) / len(order)
+        return self.cancel_all(self.wheel, self.number[order]) / len(order)
 
     def expire(self, count, furthest):
         """Turns the wheel until `count` timers have expired; returns TSC ticks a timer."""
         handed_out = np.zeros(1, np.int64)
-        taken = turn(self.wheel, self.wheel.now[0] + furthest, self.expired, handed_out)
+        taken = self.turn(self.wheel, self.wheel.now[0] + furthest, self.expired, handed_out)
         if handed_out[0] != count:
             raise click.ClickException(f"{handed_out[0]} timers expired, {count} should have")
         return taken / count
 
     def turns(self):
         """Turns the wheel with nothing due; returns TSC ticks a tick of the wheel."""
-        return turn(self.wheel, self.wheel.now[0] + TURNS, self.expired, np.zeros(1, np.int64)) / TURNS
+        return self.turn(self.wheel, self.wheel.now[0] + TURNS, self.expired, np.zeros(1, np.int64)) / TURNS
 
 
 class RteTimer:
@@ -156,11 +163,11 @@ def run(timers, pending, others, first, random):
     return [*taken, timers.turns()]
 
 
-def measure(pending, shim, most, runs, say):
+def measure(pending, shim, most, runs, say, kind):
     """Returns the rows (list of dict) of one number of pending timers: ours, then rte_timer's up to `most`."""
     say(f"{pending:,} timers")
     others, first = min(pending, SAMPLE), A_RUN * (runs + 2)
-    kinds = {"ours": Ours(pending, others, first, np.random.default_rng(pending))}
+    kinds = {"ours": Ours(pending, others, first, np.random.default_rng(pending), WHEELS[kind])}
     if shim is not None and pending <= most:
         kinds["rte_timer"] = RteTimer(shim, pending, others, first, np.random.default_rng(pending))
     numbers = {name: 0 for name in kinds}
@@ -217,11 +224,12 @@ def peer(say):
               callback=measurement.numbers(1, 100_000_000, "numbers of timers"), help="How many timers are pending.")
 @click.option("--rte-most", "most", default=1_000_000, show_default=True, type=click.IntRange(0),
               help="With more than so many, rte_timer is left out: 10 million take it minutes.")
-def main(runs, say, counts, most):
+@click.option("--wheel", "kind", default="hierarchical", show_default=True, type=click.Choice(list(WHEELS)), help="Which wheel of ours.")
+def main(runs, say, counts, most, kind):
     """Measures and returns the result."""
     with peer(say) as shim:
-        rows = [row for count in counts for row in measure(count, shim, most, runs, say)]
-    return {"unit": "TSC ticks a timer", "rows": rows}
+        rows = [row for count in counts for row in measure(count, shim, most, runs, say, kind)]
+    return {"unit": "TSC ticks a timer", "kind": kind, "rows": rows}
 
 
 if __name__ == "__main__":

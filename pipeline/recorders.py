@@ -106,7 +106,10 @@ class Tap:
         self.drain()
         for worker, blocks in enumerate(self.recorders):
             self._write(last_block(blocks, worker))
-        self.writer.close()
+        try:
+            self.writer.close()
+        except OSError as error:
+            self.trouble = self.trouble or f"{self.path}: could not be finished ({error.strerror})"
 
     def summary(self):
         """Returns how many packets were written and how many dropped (dict)."""
@@ -165,6 +168,11 @@ class Recorders:
             for tap in self.taps.values():
                 tap.drain()
             time.sleep(INTERVAL)
+
+    @property
+    def troubles(self):
+        """Sentences (list of str) about files that could not be written to their end."""
+        return [tap.trouble for tap in self.taps.values() if tap.trouble]
 
     def summary(self):
         """Returns what was recorded (dict of `received` and `sent`)."""

@@ -5,17 +5,16 @@ that what comes out is what the engine sent then, to the octet. Of any other cap
 loop's timers run every tick in between.
 """
 import itertools
-import pathlib
 import time
 from typing import NamedTuple
 
 import numpy as np
 
 from pipeline import assemble, compiled_loop, replay_drivers, snapshot
-from pipeline.errors import ConfigurationError, RunError
+from pipeline.errors import ConfigurationError
 from pipeline.io.frames import write_frames
 from pipeline.io.memory_port import MemoryNetwork
-from pipeline.io.recording import Block, Description, HeldRecording
+from pipeline.io.recording import HeldRecording
 from pipeline.kernels import recorder
 from pipeline.kernels.headers import BUFFER
 from pipeline.kernels.wheel import TICK_MICROSECONDS
@@ -118,7 +117,7 @@ class Replay:
         network, packets = self.engine.network, block.packets[first:first + count]
         if int(packets["length"].max()) <= BUFFER:
             mbufs = network.pool.allocate(count)
-            arrays = np.array(packets, recorder.PACKET), np.frombuffer(block.octets, np.uint8)
+            arrays = np.array(packets, recorder.PACKET).view(np.recarray), np.frombuffer(block.octets, np.uint8)
             replay_drivers.load(network.arena.native, network.arena.base, mbufs, *arrays)
         else:
             frames = [block.frame(number).ljust(int(block.packets["length"][number]), b"\0") for number in range(first, first + count)]

@@ -131,9 +131,10 @@ def test_check_json_is_one_document_for_good_and_for_bad_input(broken):
 def test_kernels_lists_every_slot_that_a_configuration_can_name():
     slots = json.loads(invoke("kernels", "--json").stdout)
     assert set(slots) == {*configuration.SLOTS, "select", "payload"}
-    assert [kernel["name"] for kernel in slots["select"]] == list(configuration.SELECTS)
+    assert [kernel["name"] for kernel in slots["select"]["kernels"]] == list(configuration.SELECTS)
     text = invoke("kernels").stdout
-    assert all(kernel["function"] in text for choices in slots.values() for kernel in choices)
+    for slot in slots.values():
+        assert slot["signature"] in text and all(f"{kernel['file']}:{kernel['line']}" in text for kernel in slot["kernels"])
 
 
 def test_check_knows_the_names_of_the_kernels(tmp_path):

@@ -124,7 +124,7 @@ def test_every_payload_kernel_is_imported_under_its_number():
             "mask",
             ['services: payload_to_target or payload_to_client = "mask"', "unchanged, mask_digits"],
         ),
-        ("lookup", "linear", ['kernels.lookup = "linear"', "bucketed"]),
+        ("lookup", "linaer", ['kernels.lookup = "linaer"', "bucketed"]),
         ("select", "no.such.module:f", ["no.such.module:f", "cannot be loaded", "No module named 'no'"]),
         ("select", "/no/such/file.py:f", ["/no/such/file.py:f", "cannot be loaded", "No such file"]),
         ("select", "pipeline.kernels.select_content:nothing", ["there is no function nothing there"]),

@@ -45,6 +45,15 @@ def test_another_process_with_other_hashes_sends_the_same(usual):
     assert json.loads(told_there.stdout)["digest"] == replay_command.digest(replayed("iperf3", usual))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_kernels_as_plain_python_send_the_same(name):
+    """`replay` says so by its exit status."""
+    done = subprocess.run([sys.executable, "-m", "pipeline", "replay", FOLDER / f"{name}.recording", SETTINGS, "--expect",
+                           FOLDER / f"{name}.expected"], check=False, capture_output=True, text=True, cwd=FOLDER.parents[1],
+                          env={**os.environ, "NUMBA_DISABLE_JIT": "1"})
+    assert done.returncode == 0 and "all as in" in done.stdout, done.stdout + done.stderr
+
+
 def test_all_stages_without_the_short_way_send_the_same(usual):
     """`express` may only ever be faster: here every segment goes through all stages."""
     with compose.compiling():

@@ -6,12 +6,12 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "recordings"))
-import make  # noqa: E402
+import make
 
-from pipeline import configuration, replay_command  # noqa: E402
-from pipeline.comparison import compare  # noqa: E402
-from pipeline.io.recording import frames_of  # noqa: E402
-from pipeline.recording import open_recording  # noqa: E402
+from pipeline import configuration, replay_command
+from pipeline.comparison import compare
+from pipeline.io.recording import frames_of
+from pipeline.recording import open_recording
 
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="a bed can only be made by root"),
               pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")]

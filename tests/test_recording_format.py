@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernel_bed import generated
 
-from pipeline.errors import RunError
+from pipeline.errors import ConfigurationError
 from pipeline.io.recording import BlockBuilder, Description, Recording, frames_of
 from pipeline.kernels.recorder import RECEIVED, SENT, TIMERS
 from pipeline.recorders import open_writer
@@ -96,7 +96,7 @@ def test_a_file_that_was_cut_short_is_read_as_far_as_it_is_whole(tmp_path):
     (bytes.fromhex("0a0d0d0a1c0000004d3c2b1a") + bytes(20), "damaged"), (bytes.fromhex("d4c3b2a102000400") + bytes(16), "link type is 0")])
 def test_what_is_none_is_refused_in_a_sentence(tmp_path, content, words):
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(RunError, match=words) as refused:
+    with pytest.raises(ConfigurationError, match=words) as refused:
         open_recording(tmp_path / "file")
     assert str(tmp_path / "file") in str(refused.value) and "\n" not in str(refused.value)
 

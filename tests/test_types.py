@@ -33,21 +33,26 @@ NOT_IN_THE_LOOP = {
     "_portable_crc32c": "stands in for the CRC instruction where the processor lacks it",
     "next_hop": "called while a worker is set up",
     "write_message": "what the main program does with a mailbox",
-    "none": "fills the slot `express` where nothing is to be taken out",
+    "none": "fills the slots `express` and `observe` where nothing is to be done there",
     "reset": "called `reset` by memory_device as well as by splice",
 }
 
 
 @pytest.fixture(scope="module")
 def walked():
-    """The faults of the loop with every select and payload kernel and of the generator's, and the functions looked at."""
+    """The faults of the loop with every select and payload kernel, of the generator's, and of one with our second kernels in its
+    slots; and the functions looked at."""
     bed, clients = KernelBed(), settings_for("clients")
     ends = assemble.make_state(clients, bed.network.device, bed.network.arena, bed.macs[:1], 0, 1e9)[0]
     selects = [name for name, _, _ in compose.SLOTS["select"]]
+    others = {"lookup": "linear", "hash": "multiply", "timers": "single", "record": "failures", "observe": "sizes"}
+    replaced = bed.configuration.model_copy(update={"kernels": others})
+    second = assemble.make_state(replaced, bed.network.device, bed.network.arena, bed.macs, 0, 1e9)[0]
     with compose.compiling():
         run = compose.compose({}, selects, "memory", payloads=[name for name, _, _ in compose.SLOTS["payload"]])
         faults, seen = [], set()
-        for loop, state in ((run, bed.state), (compose.compose({}, [], "memory", "generator"), ends)):
+        for loop, state in ((run, bed.state), (compose.compose({}, [], "memory", "generator"), ends),
+                            (compose.compose(others, ["round_robin"], "memory"), second)):
             walk(loop, tuple(typeof(value) for value in (state, -1, -1)), faults, seen)
     return faults, seen
 

@@ -16,6 +16,8 @@ OF_KERNELS = (
     "sequence",
     "checksum",
     "flow_table",
+    "tables",
+    "single_wheel",
     "wheel",
     "parse",
     "rewrite",
