@@ -10,6 +10,7 @@ stop-watch is started, and it is read behind a fence on either side. Ours compar
 which a packet needs next; rte_hash compares with its copies of them. Bursts during which others had the core are left out.
 """
 import contextlib
+import functools
 import pathlib
 
 import measurement
@@ -51,6 +52,7 @@ SPARE = 192
 """MiB that rte_hash and EAL need beside the table, at most."""
 
 
+@functools.cache
 def drivers(table, lookup):
     """Returns the loops that insert, remove and look up in bulk, for a table (module) and its look-up kernel."""
     insert, remove = table.insert, table.remove

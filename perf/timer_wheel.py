@@ -11,6 +11,7 @@ the same with moments 3 to 9 seconds away, so that each comes down a level first
 with nothing due. Beside it DPDK's rte_timer, a skip list: its turn is a call of rte_timer_manage.
 """
 import contextlib
+import functools
 import time
 
 import measurement
@@ -38,6 +39,7 @@ HURRY = 1000
 """rte_timer runs on real time: what it is to see expire is so many times nearer, else the script would wait for minutes."""
 
 
+@functools.cache
 def drivers(kind):
     """Returns the loops that set and stop timers in bulk and turn a wheel, for a wheel (module)."""
     schedule, cancel, advance = kind.schedule, kind.cancel, kind.advance

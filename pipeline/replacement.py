@@ -20,7 +20,6 @@ from pipeline.kernel_places import (
     compiled,
     default_of,
     file_of,
-    function_in,
     is_ours,
     kernel_at,
     key,
@@ -124,12 +123,12 @@ def imports(text):
                 yield node, module.rpartition(".")[2], [(alias.name, alias.asname) for alias in node.names]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _sources():
     return {path.stem: path.read_text() for path in sorted(KERNELS.glob("*.py"))}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _uses():
     """Returns, for each module, its imports (name there to (module, name)) and its functions (name to the names in them)."""
     found = {}

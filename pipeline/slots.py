@@ -190,7 +190,7 @@ def described():
 def text_of(found):
     """Returns what `described` has found as text."""
     lines = []
-    for name, slot in found.items():
+    for slot in found.values():
         lines += [f"{slot['signature']}", f"  {slot['about']} Called in {slot['called']}.", f"  {slot['answer']}"]
         lines += [f"    {parameter:<12} {meaning}" for parameter, meaning in slot["parameters"].items()]
         if slot["beside"]:

@@ -70,11 +70,11 @@ def test_a_select_kernel_that_will_not_do_is_told_why(tmp_path, body, words):
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("from pipeline.kernels.parse import parse\ndef f(packets, base, batch, count, port, network, counters):\n"
-     "    parse(packets, base, batch, count, port, network, counters)\n    batch.window[count - 1] += 1\n",
+    (("from pipeline.kernels.parse import parse\ndef f(packets, base, batch, count, port, network, counters):\n"
+      "    parse(packets, base, batch, count, port, network, counters)\n    batch.window[count - 1] += 1\n"),
      "batch.window[63]: the reference has"),
-    ("from pipeline.kernels.lookup import bucketed\ndef f(batch, count, buckets, hot):\n"
-     "    bucketed(batch, count, buckets, hot)\n    batch.flow[0] = -1\n", "batch.flow[0]: the reference has"),
+    (("from pipeline.kernels.lookup import bucketed\ndef f(batch, count, buckets, hot):\n"
+      "    bucketed(batch, count, buckets, hot)\n    batch.flow[0] = -1\n"), "batch.flow[0]: the reference has"),
     ("from pipeline.kernels.wheel import advance\ndef f(wheel, tick, expired):\n    return advance(wheel, tick - 1, expired)\n",
      "it has not come to tick"),
     ("def f(packets, base, batch, count, connections, observed, now):\n    batch.verdict[0] = 5\n", "batch.verdict[0]: "),

@@ -58,7 +58,7 @@ TestTable.settings = generated
 
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_table_filled_and_emptied_is_as_new(kind):
-    table, record, _ = TABLES[kind]
+    table, _, _ = TABLES[kind]
     random, hot = np.random.default_rng(3), records(200)
     buckets = table.allocate_buckets(200)
     hashes = {int(entry): int(random.integers(0, 2**32)) & 0xFF0F0003 for entry in random.permutation(400)}
