@@ -16,15 +16,15 @@ from numba.core.dispatcher import Dispatcher
 
 from generator_bed import settings_for
 from kernel_bed import KernelBed
-from pipeline import assemble, compose, kernels
+from pipeline import assemble, compose, kernels, recorders
 from pipeline.io.nic_model import NicModel
-from pipeline.kernels import jit, select_balancing, select_content
+from pipeline.kernels import jit, recorder, select_balancing, select_content
 from pipeline.typed_ir import walk
 
 pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="plain Python has no typed IR")
 
 
-OF_OTHER_LOOPS = ("dpdk_device", "twins", "nic_queue", "owner_tags")
+OF_OTHER_LOOPS = ("capture_records", "dpdk_device", "twins", "nic_queue", "owner_tags")
 NOT_IN_THE_LOOP = {
     "queue_of": "asks for the queue by toeplitz, for the model of a NIC",
     "longest_first": "fills the slot `schedule` where it is asked for",
@@ -40,8 +40,8 @@ NOT_IN_THE_LOOP = {
 
 @pytest.fixture(scope="module")
 def walked():
-    """The faults of the loop with every select and payload kernel, of the generator's, and of one with our second kernels in its
-    slots; and the functions looked at."""
+    """The faults of the loop that records, with every select and payload kernel, of the generator's, and of one with our second
+    kernels in its slots; and the functions looked at."""
     bed, clients = KernelBed(), settings_for("clients")
     ends = assemble.make_state(clients, bed.network.device, bed.network.arena, bed.macs[:1], 0, 1e9)[0]
     selects = [name for name, _, _ in compose.SLOTS["select"]]
@@ -49,7 +49,8 @@ def walked():
     replaced = bed.configuration.model_copy(update={"kernels": others})
     second = assemble.make_state(replaced, bed.network.device, bed.network.arena, bed.macs, 0, 1e9)[0]
     with compose.compiling():
-        run = compose.compose({}, selects, "memory", payloads=[name for name, _, _ in compose.SLOTS["payload"]])
+        run = compose.compose({}, selects, "memory", payloads=[name for name, _, _ in compose.SLOTS["payload"]],
+                              taps=recorders.taps(recorders.Recorded("received", "sent")))
         faults, seen = [], set()
         for loop, state in ((run, bed.state), (compose.compose({}, [], "memory", "generator"), ends),
                             (compose.compose(others, ["round_robin"], "memory"), second)):
@@ -95,6 +96,9 @@ def test_kernels_that_the_loop_does_not_need_are_clean_as_well():
     )
     spreading, words = NicModel().spreading, np.zeros(1, np.int64)
     arguments = bed.packets, words, words, 0, spreading, words, words
+    parts = (np.zeros(1, kind).view(np.recarray) for kind in (recorder.BURST, recorder.PACKET))
+    laid = (*map(typeof, parts), typeof(np.zeros(1, np.uint8)), types.int64, types.boolean, typeof(np.zeros(1, np.uint8)))
+    walk(importlib.import_module("pipeline.kernels.capture_records").lay_block, laid, faults, set())
     walk(importlib.import_module("pipeline.kernels.nic_queue").choose_queues, tuple(map(typeof, arguments)), faults, set())
     assert not faults
 
