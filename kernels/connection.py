@@ -199,7 +199,7 @@ class Connections(NamedTuple):
     free: np.ndarray        # int64 [3] free connections, chained through `cold` (free_list.py)
     openings: np.ndarray    # OPENING [n]
     free_openings: np.ndarray  # int64 [3] the free ones of these, likewise
-    buckets: np.ndarray     # flow_table.BUCKET [n]
+    buckets: np.ndarray     # flow_table.BUCKET [n], or what the kernel in the slot `lookup` has brought
     held: Held
     segments: Segments
     parts: Parts

@@ -66,7 +66,7 @@ SLOTS = {
         (Choice("bucketed", "pipeline.kernels.lookup:bucketed",
                 "Buckets of one cache line with 16-bit tags, looked up in prefetched passes."),
          Choice("linear", "pipeline.kernels.linear_probing:linear",
-                "A table of its own: tag and entry in one word, linear probing, deletion by moving back."),
+                "A table of its own: tag beside entry, linear probing, deletion by moving back."),
          Choice("c", "pipeline.kernels.twins:lookup", "The same as bucketed in C, a yardstick.")),
         ("allocate_buckets", "find", "insert", "remove"), ("ask_for_key",)),
     "select": Slot(
