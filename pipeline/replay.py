@@ -25,8 +25,6 @@ from pipeline.state import STOP
 SECRET = 0x70726F78, 0x79706970
 """Where a recording names none: so the initial numbers of a replay are the same each time."""
 MBUFS, RING = 32768, 8192
-START = 1_000_000
-"""Microseconds on the loop's clock at which a capture begins that was not made by us."""
 MOST_AGAIN = 64
 """Passes that are made at most until a port has nothing left that was fed to it."""
 BUFFER_OCTETS, SNAP = 32 << 20, 16384
