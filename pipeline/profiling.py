@@ -69,6 +69,12 @@ def start(states, every=EVERY, warm_up=0.0, hertz=1e9, overhead=None, seed=1):
         control[profile.EVERY] = every  # last of all: from now on the worker looks at it
 
 
+def resume(states, every):
+    """Goes on sampling where `stop` has ended it: what has been counted stays."""
+    for state in states:
+        state.profile.control[profile.EVERY] = every
+
+
 def stop(states, workers_run=False):
     """Ends the sampling; what has been counted stays. Waits for workers that run to have noticed."""
     for state in states:
