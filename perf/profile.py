@@ -7,12 +7,11 @@
 Workloads: `connections`, that of perf/cps.py (whole connections, all of them closed and opened anew), and `forwarding`, that of
 perf/forward.py (segments of 64 octets both ways through established connections); both on memory ports.
 
-The cost is measured in turns: the loop without marks, with marks that are off, and with marks that are on, all on the same engine
-and its same state. The sum of the stages is set beside whole passes twice: in the runs that are profiled, beside their passes that
+The cost is measured in turns: the loop as it is without --profile, which has no marks; with marks that are switched off; and with the
+profile on, all on the same engine and its same state. The sum of the stages is set beside whole passes twice: in the runs that are profiled, beside their passes that
 are not sampled; and run by run beside the run before it that is not profiled.
 """
 import functools
-import re
 
 import click
 import cps
@@ -25,21 +24,19 @@ from pipeline import compiled_loop, compose, processor_counters, profile_report,
 from pipeline.kernels.profile import IDLE
 from pipeline.profile_marks import stage_names
 
-WAYS = ("unmarked", "off", "on")
-MARKS = re.compile(r"(?m)^ *(?:mark|count_paths|close_burst|first_pass|next_pass|awake)\(.*\)\n")
+WAYS = ("off", "marked", "on")
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 RESAMPLED = 2000
 OCTETS = 64
 
 
-def unmarked_entry(state):
-    """Returns the entry of the loop without a mark in it."""
-    module = measurement.module_of(MARKS.sub("", compose.source({}, SELECTS, "memory")), "unmarked")
+def marked_loop(state):
+    """Returns the loop with marks."""
     with compose.compiling():
-        module.run(state, 0, 0)
-    entry = compiled_loop.entry(module.run, state)
-    whole(entry, state, 0)
-    return entry
+        run = compose.compose({}, SELECTS, "memory", profiled=True)
+        run(state, 0, 0)
+    whole(compiled_loop.entry(run, state), state, 0)
+    return run
 
 
 class Connections(cps.Rotation):
@@ -76,9 +73,9 @@ class Bench:
 
     def __init__(self, workload, every, overhead):
         self.workload, self.every, self.states = workload, every, [workload.state]
-        marked = workload.entry
-        self.names = stage_names(workload.engine.run)
-        self.entries = {"unmarked": unmarked_entry(workload.state), "off": marked, "on": marked}
+        loop = marked_loop(workload.state)
+        marked, self.names = compiled_loop.entry(loop, workload.state), stage_names(loop)
+        self.entries = {"off": workload.entry, "marked": marked, "on": marked}
         profiling.start(self.states, every, 0, measurement.tsc_hertz(), overhead)
         profiling.stop(self.states)
 
@@ -122,8 +119,8 @@ def measure(runs, say, open_connections, burst, together, every, bursts, without
         ticks = {way: taken[name, way][:, 0] for way in WAYS}
         found[name] = {
             "unit": f"TSC ticks {bench.workload.unit}", "ticks": {way: measurement.quartiles(ticks[way]) for way in WAYS},
-            "cost_off": interval(ticks["off"] / ticks["unmarked"], random), "cost_on": interval(ticks["on"] / ticks["off"], random),
-            "least_off": round(float(ticks["off"].min() / ticks["unmarked"].min()), 4),
+            "cost_of_marks": interval(ticks["marked"] / ticks["off"], random), "cost_on": interval(ticks["on"] / ticks["off"], random),
+            "least_of_marks": round(float(ticks["marked"].min() / ticks["off"].min()), 4),
             "least_on": round(float(ticks["on"].min() / ticks["off"].min()), 4), "profile": bench.report()}
     result = {"every": every, "burst": burst, "open": open_connections, "ticks_of_a_mark": overhead, "workloads": found}
     if not without_sizes:
@@ -149,11 +146,11 @@ def show(console, result):
     if "by_size" in result:
         console.print("\n[bold]forwarding, by size of burst")
         console.print(profile_report.tables(result["by_size"])[2])
-    rows = [(name, found["unit"], *(measurement.spread(found["ticks"][way]) for way in WAYS),
+    rows = [(name, *(measurement.spread(found["ticks"][way]) for way in WAYS),
              *(f"{found[cost]['median'] - 1:+.2%} ({found[cost]['low'] - 1:+.2%} to {found[cost]['high'] - 1:+.2%})"
-               for cost in ("cost_off", "cost_on")), f"{found['least_off'] - 1:+.2%}, {found['least_on'] - 1:+.2%}",
+               for cost in ("cost_of_marks", "cost_on")), f"{found['least_of_marks'] - 1:+.2%}, {found['least_on'] - 1:+.2%}",
              f"{found['profile']['sum_of_stages']['ratio'] or 0:.1%}") for name, found in result["workloads"].items()]
-    console.print(measurement.table("What looking costs", ("workload", "TSC ticks", *WAYS, "off costs", "on costs", "of the best runs",
+    console.print(measurement.table("What looking costs", ("workload", *WAYS, "marks cost", "on costs", "best runs",
                                                            "sum of stages"), rows))
     console.print(f"Medians (and quartiles) of {result['runs']} runs in turns; costs are medians of the ratios of neighbours and, in "
                   f"brackets, their bootstrapped interval of 95 %. One burst in {result['every']} is sampled. {measurement.TICKS}")
