@@ -125,8 +125,9 @@ def _spread(found):
 def tables(found):
     """Returns what `report` has found as things for a rich Console to print: three tables and lines about them."""
     passes, compared = found["passes"], found["sum_of_stages"]
-    lines = [f"{passes['sampled']:,} of {passes['busy']:,} busy passes sampled, with {found['packets']:,} packets in {found['bursts']:,} bursts; "
-             f"{passes['idle']:,} passes had nothing to do, {passes['interrupted']:,} were interrupted",
+    sampled = (f"{passes['sampled']:,} of {passes['busy']:,} busy passes sampled, with {found['packets']:,} packets in "
+               f"{found['bursts']:,} bursts; {passes['idle']:,} passes had nothing to do, {passes['interrupted']:,} were interrupted")
+    lines = [sampled,
              f"a tick is {1e9 / found['tsc_hertz']:.3f} ns; a mark takes {found['ticks_of_a_mark']} ticks, which are left out"]
     if compared["ratio"] is not None:
         lines.append(f"all stages of a sampled pass take {compared['stages']:,.0f} ticks, whole passes that are not sampled "

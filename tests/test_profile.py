@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from kernel_bed import generated
+
 from pipeline import compose, configuration, profile_marks, profile_report, profiling
 from pipeline.attribution import solved
 from pipeline.errors import ConfigurationError

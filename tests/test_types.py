@@ -134,7 +134,7 @@ def walked():
     ends = assemble.make_state(clients, bed.network.device, bed.network.arena, bed.macs[:1], 0, 1e9)[0]
     selects = [name for name, _, _ in compose.SLOTS["select"]]
     with compose.compiling():
-        run = compose.compose({}, selects, "memory", payloads=[name for name, _, _ in compose.SLOTS["payload"]])
+        run = compose.compose({}, selects, "memory", payloads=[name for name, _, _ in compose.SLOTS["payload"]], profiled=True)
         faults, seen = [], set()
         for loop, state in ((run, bed.state), (compose.compose({}, [], "memory", "generator"), ends)):
             walk(loop, tuple(typeof(value) for value in (state, -1, -1)), faults, seen)
