@@ -27,8 +27,8 @@ SURE = 0.05
 """A difference is real where the interval of 95 % does not have 1 in it and the sign test gives less than this."""
 
 EXPLANATION = ("Medians (and quartiles) of rounds; the ratio is the median of the ratios of neighbours, its interval bootstrapped; the sign test "
-               "says how likely as one-sided rounds are by chance. Real: the interval is without 100 % and the test below 5 %. Stages are "
-               "from rounds of their own, with the profile on.")
+               "says how likely as one-sided rounds are by chance. Real: the interval is without 100 % and the test below 5 %, of stages 5 % "
+               "divided by their number. Stages are from rounds of their own, with the profile on.")
 
 
 class Chunk(NamedTuple):
@@ -118,13 +118,16 @@ def _spread(values):
     return {"median": round(float(median), 2), "low": round(float(low), 2), "high": round(float(high), 2)}
 
 
-def compared(these, those):
-    """Says what B takes of what A takes, round by round (dict): the median of the ratios, their interval of 95 %, and if it is real."""
+def compared(these, those, tests=1):
+    """Says what B takes of what A takes, round by round (dict): the median of the ratios, their interval of 95 %, and if it is real.
+
+    Of several `tests` together, one is by chance below 5 % soon: each has to be below 5 % divided by them (Bonferroni).
+    """
     ratios = those / these
     median, low, high = ratio_interval(ratios)
     chance = sign_test(ratios)
     return {"ratio": round(median, 4), "interval": [round(low, 4), round(high, 4)], "sign_test": round(chance, 5),
-            "real": bool(chance < SURE and not low <= 1 <= high)}
+            "real": bool(chance < SURE / tests and not low <= 1 <= high)}
 
 
 def _stages(racers, taken, packets):
@@ -136,7 +139,7 @@ def _stages(racers, taken, packets):
         if any(values.any() for values in ticks):
             row = {"stage": name, "a": _spread(ticks[0]), "b": _spread(ticks[1])}
             if all((values > 0).all() for values in ticks):
-                row |= compared(*ticks)
+                row |= compared(*ticks, tests=len(names))
             found.append(row)
     return found
 
