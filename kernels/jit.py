@@ -234,6 +234,17 @@ def kernel(function):
     return compiled
 
 
+def apart(function):
+    """Compiles a function that kernels call and that stays one: what is done hardly ever, so that the loop does not grow by it.
+
+    A loop that is too large for LLVM is slow all over: with one more kernel in it `express` took twice as long.
+    """
+    compiled = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=InlinedCompiler, **OPTIONS)(function)
+    if not config.DISABLE_JIT:
+        compiled.__class__ = Kernel
+    return compiled
+
+
 def loop(function):
     """Compiles a function that Python calls: a worker's loop, or a driver in a test or measurement."""
     return numba.njit(pipeline_class=LoopCompiler, **OPTIONS)(function)

@@ -12,13 +12,13 @@ from .batch import KIND_TCP, NO_FLOW, PENDING
 from .connection import CLIENT, CONNECTING, ESTABLISHED, FIRST_DATA, HOLDS, SYN_RECEIVED
 from .headers import ACK, FIN, RST, SYN
 from .histogram import BUCKETS, bucket_of
-from .jit import kernel
+from .jit import apart, kernel
 from .native import record_at, ticks, unlikely
 
-EVERY, SAMPLED, LEFT, IN_TURN, RANDOM, MOMENT, BEGUN, COUNT_FROM, OVERHEAD, MARKS, RESTED = range(11)
+EVERY, SAMPLED, LEFT, IN_TURN, RANDOM, MOMENT, BEGUN, COUNT_FROM, OVERHEAD, MARKS, RESTED, MOST = range(12)
 """`control`: one pass in so many is sampled (0: none, -1: the worker is to set 0), whether this one is (below), passes until the
 next ones, and how many of those are left; a number at random; ticks at the last mark and at the start of this pass, and from
-when on passes count; ticks that a mark takes itself, which are left out; how many marks there were; ticks slept."""
+when on passes count; ticks that a mark takes itself, which are left out; how many marks there were; ticks slept; ticks above which a burst or pass was interrupted."""
 STOP_SAMPLING = -1
 NOT, COUNTED, WARMING = range(3)
 """SAMPLED: no; yes; it is timed, but not counted."""
@@ -43,7 +43,7 @@ SIZES = ("none", "1", "2", "3-4", "5-8", "9-16", "17-32", "33-64", "65-128", "12
 """Sizes of bursts: none is what a pass with packets, or with timers, does besides; idle a pass without either."""
 WIDEST = 9
 LONGEST = 1 << 21
-"""Ticks: what takes longer was interrupted. A burst of 256 first payloads takes a quarter, a time slice of Linux ten times that."""
+"""Ticks: what takes longer was interrupted, unless the worker is told otherwise. A burst of 256 first payloads takes a quarter, a time slice of Linux ten times that."""
 
 
 class Profile(NamedTuple):
@@ -114,12 +114,18 @@ def path_of(batch, row, hot):
     return HANDSHAKE_ACK if side == CLIENT and state == SYN_RECEIVED else OTHER
 
 
+@apart
+def count_rows(batch, count, hot, rows):
+    """Counts the packets of a burst by path in `rows` (int64 [PATHS])."""
+    for row in range(count):
+        rows[path_of(batch, row, hot)] += 1
+
+
 @kernel
 def count_paths(profile, batch, count, hot):
     """Counts the packets of a burst in a sampled pass by path. Look-up has just touched their connections; not timed."""
     if unlikely(profile.control[SAMPLED] != 0):
-        for row in range(count):
-            profile.rows[path_of(batch, row, hot)] += 1
+        count_rows(batch, count, hot, profile.rows)
         profile.control[MOMENT] = ticks()
 
 
@@ -171,11 +177,11 @@ def sum_of(numbers):
     return total
 
 
-@kernel
+@apart
 def put_away(profile, size, count, went):
     """Adds what has been timed to what was before, and begins anew; `went` says whether it is a burst, which has paths."""
     total = sum_of(profile.current)
-    if total > LONGEST and size != IDLE:
+    if total > profile.control[MOST] and size != IDLE:
         profile.interrupted[3, 0] += 1
         profile.interrupted[3, 1] += total
     elif profile.control[SAMPLED] == COUNTED:
@@ -200,7 +206,7 @@ def end_pass(profile, sampled, received, worked, taken):
     size = size_of(received) if worked else IDLE
     if sampled != NOT:
         put_away(profile, NONE if worked else IDLE, 0, False)
-    if taken > LONGEST and size != IDLE:
+    if taken > profile.control[MOST] and size != IDLE:
         profile.interrupted[sampled, 0] += 1
         profile.interrupted[sampled, 1] += taken
     else:
@@ -216,7 +222,7 @@ def draw_gap(control):
     control[IN_TURN] = TOGETHER
 
 
-@kernel
+@apart
 def choose_pass(profile, now):
     """Says whether the pass that begins is sampled: NOT, COUNTED or WARMING."""
     control = profile.control
@@ -235,19 +241,25 @@ def choose_pass(profile, now):
     return WARMING if control[IN_TURN] == TOGETHER - 1 and control[EVERY] > 1 else COUNTED
 
 
+@apart
+def turn(profile, received, worked):
+    """Counts the pass that ends and begins the next; see next_pass."""
+    control = profile.control
+    mark(profile, AT_PASS)
+    sampled, now = control[SAMPLED], ticks()
+    if control[BEGUN] != 0:
+        end_pass(profile, sampled, received, worked, now - control[BEGUN])
+    if sampled != NOT:
+        now = ticks()
+    control[SAMPLED] = choose_pass(profile, now)
+    control[MOMENT] = now
+
+
 @kernel
 def next_pass(profile, received, worked):
     """Between two passes: counts the one that ends, with its packets and whether it had something to do, and begins the next."""
-    control = profile.control
-    if unlikely(control[EVERY] != 0):
-        mark(profile, AT_PASS)
-        sampled, now = control[SAMPLED], ticks()
-        if control[BEGUN] != 0:
-            end_pass(profile, sampled, received, worked, now - control[BEGUN])
-        if sampled != NOT:
-            now = ticks()
-        control[SAMPLED] = choose_pass(profile, now)
-        control[MOMENT] = now
+    if unlikely(profile.control[EVERY] != 0):
+        turn(profile, received, worked)
 
 
 @kernel

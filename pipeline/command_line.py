@@ -344,6 +344,37 @@ def profile(socket, name, switch, as_json):
         click.echo(profile_report.text(found))
 
 
+@commands.command()
+@click.argument("recording", type=click.Path())
+@click.argument("config", required=False, type=click.Path())
+@click.option("--a", "a_kernels", metavar="SLOT=KERNEL", multiple=True, help="A kernel of composition A; may be repeated.")
+@click.option("--b", "b_kernels", metavar="SLOT=KERNEL", multiple=True, help="A kernel of composition B; may be repeated.")
+@click.option("--a-config", metavar="CONFIG", type=click.Path(), help="The configuration of A, instead of CONFIG.")
+@click.option("--b-config", metavar="CONFIG", type=click.Path(), help="The configuration of B, instead of CONFIG.")
+@click.option("--runs", default=20, show_default=True, type=click.IntRange(2), help="Rounds of each; fewer than 6 prove nothing.")
+@click.option("--plot", metavar="FILE", type=click.Path(dir_okay=False), help="Draw the rounds into FILE (.png, .svg, .pdf).")
+@_JSON
+def race(recording, config, a_kernels, b_kernels, a_config, b_config, runs, plot, as_json):
+    """Race two compositions on the same RECORDING: which is faster, by stage, whether that is real, and what differs in what they send.
+
+    Exit status 0, whichever wins and whatever they send.
+    """
+    from pipeline import profile_report
+    from pipeline import race as racing
+    configs = [a_config or config, b_config or config]
+    if None in configs:
+        raise click.UsageError("CONFIG is missing: it may be left out where --a-config and --b-config are both given.")
+    if plot is not None:
+        profile_report.needs_matplotlib()
+    said = racing.race(recording, configs, (a_kernels, b_kernels), runs, say=lambda words: click.echo(f"{words} ...", err=True))
+    if as_json:
+        _print_json(said)
+    else:
+        click.echo(profile_report.as_text(racing.tables(said)))
+    if plot is not None:
+        profile_report.plot(said, plot, racing.draw)
+
+
 def main():
     """Runs the command line; does not return."""
     commands.main(prog_name="python -m pipeline")

@@ -19,7 +19,7 @@ import numba
 from pipeline import replacement, slots
 from pipeline.kernel_places import default_of, file_of, is_ours, kernel_at, place_of
 from pipeline.kernels import jit
-from pipeline.profile_marks import marked
+from pipeline.profile_marks import marked, unmarked
 
 SLOTS = {slot: list(described.choices) for slot, described in slots.SLOTS.items()}
 """Every slot of the loop with our kernels for it: (short name, "module:function", what it does); the first is the
@@ -169,9 +169,13 @@ def _write(text):
     return path
 
 
-def compose(kernels, selects, device, mode="proxy", payloads=(), checked=False, taps=NO_TAPS):
-    """Returns the `run` of a loop with these kernels (see `source`), not yet compiled. Call it within `compiling`."""
-    path = _write(marked(source(kernels, selects, device, mode, payloads, checked, taps)))
+def compose(kernels, selects, device, mode="proxy", payloads=(), checked=False, taps=NO_TAPS, profiled=False):
+    """Returns the `run` of a loop with these kernels (see `source`), not yet compiled. Call it within `compiling`.
+
+    `profiled`: with marks for the profile (profile_marks.py).
+    """
+    text = source(kernels, selects, device, mode, payloads, checked, taps)
+    path = _write(marked(text) if profiled else unmarked(text))
     module = types.ModuleType(f"pipeline_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module

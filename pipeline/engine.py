@@ -14,6 +14,7 @@ from pipeline.kernel_neighbours import KernelNeighbours
 from pipeline.network_namespace import entered
 from pipeline.numa import ANY, node_of
 from pipeline.profile_marks import stage_names
+from pipeline.processor_counters import ProcessorCounters, counted
 from pipeline.progress import compiling_aloud
 from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT
 from pipeline.steering import ALONE, key_of, shares_of, steering_rules
@@ -51,11 +52,11 @@ class Engine:
     (recorders.Recorders, which ends after the engine) is for what is to be recorded.
     """
 
-    def __init__(self, configuration, say=print, host=None, recorders=None):
+    def __init__(self, configuration, say=print, host=None, recorders=None, profiled=False):
         self.configuration, self.say, self.host, self.recorders = configuration, say, host, recorders
         traffic = configuration.generator
         self._proxy_settings = load(traffic.proxy) if traffic and traffic.proxy else None
-        self.proxy, self.cables = None, {}
+        self.proxy, self.cables, self._profiled, self._counters = None, {}, profiled, []
         self.workers = self.started = None
         self.states = []
         self.ports, self.pool = [], None
@@ -86,7 +87,7 @@ class Engine:
             kind = type(devices[0]).__module__.rpartition(".")[2].removesuffix("_device")
             with compose.compiling(), compiling_aloud(self.say):
                 run = compose.compose(settings.kernels, selects, kind, settings.engine.mode, payloads, checked,
-                                      self.recorders.source if self.recorders else compose.NO_TAPS)
+                                      self.recorders.source if self.recorders else compose.NO_TAPS, profiled=self._profiled)
                 try:
                     run(self.states[0], 0, 0)
                 except NumbaError as error:
@@ -301,6 +302,10 @@ class Engine:
 
     def start_profile(self, every, warm_up):
         """Has one burst in `every` sampled from `warm_up` seconds on; returns what `profile` does."""
+        if not self._profiled:
+            raise RunError("the profile cannot be switched on: the engine was started without --profile, so there are no marks in its loop")
+        self._end_counters()
+        self._counters = [ProcessorCounters(worker.thread.native_id) for worker in self.workers.members]
         profiling.start(self.states, every, warm_up, self._hertz)
         return self.profile()
 
@@ -311,7 +316,12 @@ class Engine:
 
     def profile(self):
         """Returns what the profile has found so far (dict, JSON-able): see profile_report.report."""
-        return profile_report.report(self.states, stage_names(self.workers.members[0].run), self._hertz)
+        found = profile_report.report(self.states, stage_names(self.workers.members[0].run), self._hertz)
+        return {**found, "counters": counted(self._counters)}
+
+    def _end_counters(self):
+        while self._counters:
+            self._counters.pop().close()
 
     def finished_records(self):
         """Returns the session records finished since the last call (list of dict), oldest first."""
@@ -372,6 +382,7 @@ class Engine:
             self.workers.stop()
             for worker in self.workers.members:
                 worker.thread.join(10)
+        self._end_counters()
         self._around.close()
 
 

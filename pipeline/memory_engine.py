@@ -13,10 +13,10 @@ class MemoryEngine:
 
     `mbufs` and `ring_size` (a power of two) are those of the MemoryNetwork, unless the caller has a `network`. `now` is the
     time in microseconds that the loop is given; it stands still unless `step` moves it. `run` is a loop composed for this
-    configuration, where the caller has one. `share` (steering.Share) is the worker's, where others have the rest.
+    configuration, where the caller has one; else one that can be `profiled`, if so asked. `share` (steering.Share) is the worker's, where others have the rest.
     """
 
-    def __init__(self, configuration, mbufs=16384, ring_size=4096, run=None, network=None, share=ALONE):
+    def __init__(self, configuration, mbufs=16384, ring_size=4096, run=None, network=None, share=ALONE, profiled=False):
         self.configuration = configuration
         self.network = network or MemoryNetwork(configuration.port_count, mbufs, ring_size)
         self.ports, self.pool, self.arena = self.network.ports, self.network.pool, self.network.arena
@@ -28,7 +28,7 @@ class MemoryEngine:
         self.state, = isolation.isolated([state], checked)
         with compose.compiling():
             self.run = run or compose.compose(configuration.kernels, selects, "memory", configuration.engine.mode,
-                                              configuration.payload_kernels, checked)
+                                              configuration.payload_kernels, checked, profiled=profiled)
             self.run(self.state, 0, 0)
 
     def feed(self, number, mbufs):

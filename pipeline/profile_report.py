@@ -1,6 +1,7 @@
 """What the profile of an engine comes to: as a dict that JSON can hold, as tables, and as a picture."""
 import numpy as np
 
+from pipeline import processor_counters
 from pipeline.attribution import solved
 from pipeline.errors import RunError
 from pipeline.generator_report import percentiles
@@ -106,7 +107,8 @@ def _number(value, form=",.1f"):
     return "-" if value is None else format(value, form)
 
 
-def _table(title, columns, rows):
+def made_table(title, columns, rows):
+    """Returns a rich table: the first column is to the left, the others to the right."""
     from rich.table import Table
     made = Table(title=title)
     for place, column in enumerate(columns):
@@ -123,12 +125,15 @@ def _spread(found):
 def tables(found):
     """Returns what `report` has found as things for a rich Console to print: three tables and lines about them."""
     passes, compared = found["passes"], found["sum_of_stages"]
-    lines = [f"{passes['sampled']:,} of {passes['busy']:,} busy passes sampled, with {found['packets']:,} packets in {found['bursts']:,} bursts; "
-             f"{passes['idle']:,} passes had nothing to do, {passes['interrupted']:,} were interrupted",
+    sampled = (f"{passes['sampled']:,} of {passes['busy']:,} busy passes sampled, with {found['packets']:,} packets in "
+               f"{found['bursts']:,} bursts; {passes['idle']:,} passes had nothing to do, {passes['interrupted']:,} were interrupted")
+    lines = [sampled,
              f"a tick is {1e9 / found['tsc_hertz']:.3f} ns; a mark takes {found['ticks_of_a_mark']} ticks, which are left out"]
     if compared["ratio"] is not None:
         lines.append(f"all stages of a sampled pass take {compared['stages']:,.0f} ticks, whole passes that are not sampled "
                      f"{compared['passes']:,.0f}: {compared['ratio']:.1%}")
+    if found.get("counters"):
+        lines.append(f"workers' threads, since the profile began: {processor_counters.line(found['counters'])}")
     if not found["packets"]:
         return ["profile: no packet came in a sampled pass", *lines]
     stages = [(row["stage"], _number(row["ticks_a_packet"]), _number(row["share"], ".1%"), *_spread(row["ticks_a_burst"]))
@@ -137,20 +142,25 @@ def tables(found):
               f"{row['alone']['count']:,}", *_spread(row["alone"])) for row in found["paths"]]
     sizes = [(row["size"], f"{row['bursts']:,}", f"{row['packets']:,}", _number(row["ticks_a_packet"]), *_spread(row["percentiles"]))
              for row in found["sizes"]]
-    return [_table("Ticks by stage", ("stage", "a packet", "share", "a burst: p50", "p90", "p99", "max"), stages),
-            _table("Ticks by path", ("path", "packets", "each", "share", "in bursts alone", "p50", "p90", "p99", "max"), paths),
-            _table("Ticks a packet by size of burst", ("burst", "bursts", "packets", "mean", "p50", "p90", "p99", "max"), sizes),
+    return [made_table("Ticks by stage", ("stage", "a packet", "share", "a burst: p50", "p90", "p99", "max"), stages),
+            made_table("Ticks by path", ("path", "packets", "each", "share", "in bursts alone", "p50", "p90", "p99", "max"), paths),
+            made_table("Ticks a packet by size of burst", ("burst", "bursts", "packets", "mean", "p50", "p90", "p99", "max"), sizes),
             *lines]
 
 
-def text(found, width=160):
-    """Returns the tables as text (str)."""
+def as_text(parts, width=160):
+    """Returns things for a rich Console as text (str)."""
     from rich.console import Console
     console = Console(width=width, highlight=False)
     with console.capture() as captured:
-        for part in tables(found):
-            console.print(part)
+        for part in parts:
+            console.print(part, markup=False)
     return captured.get().rstrip("\n")
+
+
+def text(found):
+    """Returns what `report` has found as text (str)."""
+    return as_text(tables(found))
 
 
 def draw(axes, found):
@@ -179,15 +189,15 @@ def needs_matplotlib():
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise RunError("--profile-plot needs matplotlib: pip install 'proxy-pipeline[perf]'") from error
+        raise RunError("a plot needs matplotlib: pip install 'proxy-pipeline[perf]'") from error
     return Figure
 
 
-def plot(found, path):
-    """Writes the picture of `draw` into the file `path`; raises RunError where that cannot be."""
+def plot(found, path, draw=draw):
+    """Writes the picture that `draw` makes of `found` into the file `path`; raises RunError where that cannot be."""
     figure = needs_matplotlib()(figsize=(9, 6), layout="constrained")
     draw(figure.add_subplot(), found)
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
-        raise RunError(f"--profile-plot {path}: {error}") from error
+        raise RunError(f"{path}: cannot be drawn ({error})") from error

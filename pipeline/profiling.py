@@ -51,10 +51,11 @@ def is_on(states):
     return any(state.profile.control[profile.EVERY] > 0 for state in states)
 
 
-def start(states, every=EVERY, warm_up=0.0, hertz=1e9, overhead=None, seed=1):
+def start(states, every=EVERY, warm_up=0.0, hertz=1e9, overhead=None, seed=1, longest=profile.LONGEST):
     """Has the workers of `states` sample one pass in `every` from `warm_up` seconds on, with all counts at zero.
 
-    `hertz` is how many ticks the kernels' clock makes in a second; `overhead` the ticks of a mark, measured here if None.
+    `hertz` is how many ticks the kernels' clock makes in a second; `overhead` the ticks of a mark, measured here if None; what
+    takes more than `longest` ticks was interrupted.
     """
     stop(states)
     overhead = ticks_of_a_mark() if overhead is None else overhead
@@ -64,9 +65,16 @@ def start(states, every=EVERY, warm_up=0.0, hertz=1e9, overhead=None, seed=1):
             cells[:] = 0
         control = state.profile.control
         control[profile.RANDOM], control[profile.OVERHEAD] = seed + number, overhead
+        control[profile.MOST] = longest
         control[profile.COUNT_FROM] = now + round(warm_up * hertz)
         control[profile.LEFT] = (seed + number) * 7919 % (profile.TOGETHER * (every - 1) + 1)
         control[profile.EVERY] = every  # last of all: from now on the worker looks at it
+
+
+def resume(states, every):
+    """Goes on sampling where `stop` has ended it: what has been counted stays."""
+    for state in states:
+        state.profile.control[profile.EVERY] = every
 
 
 def stop(states, workers_run=False):

@@ -71,8 +71,10 @@ class Replay:
     """An engine for a Configuration through which recordings are replayed, one after the other, each from the start.
 
     `run` is a loop composed for the configuration, where the caller has one. Faults of its ports are left out: a recording
-    has what they have left. `perform` makes a Pass: whoever measures may take its place.
+    has what they have left. `perform` makes a Pass: whoever measures may take its place. `profiled`: its loop has marks.
     """
+
+    profiled = False
 
     def __init__(self, configuration, run=None):
         if configuration.engine.mode == "generator":
@@ -89,7 +91,7 @@ class Replay:
         for port, mac in zip(network.ports, description.macs, strict=False):
             if mac is not None:
                 port.mac = mac
-        self.engine = MemoryEngine(settings, network=network, run=self.loop)
+        self.engine = MemoryEngine(settings, network=network, run=self.loop, profiled=self.profiled)
         self.loop = self.engine.run
         assemble.settle_chances(self.engine.state, (description.secrets or [SECRET])[0])
         self.entry = compiled_loop.entry(self.loop, self.engine.state)
@@ -110,17 +112,20 @@ class Replay:
                    if target.mac is None and target.id in known else target for target in settings.targets]
         return settings.model_copy(update={"targets": targets})
 
-    def feed(self, port, block, first, count):
-        """Lets a port receive packets of a Block; octets that were not recorded are 0."""
+    def loaded(self, block, first, count):
+        """Returns fresh mbufs (int64[count]) with packets of a Block; octets that were not recorded are 0."""
         network, packets = self.engine.network, block.packets[first:first + count]
         if int(packets["length"].max()) <= BUFFER:
             mbufs = network.pool.allocate(count)
             arrays = np.array(packets, recorder.PACKET).view(np.recarray), np.frombuffer(block.octets, np.uint8)
             replay_drivers.load(network.arena.native, network.arena.base, mbufs, *arrays)
-        else:
-            frames = [block.frame(number).ljust(int(block.packets["length"][number]), b"\0") for number in range(first, first + count)]
-            mbufs = write_frames(network.pool, frames)
-        self.engine.feed(port, mbufs)
+            return mbufs
+        frames = [block.frame(number).ljust(int(block.packets["length"][number]), b"\0") for number in range(first, first + count)]
+        return write_frames(network.pool, frames)
+
+    def feed(self, port, block, first, count):
+        """Lets a port receive packets of a Block."""
+        self.engine.feed(port, self.loaded(block, first, count))
 
     def perform(self, each):
         """Makes a Pass, whose packets have been fed."""

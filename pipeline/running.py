@@ -152,7 +152,7 @@ class Run:
                            queues=len(configuration.engine.cores))
             around.callback(self.bed.remove)
             self.bed.prepare()
-        engine = Engine(configuration, say=self.say, recorders=self.recorders)
+        engine = Engine(configuration, say=self.say, recorders=self.recorders, profiled=self.profile is not None)
         around.callback(engine.close)
         engine.start()
         self.engine = engine

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from kernel_bed import generated
-from memory_loop import composed
+
 from pipeline import compose, configuration, profile_marks, profile_report, profiling
 from pipeline.attribution import solved
 from pipeline.errors import ConfigurationError
@@ -53,7 +52,7 @@ class Profiled:
     """An engine on memory ports with `CLIENTS` ends on either side."""
 
     def __init__(self):
-        self.engine = MemoryEngine(configuration.parse(TEXT, "test"), run=composed())
+        self.engine = MemoryEngine(configuration.parse(TEXT, "test"), profiled=True)
         self.state, self.names = self.engine.state, profile_marks.stage_names(self.engine.run)
         numbers = np.arange(CLIENTS)
         self.ends = TcpEnds(self.engine, (0x0A010002 + numbers, 1024 + numbers), SERVICE, np.random.default_rng(1))
@@ -62,7 +61,7 @@ class Profiled:
         return profile_report.report([self.state], self.names, 1e9)
 
     def start(self, every=1):
-        profiling.start([self.state], every, overhead=0)
+        profiling.start([self.state], every, overhead=0, longest=1 << 60)
 
     def say(self, side, control=ACK, payload=0):
         """Has each end of one side send a segment; what comes of it is taken in by the other side."""
@@ -127,6 +126,14 @@ def test_what_comes_before_the_warm_up_ends_is_not_counted(profiled):
     assert not any(cells.any() for cells in profiled.state.profile[1:])
 
 
+def test_what_was_interrupted_is_counted_apart(profiled):
+    profiling.start([profiled.state], 1, overhead=0, longest=1)
+    profiled.exchange()
+    counted = profiled.state.profile
+    assert not counted.bursts[:IDLE].any() and not counted.packets.any() and not counted.passes[:, :IDLE].any()
+    assert counted.interrupted[profile.COUNTED, 0] > 5 and counted.interrupted[3, 0] >= counted.interrupted[profile.COUNTED, 0]
+
+
 def test_it_is_switched_off_and_on_again(profiled):
     profiled.start()
     profiled.ends.open()
@@ -142,7 +149,7 @@ def test_it_is_switched_off_and_on_again(profiled):
 
 @pytest.mark.parametrize("every", [2, 8])
 def test_one_pass_in_so_many_is_sampled(profiled, every):
-    profiling.start([profiled.state], every, overhead=0)
+    profiling.start([profiled.state], every, overhead=0, longest=1 << 60)
     profiled.engine.run(profiled.state, 40_000, profiled.engine.now)
     counted = profiled.state.profile.passes[:, :, 0].sum(1)
     assert counted.sum() == 40_000
@@ -177,6 +184,12 @@ def test_a_mark_stands_behind_every_stage():
     assert "count_paths(state.profile, batch, count, connections.hot)\n        left = express" in made
     with pytest.raises(ConfigurationError, match="has room for"):
         profile_marks.marked("def stages(state):\n" + "    parse(state)\n" * MOST_STAGES)
+
+
+def test_without_a_profile_there_is_no_mark():
+    bare = profile_marks.unmarked(compose.source({}, ["round_robin"], "memory"))
+    assert not re.search(r"^ +(mark|count_paths|close_burst|first_pass|next_pass|awake)\(", bare, re.MULTILINE)
+    assert all(re.search(rf"^ +(\w+ = )?{name}\(", bare, re.MULTILINE) for name in ("parse", "express", "own_frames", "send", "stages"))
 
 
 def test_a_generator_and_a_wire_have_the_stages_that_they_have():

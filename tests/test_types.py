@@ -40,7 +40,7 @@ NOT_IN_THE_LOOP = {
 
 @pytest.fixture(scope="module")
 def walked():
-    """The faults of the loop that records, with every select and payload kernel, of the generator's, and of one with our second
+    """The faults of the loop that records and is profiled, with every select and payload kernel, of the generator's, and of one with our second
     kernels in its slots; and the functions looked at."""
     bed, clients = KernelBed(), settings_for("clients")
     ends = assemble.make_state(clients, bed.network.device, bed.network.arena, bed.macs[:1], 0, 1e9)[0]
@@ -50,7 +50,7 @@ def walked():
     second = assemble.make_state(replaced, bed.network.device, bed.network.arena, bed.macs, 0, 1e9)[0]
     with compose.compiling():
         run = compose.compose({}, selects, "memory", payloads=[name for name, _, _ in compose.SLOTS["payload"]],
-                              taps=recorders.taps(recorders.Recorded("received", "sent")))
+                              taps=recorders.taps(recorders.Recorded("received", "sent")), profiled=True)
         faults, seen = [], set()
         for loop, state in ((run, bed.state), (compose.compose({}, [], "memory", "generator"), ends),
                             (compose.compose(others, ["round_robin"], "memory"), second)):
