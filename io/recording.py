@@ -25,6 +25,7 @@ import json
 import mmap
 import os
 import pathlib
+import types
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +68,7 @@ class Description(NamedTuple):
     workers: int = 1
     snap: int = 65535
     started: int = 0
-    more: dict = {}
+    more: dict = types.MappingProxyType({})
 
     @property
     def secrets(self):
@@ -210,12 +211,10 @@ class Recording:
         return found
 
     def _read_index(self):
-        """Returns the offsets of all blocks, or None where the file was not finished."""
+        """Returns the offsets of all blocks, or None where the file was not finished, or has lost its end."""
         place, count = int(self.header["index"]), int(self.header["blocks"])
-        if place == 0:
+        if place == 0 or place + 16 + 8 * count > len(self.octets):
             return None
-        if place > len(self.octets):
-            raise self._fault(f"its index should be at {place:,}, the file ends at {len(self.octets):,} octets")
         if self._at(place, np.dtype("S8"), 1)[0] != INDEX_MAGIC or self._at(place + 8, np.dtype("<u8"), 1)[0] != count:
             raise self._fault(f"there is no index of {count} blocks at {place:,}")
         return [int(offset) for offset in self._at(place + 16, np.dtype("<u8"), count)]

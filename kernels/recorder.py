@@ -80,10 +80,10 @@ def allocate_recorder(buffer=0, snap=0, limit=-1, block=1 << 20):
     blocks = max(buffer // (size + packets * PACKET.itemsize + bursts * BURST.itemsize), 3) if buffer else 1
     counters = [memory.on_lines(np.zeros(count, np.int64)) for count in (8, 4, 1, 1, 1)]
     counters[2][0] = limit
-    return Recorder(
-        memory.allocate(blocks * bursts, BURST), memory.allocate(blocks * packets, PACKET),
-        memory.octets(blocks * size + SLACK), memory.allocate(blocks, BLOCK),
-        np.array([blocks, bursts, packets, size, snap], np.int64), *counters)
+    arrays = (memory.allocate(blocks * bursts, BURST), memory.allocate(blocks * packets, PACKET), memory.octets(blocks * size + SLACK))
+    for array in arrays:  # written here, so that its pages are there before packets come
+        array.view(np.uint8)[:] = 0
+    return Recorder(*arrays, memory.allocate(blocks, BLOCK), np.array([blocks, bursts, packets, size, snap], np.int64), *counters)
 
 
 @kernel

@@ -14,6 +14,7 @@ from pipeline.io.tcp_ends import TcpEnds
 from pipeline.kernels import memory_device
 from pipeline.kernels.jit import loop
 from pipeline.kernels.native import ticks
+from pipeline.kernels.wheel import TICK_MICROSECONDS
 from pipeline.memory_engine import MemoryEngine
 from pipeline.profile_marks import UNTIMED
 from pipeline.steering import ALONE
@@ -121,7 +122,9 @@ class MeasuredEngine:
         """Makes that many passes of the loop; returns the ticks that they took, by which the engine's time goes on."""
         self.start_clock()
         taken = int(whole(self.entry, self.state, passes))
-        self.engine.now += int(taken * 1e6 / measurement.tsc_hertz()) + 1
+        # Where this process was kept from its core just before, the loop's clock was further than what it took says.
+        self.engine.now = max(self.engine.now + int(taken * 1e6 / measurement.tsc_hertz()) + 1,
+                              int(self.state.wheel.now[0]) * TICK_MICROSECONDS)
         return taken
 
     def sent(self, port):

@@ -27,6 +27,7 @@ def _ports_by_address(configuration):
     listening = {int(service.listen.address) for service in configuration.services} - owners.keys()
 
     def port_of(frame):
+        """Returns the number of the port for a frame."""
         found = addresses_of(frame)
         if found is None:
             return None
@@ -64,8 +65,7 @@ def assigned(recording, configuration, port=None):
 
 def _moved(recording, configuration, names, choose):
     builder, left_out, macs = BlockBuilder(), 0, [collections.Counter() for _ in names]
-    targets, asked = {int(target.ip): target.id for target in configuration.targets if target.mac is None}, set()
-    known = {}
+    known, asked = {}, set()
     for turn, frame in enumerate(frames_of(recording)):
         number = choose(frame)
         if number is None:
@@ -77,9 +77,11 @@ def _moved(recording, configuration, names, choose):
         source = (addresses_of(frame.octets) or (None,))[0]
         if frame.octets[12:14] == ARP:
             asked.add(source)
-        elif source in targets:
+        elif source is not None:
             known[source] = int.from_bytes(frame.octets[6:12], "big")
+    targets = {target.id: known[int(target.ip)] for target in configuration.targets
+               if target.mac is None and int(target.ip) in known.keys() - asked}
     described = recording.description._replace(
         ports=tuple(names), macs=tuple(count.most_common(1)[0][0] if count else None for count in macs),
-        more={**recording.description.more, "targets": {targets[source]: mac for source, mac in known.items() if source not in asked}})
+        more={**recording.description.more, "targets": targets, "passes": False})
     return HeldRecording(described, builder.blocks(), recording.path), left_out

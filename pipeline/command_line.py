@@ -132,7 +132,7 @@ def run(config, duration, as_json, records, record_format, profile, profile_ever
         click.echo(running.summary_text(snapshot))
     if wanted and wanted.plot:
         profile_report.plot(snapshot["profile"], wanted.plot)
-    faults = running.faults_of(snapshot["summary"])
+    faults = running.faults_of(snapshot["summary"]) + (performance.recorders.troubles if performance.recorders else [])
     if faults:
         raise RunError("\n".join(faults))
 

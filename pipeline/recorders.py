@@ -1,4 +1,6 @@
 """Records what a running engine receives and sends: the workers' recorders, and the thread that writes their blocks to files."""
+import contextlib
+import os
 import pathlib
 import threading
 import time
@@ -104,7 +106,10 @@ class Tap:
         self.drain()
         for worker, blocks in enumerate(self.recorders):
             self._write(last_block(blocks, worker))
-        self.writer.close()
+        try:
+            self.writer.close()
+        except OSError as error:
+            self.trouble = self.trouble or f"{self.path}: could not be finished ({error.strerror})"
 
     def summary(self):
         """Returns how many packets were written and how many dropped (dict)."""
@@ -116,11 +121,12 @@ class Tap:
 class Recorders:
     """All that a run records, as a Recorded says; a context manager, around the engine.
 
-    `equip` the states before they run, then `begin`; leaving it, when the workers have ended, finishes the files.
+    `equip` the states before they run, then `begin`; leaving it, when the workers have ended, finishes the files. What writes
+    them stays off the workers' `cores`, where there are others.
     """
 
-    def __init__(self, recorded):
-        self.recorded = recorded
+    def __init__(self, recorded, cores=()):
+        self.recorded, self.cores = recorded, set(cores)
         self.taps = {name: Tap(path) for name, path in (("recorder", recorded.received), ("capture", recorded.sent)) if path}
         self.source = taps(recorded)
         self._over = threading.Event()
@@ -156,10 +162,17 @@ class Recorders:
         self._thread.start()
 
     def _write(self):
+        with contextlib.suppress(OSError):  # there is no other core
+            os.sched_setaffinity(0, set(range(os.cpu_count())) - self.cores)
         while not self._over.is_set():
             for tap in self.taps.values():
                 tap.drain()
             time.sleep(INTERVAL)
+
+    @property
+    def troubles(self):
+        """Sentences (list of str) about files that could not be written to their end."""
+        return [tap.trouble for tap in self.taps.values() if tap.trouble]
 
     def summary(self):
         """Returns what was recorded (dict of `received` and `sent`)."""

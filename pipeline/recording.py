@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.errors import RunError
+from pipeline.errors import ConfigurationError
 from pipeline.io.capture_file import read_capture
 from pipeline.io.recording import FILE_MAGIC, Block, BlockBuilder, Description, HeldRecording, Recording
 from pipeline.kernels import recorder
@@ -18,16 +18,16 @@ def open_recording(path):
     """Returns the recording in a file: of our own format (io.recording.Recording), or a capture, pcap or pcapng (HeldRecording).
 
     Each packet of a capture is a burst of its own; its ports are the capture's interfaces, one called "" where they have no
-    names. Raises RunError, one sentence, where the file cannot be read.
+    names. Raises ConfigurationError, one sentence, where the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
             ours = file.read(8) == FILE_MAGIC
         return Recording(path) if ours else of_capture(read_capture(path), path)
     except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise RunError(str(error)) from error
+        raise ConfigurationError(str(error)) from error
 
 
 def of_capture(capture, path=None):

@@ -5,17 +5,16 @@ that what comes out is what the engine sent then, to the octet. Of any other cap
 loop's timers run every tick in between.
 """
 import itertools
-import pathlib
 import time
 from typing import NamedTuple
 
 import numpy as np
 
 from pipeline import assemble, compiled_loop, replay_drivers, snapshot
-from pipeline.errors import ConfigurationError, RunError
+from pipeline.errors import ConfigurationError
 from pipeline.io.frames import write_frames
 from pipeline.io.memory_port import MemoryNetwork
-from pipeline.io.recording import Block, Description, HeldRecording
+from pipeline.io.recording import HeldRecording
 from pipeline.kernels import recorder
 from pipeline.kernels.headers import BUFFER
 from pipeline.kernels.wheel import TICK_MICROSECONDS
@@ -26,8 +25,6 @@ from pipeline.state import STOP
 SECRET = 0x70726F78, 0x79706970
 """Where a recording names none: so the initial numbers of a replay are the same each time."""
 MBUFS, RING = 32768, 8192
-START = 1_000_000
-"""Microseconds on the loop's clock at which a capture begins that was not made by us."""
 MOST_AGAIN = 64
 """Passes that are made at most until a port has nothing left that was fed to it."""
 BUFFER_OCTETS, SNAP = 32 << 20, 16384
@@ -120,7 +117,7 @@ class Replay:
         network, packets = self.engine.network, block.packets[first:first + count]
         if int(packets["length"].max()) <= BUFFER:
             mbufs = network.pool.allocate(count)
-            arrays = np.array(packets, recorder.PACKET), np.frombuffer(block.octets, np.uint8)
+            arrays = np.array(packets, recorder.PACKET).view(np.recarray), np.frombuffer(block.octets, np.uint8)
             replay_drivers.load(network.arena.native, network.arena.base, mbufs, *arrays)
             return mbufs
         frames = [block.frame(number).ljust(int(block.packets["length"][number]), b"\0") for number in range(first, first + count)]
@@ -163,7 +160,7 @@ class Replay:
         begun, first, last, received = time.perf_counter(), None, None, 0
         for each in passes_of(recording):
             if first is None:
-                first = last = each.now
+                first, last = each.now, each.now if recording.description.has_passes else 0
             if speed is not None:
                 time.sleep(max((each.now - first) / speed / 1e6 - (time.perf_counter() - begun), 0))
             if not recording.description.has_passes:

@@ -4,7 +4,7 @@ from numpy import int64
 from pipeline.compiled_loop import call
 from pipeline.kernels.jit import loop
 from pipeline.kernels.native import copy_octets, record_at
-from pipeline.kernels.recorder import MOST_A_BURST, PACKETS, OCTETS, SENT, begin_burst, end_burst, keep, start_of
+from pipeline.kernels.recorder import MOST_A_BURST, OCTETS, PACKETS, SENT, begin_burst, end_burst, keep, start_of
 
 PASSES_A_TICK = 1024
 

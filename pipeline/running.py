@@ -334,10 +334,13 @@ def recorders_for(recorded, configuration):
     from pipeline.recorders import Recorders
     if recorded.received is None and recorded.sent is None:
         return None
+    if recorded.received is not None and recorded.sent is not None and pathlib.Path(recorded.received).resolve() == pathlib.Path(
+            recorded.sent).resolve():
+        raise ConfigurationError(f"--record, --pcap-out {recorded.sent}: is one file for both; they must be two")
     if configuration.engine.mode == "generator":
-        raise ConfigurationError(f'--record, --pcap-out: a generator (engine.mode = "generator") records nothing; '
+        raise ConfigurationError('--record, --pcap-out: a generator (engine.mode = "generator") records nothing; '
                                  "record what the proxy at its other end gets")
-    return Recorders(recorded)
+    return Recorders(recorded, configuration.engine.cores)
 
 
 def wanted_profile(profile, every, warm_up, plot):

@@ -20,14 +20,14 @@ from numba.core.typed_passes import NopythonTypeInference
 
 from generator_bed import settings_for
 from kernel_bed import KernelBed
-from pipeline import assemble, compose, kernels
+from pipeline import assemble, compose, kernels, recorders
 from pipeline.io.nic_model import NicModel
-from pipeline.kernels import jit, select_balancing, select_content
+from pipeline.kernels import jit, recorder, select_balancing, select_content
 
 pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="plain Python has no typed IR")
 
 
-OF_OTHER_LOOPS = ("dpdk_device", "twins", "nic_queue", "owner_tags")
+OF_OTHER_LOOPS = ("capture_records", "dpdk_device", "twins", "nic_queue", "owner_tags")
 NOT_IN_THE_LOOP = {
     "queue_of": "asks for the queue by toeplitz, for the model of a NIC",
     "longest_first": "fills the slot `schedule` where it is asked for",
@@ -129,12 +129,13 @@ def walk(function, arguments, faults, seen):
 
 @pytest.fixture(scope="module")
 def walked():
-    """The faults of the loop with every select and payload kernel and of the generator's, and the functions looked at."""
+    """The faults of the loop that records, with every select and payload kernel, and of the generator's, and the functions looked at."""
     bed, clients = KernelBed(), settings_for("clients")
     ends = assemble.make_state(clients, bed.network.device, bed.network.arena, bed.macs[:1], 0, 1e9)[0]
     selects = [name for name, _, _ in compose.SLOTS["select"]]
     with compose.compiling():
-        run = compose.compose({}, selects, "memory", payloads=[name for name, _, _ in compose.SLOTS["payload"]], profiled=True)
+        run = compose.compose({}, selects, "memory", payloads=[name for name, _, _ in compose.SLOTS["payload"]],
+                              taps=recorders.taps(recorders.Recorded("received", "sent")), profiled=True)
         faults, seen = [], set()
         for loop, state in ((run, bed.state), (compose.compose({}, [], "memory", "generator"), ends)):
             walk(loop, tuple(typeof(value) for value in (state, -1, -1)), faults, seen)
@@ -179,6 +180,9 @@ def test_kernels_that_the_loop_does_not_need_are_clean_as_well():
     )
     spreading, words = NicModel().spreading, np.zeros(1, np.int64)
     arguments = bed.packets, words, words, 0, spreading, words, words
+    parts = (np.zeros(1, kind).view(np.recarray) for kind in (recorder.BURST, recorder.PACKET))
+    laid = (*map(typeof, parts), typeof(np.zeros(1, np.uint8)), types.int64, types.boolean, typeof(np.zeros(1, np.uint8)))
+    walk(importlib.import_module("pipeline.kernels.capture_records").lay_block, laid, faults, set())
     walk(importlib.import_module("pipeline.kernels.nic_queue").choose_queues, tuple(map(typeof, arguments)), faults, set())
     assert not faults
 
