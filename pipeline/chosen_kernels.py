@@ -1,4 +1,4 @@
-"""`--kernel SLOT=KERNEL`: kernels that the command line puts in the place of those that a configuration names."""
+"""`--kernel SLOT=KERNEL` and the like: kernels that the command line puts in the place of those that a configuration names."""
 import os
 
 from pipeline.configuration import checks, faults
@@ -12,47 +12,47 @@ SERVICE_KEYS = {"select": ("select",), "payload": ("payload_to_target", "payload
 """What may be named beside the slots of [kernels], and the keys of every service that it sets."""
 
 
-def _place(text, slot, kernel):
+def _place(said, slot, kernel):
     """Returns a kernel's short name or place; a file's name is taken from the current folder."""
     if ":" not in kernel:
         if kernel not in names(slot):
-            raise ConfigurationError(f'--kernel {text}: "{kernel}" is none of our kernels for this slot{suggestion(kernel, names(slot))}'
+            raise ConfigurationError(f'{said}: "{kernel}" is none of our kernels for this slot{suggestion(kernel, names(slot))}'
                                      '; or name "package.module:function" or "file.py:function"')
         return kernel
     origin, _, function = kernel.rpartition(":")
     if not function.isidentifier() or not origin:
-        raise ConfigurationError(f'--kernel {text}: must be SLOT=KERNEL, with the name of one of our kernels, '
+        raise ConfigurationError(f'{said}: must be SLOT=KERNEL, with the name of one of our kernels, '
                                  '"package.module:function" or "file.py:function"')
     if origin.endswith(".py"):
         if not os.path.isfile(origin):
-            raise ConfigurationError(f"--kernel {text}: names no file: {os.path.abspath(origin)} does not exist")
+            raise ConfigurationError(f"{said}: names no file: {os.path.abspath(origin)} does not exist")
         return f"{os.path.abspath(origin)}:{function}"
     return kernel
 
 
-def override(configuration, choices):
-    """Returns a Configuration with the kernels of `choices` ("SLOT=KERNEL"); raises ConfigurationError.
+def override(configuration, choices, option="--kernel"):
+    """Returns a Configuration with the kernels of `choices` ("SLOT=KERNEL", given by `option`); raises ConfigurationError.
 
     What each service names for itself is set for all services.
     """
     kernels, keys = dict(configuration.kernels), {}
     for text in choices:
-        slot, equals, kernel = text.partition("=")
+        said, (slot, equals, kernel) = f"{option} {text}", text.partition("=")
         known = [*(slot for slot in SLOTS if slot not in OF_SERVICES), *SERVICE_KEYS]
         if not equals or slot not in known:
-            raise ConfigurationError(f"--kernel {text}: must be SLOT=KERNEL, such as lookup=my.py:probe"
+            raise ConfigurationError(f"{said}: must be SLOT=KERNEL, such as lookup=my.py:probe"
                                      + ("" if slot in known else f'; "{slot}" is no slot{suggestion(slot, known)}'))
         if slot in SERVICE_KEYS:
-            place = _place(text, "select" if slot == "select" else "payload", kernel)
+            place = _place(said, "select" if slot == "select" else "payload", kernel)
             keys.update(dict.fromkeys(SERVICE_KEYS[slot], place))
         else:
-            kernels[slot] = _place(text, slot, kernel)
+            kernels[slot] = _place(said, slot, kernel)
     if "select" in keys and keys["select"] not in RULE_SELECTS:
         keys["rules"] = ()  # nobody looks at them then, which in a file would be a mistake
     made = configuration.model_copy(update={
         "kernels": kernels, "services": tuple(service.model_copy(update=keys) for service in configuration.services)})
     found = list(checks.faults(made))
     if found:
-        raise ConfigurationError(*(f"--kernel {' --kernel '.join(choices)}: {faults.dotted(fault.location)} {fault.sentence}"
+        raise ConfigurationError(*(f"{option} {f' {option} '.join(choices)}: {faults.dotted(fault.location)} {fault.sentence}"
                                    for fault in found))
     return made

@@ -204,7 +204,7 @@ def _check_kernels(config, settings):
 @click.option("--except", "leave_out", metavar="FIELDS", default="",
               help="Fields that may differ, such as tcp.seq,tcp.ack,ip.id,frame.time; checksums over them may as well.")
 @click.option("--speed", metavar="N|max", default="max", show_default=True, help="N times as fast as it was recorded, or as fast as it goes.")
-@click.option("--kernel", "kernels", metavar="SLOT=KERNEL", multiple=True, help="Another kernel in a slot of the loop.")
+@_KERNEL
 @click.option("--port", metavar="NAME", help="The port that all packets of a capture come in by.")
 @_JSON
 def replay(as_json, **options):

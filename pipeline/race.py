@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import comparison, configuration, profile_marks, profiling, race_driver, recording
+from pipeline import chosen_kernels, comparison, configuration, profile_marks, profiling, race_driver, recording
 from pipeline.attribution import ratio_interval
 from pipeline.capture_ports import assigned
 from pipeline.engine import measured_hertz
@@ -17,7 +17,7 @@ from pipeline.errors import ConfigurationError
 from pipeline.kernels.profile import IDLE
 from pipeline.own_memory import fields
 from pipeline.replay import RING, Replay, passes_of
-from pipeline.replay_command import digest, with_kernels
+from pipeline.replay_command import digest
 
 A_CHUNK = RING // 4
 """Packets that lie ready at a time; what comes of them has to find room too."""
@@ -156,7 +156,8 @@ def race(path, configs, kernels, runs=20, say=lambda words: None, port=None):
 
     `configs` are the files of the configurations of A and B, `kernels` what is put into their slots ("SLOT=KERNEL" texts each).
     """
-    settings = [with_kernels(configuration.load(config), pairs) for config, pairs in zip(configs, kernels, strict=True)]
+    settings = [chosen_kernels.override(configuration.load(config), choices, option)
+                for config, choices, option in zip(configs, kernels, ("--a", "--b"), strict=True)]
     given = recording.open_recording(path)
     found, left_out = assigned(given, settings[0], port)
     overhead, chunks = profiling.ticks_of_a_mark(), chunks_of(found)

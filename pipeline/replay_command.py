@@ -2,15 +2,12 @@
 import contextlib
 import hashlib
 
-from pipeline import comparison, configuration, recording
+from pipeline import chosen_kernels, comparison, configuration, recording
 from pipeline.capture_ports import assigned
 from pipeline.errors import ConfigurationError
 from pipeline.io.recording import frames_of
 from pipeline.recorders import open_writer
 from pipeline.replay import Replay
-
-NO_SLOTS = ("select", "payload")
-"""Slots that each service fills for itself."""
 
 
 def digest(sent):
@@ -31,20 +28,6 @@ def write_out(path, sent):
         raise ConfigurationError(f"--out {path}: cannot be written ({error.strerror}); it must be a file in a folder that exists") from error
 
 
-def with_kernels(settings, pairs):
-    """Returns a Configuration with other kernels in its slots: `pairs` are texts, "slot=kernel" each."""
-    from pipeline import compose
-    chosen = dict(settings.kernels)
-    for pair in pairs:
-        slot, equals, kernel = pair.partition("=")
-        if not equals or slot in NO_SLOTS or slot not in compose.SLOTS:
-            known = ", ".join(name for name in compose.SLOTS if name not in NO_SLOTS)
-            raise ConfigurationError(f'--kernel "{pair}": must be SLOT=KERNEL, with one of the slots {known}')
-        compose.place_of(slot, kernel)
-        chosen[slot] = kernel
-    return settings.model_copy(update={"kernels": chosen})
-
-
 def speed_of(text):
     """Returns how many times as fast as recorded a replay may be (float), None for "max"; raises ConfigurationError."""
     if text == "max":
@@ -58,13 +41,13 @@ def speed_of(text):
     return speed
 
 
-def perform(path, config, out=None, expect=None, leave_out="", speed="max", kernels=(), port=None):
+def perform(path, config, out=None, expect=None, leave_out="", speed="max", chosen=(), port=None):
     """Replays the recording at `path` through the engine of the file `config`; returns what is to be said (dict, JSON-able).
 
     `expect`: a file of what is to be sent, compared but for the fields in `leave_out` (text); then "differences" is how many
     packets are others, and "first" says in words which is the first.
     """
-    settings, pace, fields = with_kernels(configuration.load(config), kernels), speed_of(speed), comparison.fields_of(leave_out)
+    settings, pace, fields = chosen_kernels.override(configuration.load(config), chosen), speed_of(speed), comparison.fields_of(leave_out)
     given, expected = recording.open_recording(path), expect and recording.open_recording(expect)
     found, left_out = assigned(given, settings, port)
     result = Replay(settings).run(found, pace)
