@@ -285,7 +285,8 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
         idle=_column([engine.idle_sleep_us if engine.idle == "backoff" else 0, EMPTY_PASSES]),
         device=device, base=_column([arena.base]),
         packets=arena.native, batch=batch.allocate_batch(batch.BURST), connections=connections, selection=selection,
-        targets=targets, sources=sources, network=network, wheel=replacement.allocator(configuration.kernels, "timers")(engine.connections, connections.cold),
+        targets=targets, sources=sources, network=network,
+        wheel=replacement.allocator(configuration.kernels, "timers")(engine.connections, connections.cold),
         records=kept,
         outbox=outbox.allocate_outbox(len(macs), OUTBOX * bursts(configuration)), requests=connection.allocate_listed(ORDERS // 4),
         expired=np.zeros(TIMERS_A_PASS, np.int64), fresh=np.zeros(OUTBOX * bursts(configuration), np.int64),
@@ -301,11 +302,13 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
 def settle_chances(state, secret):
     """Settles by a `secret` (two ints of 32 bits) all that is random in a fresh state, the same on every machine.
 
-    That is the key of the initial sequence numbers, and the order in which source ports are handed out at first.
+    That is the key of the initial sequence numbers, and the order in which source ports are handed out at first, another one
+    toward each target.
     """
     state.connections.secret[:] = secret
-    seed = np.frombuffer(hashlib.sha256(repr([int(word) for word in secret]).encode()).digest()[:8], "<u8")
     for pool, free in enumerate(state.sources.free):
+        words = [*map(int, secret), pool]
+        seed = np.frombuffer(hashlib.sha256(repr(words).encode()).digest()[:8], "<u8")
         entries = np.sort(state.sources.ring[pool, :free])
         mixed = entries.astype(np.uint64) + seed
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):  # SplitMix64's (Steele et al., 2014)
