@@ -47,7 +47,7 @@ def child(mode, *command):
     environment = {
         name: value for name, value in os.environ.items() if name not in ("NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK")
     }
-    environment |= MODES[mode] | {"PYTHONPATH": str(HERE.parent), "KERNEL_EXAMPLES": "8"}
+    environment |= MODES[mode] | {"PYTHONPATH": str(HERE.parent), "KERNEL_EXAMPLES": "6"}
     done = subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", *command],
         env=environment,
