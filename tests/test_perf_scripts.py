@@ -18,27 +18,27 @@ def run(script, *arguments):
                           check=False)
 
 
-def test_stages_prints_one_json_document():
-    made = run("stages.py", "--json", "--connections", "40", "--packets", "128", "--runs", "2", "--bursts", "1,3,32")
-    assert made.returncode == 0, made.stderr
-    result = json.loads(made.stdout)
-    assert (result["connections"], result["packets"], result["runs"], result["bursts"]) == (40, 128, 2, [1, 3, 32])
-    assert result["unit"] == "TSC ticks a packet"
-    kernels = ["receive", "parse", "lookup", "express, send", "verify", "open_connections", "transition", "rewrite",
-               "dispose, send"]
-    assert [name for name in result["stages"] if name in kernels] == kernels
-    for row in [*result["stages"].values(), result["pass"]]:
-        assert list(row) == ["1", "3", "32"]
-        assert all(0 <= cell["low"] <= cell["median"] <= cell["high"] for cell in row.values())
-    assert all(result["stages"]["parse"][burst]["median"] > 0 < result["pass"][burst]["low"] for burst in row)
-    passes = result["pass"]
-    assert result["ratio_32_to_1"] == pytest.approx(passes["32"]["median"] / passes["1"]["median"], abs=0.001)
+if os.environ.get("PIPELINE_SOAK") == "1":  # a minute of compiling
+    def test_stages_prints_one_json_document():
+        made = run("stages.py", "--json", "--connections", "40", "--packets", "128", "--runs", "2", "--bursts", "1,3,32")
+        assert made.returncode == 0, made.stderr
+        result = json.loads(made.stdout)
+        assert (result["connections"], result["packets"], result["runs"], result["bursts"]) == (40, 128, 2, [1, 3, 32])
+        assert result["unit"] == "TSC ticks a packet"
+        kernels = ["receive", "parse", "lookup", "express, send", "verify", "open_connections", "transition", "rewrite",
+                   "dispose, send"]
+        assert [name for name in result["stages"] if name in kernels] == kernels
+        for row in [*result["stages"].values(), result["pass"]]:
+            assert list(row) == ["1", "3", "32"]
+            assert all(0 <= cell["low"] <= cell["median"] <= cell["high"] for cell in row.values())
+        assert all(result["stages"]["parse"][burst]["median"] > 0 < result["pass"][burst]["low"] for burst in row)
+        passes = result["pass"]
+        assert result["ratio_32_to_1"] == pytest.approx(passes["32"]["median"] / passes["1"]["median"], abs=0.001)
 
-
-def test_stages_prints_a_table():
-    made = run("stages.py", "--connections", "40", "--packets", "64", "--runs", "1", "--bursts", "1,32")
-    assert made.returncode == 0, made.stderr
-    assert "whole pass" in made.stdout and "transition" in made.stdout and "in a burst of 32 costs" in made.stdout
+    def test_stages_prints_a_table():
+        made = run("stages.py", "--connections", "40", "--packets", "64", "--runs", "1", "--bursts", "1,32")
+        assert made.returncode == 0, made.stderr
+        assert "whole pass" in made.stdout and "transition" in made.stdout and "in a burst of 32 costs" in made.stdout
 
 
 def test_latency_at_every_load_has_percentiles_in_order():
