@@ -41,16 +41,17 @@ if os.environ.get("PIPELINE_SOAK") == "1":  # a minute of compiling
         assert "whole pass" in made.stdout and "transition" in made.stdout and "in a burst of 32 costs" in made.stdout
 
 
-def test_latency_at_every_load_has_percentiles_in_order():
-    made = run("latency.py", "--json", "--without-ports", "--connections", "40", "--packets", "256", "--runs", "1",
-               "--loads", "10,50")
-    assert made.returncode == 0, made.stderr
-    result = json.loads(made.stdout)
-    assert [row["load"] for row in result["memory"]["rows"]] == [10, 50] and result["ports"] == {"skipped": "left out"}
-    assert result["memory"]["packets_a_second"]["median"] > 0
-    for row in result["memory"]["rows"]:
-        values = [row[share]["median"] for share in ("p50", "p90", "p99", "p99.9", "max")]
-        assert values == sorted(values) and values[-1] > 0
+if os.environ.get("PIPELINE_SOAK") == "1":  # loops to compile
+    def test_latency_at_every_load_has_percentiles_in_order():
+        made = run("latency.py", "--json", "--without-ports", "--connections", "40", "--packets", "256", "--runs", "1",
+                   "--loads", "10,50")
+        assert made.returncode == 0, made.stderr
+        result = json.loads(made.stdout)
+        assert [row["load"] for row in result["memory"]["rows"]] == [10, 50] and result["ports"] == {"skipped": "left out"}
+        assert result["memory"]["packets_a_second"]["median"] > 0
+        for row in result["memory"]["rows"]:
+            values = [row[share]["median"] for share in ("p50", "p90", "p99", "p99.9", "max")]
+            assert values == sorted(values) and values[-1] > 0
 
 
 def test_cps_takes_connections_through_their_whole_life():
