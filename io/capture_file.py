@@ -208,7 +208,8 @@ class CaptureWriter:
         if needed > len(self._out):
             self._out = np.empty(needed, np.uint8)
         # Copies where they are read-only or not contiguous: one type of array, so compiled once.
-        parts = np.array(block.bursts, BURST).view(np.recarray), np.array(block.packets, PACKET).view(np.recarray), np.array(block.octets, np.uint8)
+        parts = (np.array(block.bursts, BURST).view(np.recarray), np.array(block.packets, PACKET).view(np.recarray),
+                 np.array(block.octets, np.uint8))
         length = lay_block(*parts, self.description.started, self.is_pcapng, self._out)
         rest = memoryview(self._out[:length])
         while rest:

@@ -77,7 +77,8 @@ class MemoryPool:
         free_count[0] = free.size
         foreign = memory_device.Rings(*(part[number * self.sides:][:self.sides] for part in shared["homeward"]))
         return memory_device.Device(home=on_lines(np.array([first, end], np.int64) * ELEMENT), received=received, sent=sent,
-                                    side=on_lines(np.array([number], np.int64)), foreign=foreign, free=free, free_count=free_count, **shared)
+                                    side=on_lines(np.array([number], np.int64)), foreign=foreign, free=free,
+                                    free_count=free_count, **shared)
 
     @property
     def available(self):

@@ -6,6 +6,8 @@ from pipeline.kernels import headers
 from .frames import octets_of
 
 ABSENT = -1
+ETHERTYPE_AT = headers.ETHERNET_LENGTH - 2
+TAGS = tuple(kind.to_bytes(2, "big") for kind in (headers.ETHERTYPE_VLAN, headers.ETHERTYPE_QINQ))
 
 
 class Places(NamedTuple):
@@ -29,6 +31,14 @@ def _after_tags(wire, ethernet, end):
     while kind in (headers.ETHERTYPE_VLAN, headers.ETHERTYPE_QINQ) and place + headers.VLAN_LENGTH <= end:
         kind, place = int(wire.vlan[place].ethertype), place + headers.VLAN_LENGTH
     return kind, place
+
+
+def network_of(frame):
+    """Returns the EtherType of a frame (bytes) and the offset of what it names, past any VLAN tags; (-1, its length) where it ends before."""
+    at = ETHERTYPE_AT
+    while frame[at:at + 2] in TAGS:
+        at += headers.VLAN_LENGTH
+    return (int.from_bytes(frame[at:at + 2], "big"), at + 2) if len(frame) >= at + 2 else (-1, len(frame))
 
 
 def _locate_transport(wire, found, end):

@@ -58,6 +58,10 @@ class Block(NamedTuple):
         start = int(packet["offset"])
         return self.octets[start:start + int(packet["captured"])].tobytes()
 
+    def whole_frame(self, number):
+        """Returns a packet of this block (bytes) as long as it was on the wire; octets that were not recorded are 0."""
+        return self.frame(number).ljust(int(self.packets["length"][number]), b"\0")
+
 
 class Description(NamedTuple):
     """What a recording says of itself: `started` (nanoseconds since 1970, when the loop's clock was 0), names of the ports
@@ -309,7 +313,8 @@ def _frames_of_blocks(blocks):
         for burst in block.bursts:
             first = int(burst["packet"])
             for number in range(first, first + int(burst["count"])):
-                yield Frame(int(burst["time"]), int(burst["port"]), int(burst["kind"]), block.frame(number), int(block.packets["length"][number]))
+                yield Frame(int(burst["time"]), int(burst["port"]), int(burst["kind"]), block.frame(number),
+                            int(block.packets["length"][number]))
 
 
 def frames_of(recording):

@@ -18,7 +18,8 @@ from .native import record_at, ticks, unlikely
 EVERY, SAMPLED, LEFT, IN_TURN, RANDOM, MOMENT, BEGUN, COUNT_FROM, OVERHEAD, MARKS, RESTED, MOST = range(12)
 """`control`: one pass in so many is sampled (0: none, -1: the worker is to set 0), whether this one is (below), passes until the
 next ones, and how many of those are left; a number at random; ticks at the last mark and at the start of this pass, and from
-when on passes count; ticks that a mark takes itself, which are left out; how many marks there were; ticks slept; ticks above which a burst or pass was interrupted."""
+when on passes count; ticks that a mark takes itself, which are left out; how many marks there were; ticks slept; ticks above which a burst
+or pass was interrupted."""
 STOP_SAMPLING = -1
 NOT, COUNTED, WARMING = range(3)
 """SAMPLED: no; yes; it is timed, but not counted."""
@@ -43,7 +44,9 @@ SIZES = ("none", "1", "2", "3-4", "5-8", "9-16", "17-32", "33-64", "65-128", "12
 """Sizes of bursts: none is what a pass with packets, or with timers, does besides; idle a pass without either."""
 WIDEST = 9
 LONGEST = 1 << 21
-"""Ticks: what takes longer was interrupted, unless the worker is told otherwise. A burst of 256 first payloads takes a quarter, a time slice of Linux ten times that."""
+"""Ticks: what takes longer was interrupted, unless the worker is told otherwise.
+
+A burst of 256 first payloads takes a quarter, a time slice of Linux ten times that."""
 
 
 class Profile(NamedTuple):

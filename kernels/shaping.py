@@ -56,7 +56,8 @@ def allocate_shaped(edits, pieces, connections, held_bytes):
     """Returns `Shaped` for that many connections, a log of `edits` edits and `pieces` pieces of first copies."""
     columns = [np.zeros(2 * connections, np.int64) for _ in range(5)]
     return Shaped(allocate_edits(edits, connections), allocate_first_copies(pieces, connections), *columns,
-                  np.zeros((connections, USER_CELLS), np.int64), np.zeros(max(held_bytes, EDIT_BYTES), np.uint8), np.zeros(max(held_bytes, EDIT_BYTES), np.uint8),
+                  np.zeros((connections, USER_CELLS), np.int64), np.zeros(max(held_bytes, EDIT_BYTES), np.uint8),
+                  np.zeros(max(held_bytes, EDIT_BYTES), np.uint8),
                   np.zeros(STREAM_BYTES, np.uint8), np.zeros(4, np.int64))
 
 

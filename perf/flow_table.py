@@ -21,12 +21,9 @@ import numpy as np
 from pipeline.kernels import flow_table, linear_probing
 from pipeline.kernels.batch import KIND_TCP, PENDING, allocate_batch
 from pipeline.kernels.connection import HOT
-from pipeline.kernels.flow_hash import hash_key
-from pipeline.kernels.jit import loop
 from pipeline.kernels.linear_probing import SLOT, linear
 from pipeline.kernels.lookup import bucketed
 from pipeline.kernels.memory import allocate
-from pipeline.kernels.native import ordered_ticks
 
 TABLES = {"bucketed": (flow_table, bucketed, flow_table.BUCKET.itemsize / flow_table.SLOTS),
           "linear": (linear_probing, linear, SLOT.itemsize)}
@@ -54,49 +51,13 @@ SPARE = 192
 
 @functools.cache
 def drivers(table, lookup):
-    """Returns the loops that insert, remove and look up in bulk, for a table (module) and its look-up kernel."""
-    insert, remove = table.insert, table.remove
+    """Returns the loops that insert, remove and look up in bulk, for a table (module) and its look-up kernel.
 
-    @loop
-    def insert_all(buckets, keys, entries, burst, taken):
-        """Inserts entries with their keys; `taken` (int64) gets the ticks of each burst. Returns how many found a place."""
-        placed = 0
-        for number in range(len(taken)):
-            before = ordered_ticks()
-            for place in range(number * burst, min(number * burst + burst, len(entries))):
-                hashed = hash_key(keys[0, place], keys[1, place], keys[2, place], keys[3, place])
-                placed += insert(buckets, hashed, entries[place])
-            taken[number] = ordered_ticks() - before
-        return placed
-
-    @loop
-    def remove_all(buckets, keys, entries, burst, taken):
-        """Takes entries out by their keys; `taken` (int64) gets the ticks of each burst. Returns how many were there."""
-        there = 0
-        for number in range(len(taken)):
-            before = ordered_ticks()
-            for place in range(number * burst, min(number * burst + burst, len(entries))):
-                hashed = hash_key(keys[0, place], keys[1, place], keys[2, place], keys[3, place])
-                there += remove(buckets, hashed, entries[place])
-            taken[number] = ordered_ticks() - before
-        return there
-
-    @loop
-    def look_up(batch, buckets, hot, keys, burst, taken, found):
-        """Looks keys up; `taken` (int64) gets the ticks of each burst. `found` (int64[2]): how many, sum of their entries."""
-        for number in range(len(taken)):
-            for row in range(burst):
-                batch.source[row] = keys[0, number * burst + row]
-                batch.destination[row] = keys[1, number * burst + row]
-                batch.source_port[row] = keys[2, number * burst + row]
-                batch.destination_port[row] = keys[3, number * burst + row]
-            before = ordered_ticks()
-            lookup(batch, burst, buckets, hot)
-            taken[number] = ordered_ticks() - before
-            for row in range(burst):
-                found[0] += batch.flow[row] >= 0
-                found[1] += batch.flow[row]
-    return insert_all, remove_all, look_up
+    They are a module of their own each: Numba's cache does not know a loop again that has kernels from around it (a closure).
+    """
+    found = measurement.composed(pathlib.Path(__file__).with_name("flow_table_loops.py"), (
+        f"from {table.__name__} import insert, remove\nfrom {lookup.py_func.__module__} import {lookup.py_func.__name__} as lookup\n"))
+    return found.insert_all, found.remove_all, found.look_up
 
 
 def bursts_of(count, burst):

@@ -39,7 +39,6 @@ import click
 import numba
 import numpy as np
 import rich.console
-import rich.table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -47,10 +46,13 @@ sys.path.insert(0, str(ROOT))
 from pipeline.engine import measured_hertz
 from pipeline.kernels import jit
 from pipeline.kernels.native import ticks
+from pipeline.profile_report import made_table
+from pipeline.spread import quartiles as quartiles
 from pipeline.worker import read_ticks
 
 WIDTH = 160
 """Columns of a table that goes to no terminal."""
+table = made_table
 CHAIN, TRIES = 20_000, 99
 CYCLES_OF_A_LINK = 4
 """A multiplication (3 cycles) and an addition (1) that need the one before: so it is on every x86-64 since 2012."""
@@ -149,12 +151,6 @@ def in_turns(cases, runs, say=lambda words: None, warm_up=1):
     return {name: np.array(rows) for name, rows in taken.items()}
 
 
-def quartiles(values):
-    """Returns the median of runs and their quartiles (dict of `median`, `low` and `high`)."""
-    low, median, high = np.percentile(values, (25, 50, 75))
-    return {"median": round(float(median), 2), "low": round(float(low), 2), "high": round(float(high), 2)}
-
-
 def quartiles_of_ratios(these, those):
     """Returns the same of the ratios of two arrays, run by run: of turns that met the same neighbours on the machine."""
     low, median, high = np.percentile(these / those, (25, 50, 75))
@@ -164,19 +160,6 @@ def quartiles_of_ratios(these, those):
 def spread(cell, digits=1):
     """Returns a cell of a table for what `quartiles` returned: the median, and the quartiles in brackets."""
     return f"{cell['median']:,.{digits}f} [dim]({cell['low']:,.{digits}f}-{cell['high']:,.{digits}f})[/dim]"
-
-
-def table(title, columns, rows):
-    """Returns a rich table: the first column is to the left, the others to the right; a row of None draws a line."""
-    made = rich.table.Table(title=title)
-    for place, column in enumerate(columns):
-        made.add_column(column, justify="right" if place else "left", no_wrap=True)
-    for row in rows:
-        if row is None:
-            made.add_section()
-        else:
-            made.add_row(*map(str, row))
-    return made
 
 
 def curves(axes, places, rows, label, unit, logarithmic=True):
@@ -215,6 +198,13 @@ def module_of(text, name):
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def composed(path, imports):
+    """Returns a copy of the module in the file `path` (pathlib.Path) with these imports between its marks ("# the .. from here",
+    "# the .. to here"), kept as that of `module_of` is."""
+    head, _, rest = path.read_text().partition(" from here\n")
+    return module_of(f"{head} from here\n{imports}# {rest.partition('# ')[2]}", path.stem)
 
 
 def numbers(least, most, words):

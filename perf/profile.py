@@ -8,8 +8,8 @@ Workloads: `connections`, that of perf/cps.py (whole connections, all of them cl
 perf/forward.py (segments of 64 octets both ways through established connections); both on memory ports.
 
 The cost is measured in turns: the loop as it is without --profile, which has no marks; with marks that are switched off; and with the
-profile on, all on the same engine and its same state. The sum of the stages is set beside whole passes twice: in the runs that are profiled, beside their passes that
-are not sampled; and run by run beside the run before it that is not profiled.
+profile on, all on the same engine and its same state. The sum of the stages is set beside whole passes twice: in the runs
+that are profiled, beside their passes that are not sampled; and run by run beside the run before it that is not profiled.
 """
 import functools
 
@@ -23,10 +23,10 @@ from measured_engine import SELECTS, whole
 from pipeline import compiled_loop, compose, processor_counters, profile_report, profiling
 from pipeline.kernels.profile import IDLE
 from pipeline.profile_marks import stage_names
+from pipeline.spread import ratio_interval
 
 WAYS = ("off", "marked", "on")
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-RESAMPLED = 2000
 OCTETS = 64
 
 
@@ -100,16 +100,14 @@ class Bench:
         return profile_report.report(self.states, self.names, measurement.tsc_hertz())
 
 
-def interval(ratios, random):
+def interval(ratios):
     """Returns the median of ratios and its bootstrapped interval of 95 % (dict)."""
-    medians = np.median(ratios[random.integers(0, len(ratios), (RESAMPLED, len(ratios)))], axis=1)
-    low, high = np.percentile(medians, (2.5, 97.5))
-    return {"median": round(float(np.median(ratios)), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+    return dict(zip(("median", "low", "high"), (round(value, 4) for value in ratio_interval(ratios)), strict=True))
 
 
 def measure(runs, say, open_connections, burst, together, every, bursts, without_sizes):
     """Returns the whole result (dict, JSON-able)."""
-    random, overhead, counters = np.random.default_rng(1), profiling.ticks_of_a_mark(), processor_counters.ProcessorCounters()
+    overhead, counters = profiling.ticks_of_a_mark(), processor_counters.ProcessorCounters()
     workloads = {"connections": Connections(open_connections, together, burst, False, say).fill(),
                  "forwarding": Forwarding(open_connections, burst, say)}
     benches = {name: Bench(workload, every, overhead) for name, workload in workloads.items()}
@@ -119,7 +117,7 @@ def measure(runs, say, open_connections, burst, together, every, bursts, without
         ticks = {way: taken[name, way][:, 0] for way in WAYS}
         found[name] = {
             "unit": f"TSC ticks {bench.workload.unit}", "ticks": {way: measurement.quartiles(ticks[way]) for way in WAYS},
-            "cost_of_marks": interval(ticks["marked"] / ticks["off"], random), "cost_on": interval(ticks["on"] / ticks["off"], random),
+            "cost_of_marks": interval(ticks["marked"] / ticks["off"]), "cost_on": interval(ticks["on"] / ticks["off"]),
             "least_of_marks": round(float(ticks["marked"].min() / ticks["off"].min()), 4),
             "least_on": round(float(ticks["on"].min() / ticks["off"].min()), 4), "profile": bench.report()}
     result = {"every": every, "burst": burst, "open": open_connections, "ticks_of_a_mark": overhead, "workloads": found}

@@ -12,6 +12,7 @@ with nothing due. Beside it DPDK's rte_timer, a skip list: its turn is a call of
 """
 import contextlib
 import functools
+import pathlib
 import time
 
 import measurement
@@ -20,8 +21,6 @@ import click
 import numpy as np
 
 from pipeline.kernels import single_wheel, wheel
-from pipeline.kernels.jit import loop
-from pipeline.kernels.native import ordered_ticks
 from pipeline.kernels.wheel import TICK_MICROSECONDS
 from pipeline.state import TIMERS_A_PASS
 
@@ -41,34 +40,13 @@ HURRY = 1000
 
 @functools.cache
 def drivers(kind):
-    """Returns the loops that set and stop timers in bulk and turn a wheel, for a wheel (module)."""
-    schedule, cancel, advance = kind.schedule, kind.cancel, kind.advance
+    """Returns the loops that set and stop timers in bulk and turn a wheel, for a wheel (module).
 
-    @loop
-    def schedule_all(wheel, order, deadlines):
-        """Sets timers to expire at ticks; returns the TSC ticks it took."""
-        start = ordered_ticks()
-        for number in range(len(order)):
-            schedule(wheel, order[number], deadlines[number])
-        return ordered_ticks() - start
-
-    @loop
-    def cancel_all(wheel, order):
-        """Stops timers; returns the TSC ticks it took."""
-        start = ordered_ticks()
-        for number in range(len(order)):
-            cancel(wheel, order[number])
-        return ordered_ticks() - start
-
-    @loop
-    def turn(wheel, until, expired, handed_out):
-        """Turns the wheel tick by tick; returns the TSC ticks it took. `handed_out` (int64[1]): how many timers expired."""
-        start, count = ordered_ticks(), 0
-        while wheel.now[0] < until or wheel.now[1] != 0:
-            count += advance(wheel, wheel.now[0] + 1 if wheel.now[1] == 0 else wheel.now[0], expired)
-        handed_out[0] = count
-        return ordered_ticks() - start
-    return schedule_all, cancel_all, turn
+    They are a module of their own each: Numba's cache does not know a loop again that has kernels from around it (a closure).
+    """
+    found = measurement.composed(pathlib.Path(__file__).with_name("timer_wheel_loops.py"),
+                                 f"from {kind.__name__} import advance, cancel, schedule\n")
+    return found.schedule_all, found.cancel_all, found.turn
 
 
 class Ours:

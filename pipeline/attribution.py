@@ -6,7 +6,6 @@ the bursts themselves need not be kept.
 import numpy as np
 
 SMALL = 1e-9
-RESAMPLED = 4000
 
 
 def solved(products, sums):
@@ -38,10 +37,3 @@ def solved(products, sums):
             tried = np.zeros(len(sums))
         found = tried
     return found / scale
-
-
-def ratio_interval(ratios, seed=1):
-    """Returns the median of ratios (float64[n]) and the bounds of its bootstrapped interval of 95 % (Efron, 1979)."""
-    drawn = np.random.default_rng(seed).integers(0, len(ratios), (RESAMPLED, len(ratios)))
-    low, high = np.percentile(np.median(np.asarray(ratios)[drawn], axis=1), (2.5, 97.5))
-    return float(np.median(ratios)), float(low), float(high)

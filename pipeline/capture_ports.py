@@ -3,20 +3,17 @@ import collections
 import ipaddress
 
 from pipeline.errors import ConfigurationError
+from pipeline.io.places import network_of
 from pipeline.io.recording import BlockBuilder, HeldRecording, frames_of
-from pipeline.kernels import recorder
-
-ARP, IPV4, TAGS = b"\x08\x06", b"\x08\x00", (b"\x81\x00", b"\x88\xa8")
+from pipeline.kernels import headers, recorder
 
 
 def addresses_of(frame):
     """Returns the source and destination address (ints) of a frame, of ARP those of sender and target; None where it has none."""
-    at = 12
-    while frame[at:at + 2] in TAGS:
-        at += 4
-    kind, rest = frame[at:at + 2], frame[at + 2:]
-    first, second = (14, 24) if kind == ARP else (12, 16)
-    if kind not in (ARP, IPV4) or len(rest) < second + 4:
+    kind, at = network_of(frame)
+    rest, is_arp = frame[at:], kind == headers.ETHERTYPE_ARP
+    first, second = (14, 24) if is_arp else (12, 16)
+    if not (is_arp or kind == headers.ETHERTYPE_IPV4) or len(rest) < second + 4:
         return None
     return int.from_bytes(rest[first:first + 4], "big"), int.from_bytes(rest[second:second + 4], "big")
 
@@ -50,8 +47,7 @@ def assigned(recording, configuration, port=None):
     by the port that owns the address it is sent to, and what is sent to nobody here is left out. The MAC address of a port is
     then that to which most of its packets are sent; targets that answer without having been asked by ARP have that of theirs.
     """
-    names, described = [port.name for port in configuration.ports], recording.description
-    names += [f"{names[number]}-exception" for number, _ in configuration.exception_ports]
+    names, described = list(configuration.port_names), recording.description
     if port is not None and port not in names:
         raise ConfigurationError(f'--port "{port}": the configuration has no port of that name; it must be one of {", ".join(names)}')
     named = port is None and set(described.ports) <= set(names)
@@ -75,7 +71,7 @@ def _moved(recording, configuration, names, choose):
         if not frame.octets[0] & 1:
             macs[number][int.from_bytes(frame.octets[:6], "big")] += 1
         source = (addresses_of(frame.octets) or (None,))[0]
-        if frame.octets[12:14] == ARP:
+        if network_of(frame.octets)[0] == headers.ETHERTYPE_ARP:
             asked.add(source)
         elif source is not None:
             known[source] = int.from_bytes(frame.octets[6:12], "big")

@@ -1,10 +1,9 @@
 """`--kernel SLOT=KERNEL` and the like: kernels that the command line puts in the place of those that a configuration names."""
-import os
-
 from pipeline.configuration import checks, faults
 from pipeline.configuration.models import RULE_SELECTS
 from pipeline.configuration.values import suggestion
 from pipeline.errors import ConfigurationError
+from pipeline.kernel_places import place_from
 from pipeline.slots import OF_SERVICES, SLOTS, names
 
 SERVICE_KEYS = {"select": ("select",), "payload": ("payload_to_target", "payload_to_client"),
@@ -19,15 +18,7 @@ def _place(said, slot, kernel):
             raise ConfigurationError(f'{said}: "{kernel}" is none of our kernels for this slot{suggestion(kernel, names(slot))}'
                                      '; or name "package.module:function" or "file.py:function"')
         return kernel
-    origin, _, function = kernel.rpartition(":")
-    if not function.isidentifier() or not origin:
-        raise ConfigurationError(f'{said}: must be SLOT=KERNEL, with the name of one of our kernels, '
-                                 '"package.module:function" or "file.py:function"')
-    if origin.endswith(".py"):
-        if not os.path.isfile(origin):
-            raise ConfigurationError(f"{said}: names no file: {os.path.abspath(origin)} does not exist")
-        return f"{os.path.abspath(origin)}:{function}"
-    return kernel
+    return place_from(kernel, said, "SLOT=KERNEL, with the name of one of our kernels, ")
 
 
 def override(configuration, choices, option="--kernel"):

@@ -77,7 +77,8 @@ def _recording(command):
         click.option("--record", "received", metavar="FILE", type=click.Path(),
                      help="Record what comes in, burst by burst: .pcap, .pcapng, or else our own format, which `replay` takes exactly."),
         click.option("--pcap-out", "sent", metavar="FILE", type=click.Path(), help="Capture what leaves, in a format by the same rule."),
-        click.option("--record-limit", "limit", metavar="PACKETS", type=click.IntRange(min=1), help="Most packets in either file."),
+        click.option("--record-limit", "limit", metavar="PACKETS", type=click.IntRange(1, 2**63 - 1),
+                     help="Most packets in either file."),
         click.option("--record-snap", "snap", metavar="OCTETS", type=click.IntRange(14, 16384), default=16384, show_default=True,
                      help="Octets that are kept of a packet."),
         click.option("--record-filter", "filter", metavar="EXPRESSION", default="",
@@ -252,14 +253,17 @@ def new(slot, file):
 @kernels.command("check")
 @click.argument("kernel", metavar="FILE:FUNCTION")
 @click.option("--slot", metavar="SLOT", help="The slot that it is meant for; by default the one whose parameters it has.")
+@click.option("--time-limit", metavar="SECONDS", type=click.FloatRange(min=1), show_default=True,
+              default=180, help="How long all of it may take; a kernel that never returns fails then.")
 @_JSON
-def check_kernel(kernel, slot, as_json):
+def check_kernel(kernel, slot, time_limit, as_json):
     """Check a kernel: its signature, whether it compiles, and what it does beside the reference of its slot.
 
     Exit status 1 where it fails; 2 where there is none, or one with a wrong signature.
     """
     from pipeline import kernel_check
-    report = kernel_check.check(kernel, slot)
+    with kernel_check.time_limit(kernel, time_limit):
+        report = kernel_check.check(kernel, slot)
     if as_json:
         _print_json(report)
     else:

@@ -7,11 +7,13 @@ import subprocess
 import tempfile
 from typing import NamedTuple
 
-from pipeline.errors import ConfigurationError
-from pipeline.io.recording import frames_of
+import dpkt
 
-ETHERTYPES_OF_TAGS = (0x8100, 0x88A8)
-IPV4, TCP = 0x0800, 6
+from pipeline.errors import ConfigurationError
+from pipeline.io.places import network_of
+from pipeline.io.recording import frames_of
+from pipeline.kernels.headers import ETHERTYPE_IPV4, IPV4_LENGTH, PROTOCOL_TCP
+
 FIELDS = {
     "eth.dst": ("eth", 0, 6), "eth.src": ("eth", 6, 12),
     "ip.dsfield": ("ip", 1, 2), "ip.id": ("ip", 4, 6), "ip.ttl": ("ip", 8, 9), "ip.checksum": ("ip", 10, 12),
@@ -47,7 +49,7 @@ def fields_of(text):
     for name in sorted(named - set(KNOWN)):
         close = difflib.get_close_matches(name, KNOWN, 1)
         raise ConfigurationError(f'--except "{name}": is no field that can be left out' + (f", did you mean {close[0]}?" if close else
-                                                                                        "") + f" Known are {', '.join(KNOWN)}")
+                                                                                        "") + f"; known are {', '.join(KNOWN)}")
     if any(name.startswith("ip.") for name in named):
         named.add("ip.checksum")
     if any(name.startswith("tcp.") or name in ("ip.src", "ip.dst") for name in named):
@@ -57,14 +59,13 @@ def fields_of(text):
 
 def headers(frame):
     """Returns where the headers of a frame begin (dict of "eth", "ip", "tcp", "options" and "payload"), as far as it has them."""
-    found, at = {"eth": 0}, 12
-    while len(frame) >= at + 4 and struct.unpack_from(">H", frame, at)[0] in ETHERTYPES_OF_TAGS:
-        at += 4
-    if len(frame) < at + 22 or struct.unpack_from(">H", frame, at)[0] != IPV4:
+    kind, ip = network_of(frame)
+    found = {"eth": 0}
+    if kind != ETHERTYPE_IPV4 or len(frame) < ip + IPV4_LENGTH:
         return found
-    found["ip"] = ip = at + 2
+    found["ip"] = ip
     tcp = ip + 4 * (frame[ip] & 15)
-    if frame[ip + 9] == TCP and len(frame) >= tcp + 20:
+    if frame[ip + 9] == PROTOCOL_TCP and len(frame) >= tcp + 20:
         found |= {"tcp": tcp, "options": tcp + 20, "payload": tcp + 4 * (frame[tcp + 12] >> 4),
                   "end": ip + struct.unpack_from(">H", frame, ip + 2)[0]}
     return found
@@ -147,7 +148,8 @@ def dissected(frame):
         return None
     with tempfile.TemporaryDirectory(prefix="packet-") as folder:
         path = pathlib.Path(folder) / "packet.pcap"
-        path.write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1) + struct.pack("<IIII", 0, 0, len(frame), len(frame)) + frame)
+        with path.open("wb") as file:
+            dpkt.pcap.Writer(file, snaplen=len(frame)).writepkt(frame, 0)
         done = subprocess.run([tshark, "-n", "-V", "-r", str(path)], capture_output=True, text=True, check=False)
     return [line.rstrip() for line in done.stdout.splitlines() if not line.strip().startswith(NEVER_THE_SAME)] or None
 

@@ -16,16 +16,11 @@ import types
 
 import numba
 
-from pipeline import replacement, slots
+from pipeline import replacement
 from pipeline.kernel_places import default_of, file_of, is_ours, kernel_at, place_of
 from pipeline.kernels import jit
 from pipeline.profile_marks import marked, unmarked
-
-SLOTS = {slot: list(described.choices) for slot, described in slots.SLOTS.items()}
-"""Every slot of the loop with our kernels for it: (short name, "module:function", what it does); the first is the
-default, but for `select` and `payload`, which each service names."""
-SIGNATURES = {slot: tuple(described.parameters) for slot, described in slots.SLOTS.items()}
-"""Parameters of a kernel in each slot; `slots.py` says what they mean."""
+from pipeline.slots import SLOTS
 
 BEGIN, END = "# composed from here\n", "# composed to here\n"
 STAGES_BEGIN, STAGES_END = "# stages from here\n", "# stages to here\n"
@@ -48,7 +43,7 @@ def _import_lines(slot, place, name):
 
 def _dispatch(slot, name, count, otherwise):
     """Returns the source of `name`, which asks one of `count` kernels of a slot that are numbered; else it answers so."""
-    arguments = ", ".join(SIGNATURES[slot])
+    arguments = ", ".join(SLOTS[slot].parameters)
     lines = [f"@kernel\ndef {name}(number, {arguments}):\n"]
     for number in range(count):
         lines.append(f"    if number == {number}:\n        return whole_number({slot}_{number}({arguments}))\n")

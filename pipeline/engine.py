@@ -214,7 +214,7 @@ class Engine:
             indices = {}
             for number, exception in settings.exception_ports:
                 port, mac = settings.ports[number], self.ports[number].mac
-                self.ports.append(dpdk.Port(exception.device, f"{port.name}-exception", self.pool,
+                self.ports.append(dpdk.Port(exception.device, settings.port_names[len(self.ports)], self.pool,
                                             queues=len(settings.engine.cores), rxd=exception.rxd, txd=exception.txd, mtu=port.mtu))
                 routes = [(route.network, route.gateway) for route in settings.routes
                           if settings.on_link(route.gateway)[0] == number]
@@ -301,18 +301,16 @@ class Engine:
         return "draining" if self._stops else "running"
 
     def start_profile(self, every, warm_up):
-        """Has one burst in `every` sampled from `warm_up` seconds on; returns what `profile` does."""
+        """Has one burst in `every` sampled from `warm_up` seconds on."""
         if not self._profiled:
             raise RunError("the profile cannot be switched on: the engine was started without --profile, so there are no marks in its loop")
         self._end_counters()
         self._counters = [ProcessorCounters(worker.thread.native_id) for worker in self.workers.members]
         profiling.start(self.states, every, warm_up, self._hertz)
-        return self.profile()
 
     def stop_profile(self):
-        """Ends the sampling; what has been counted stays. Returns what `profile` does."""
+        """Ends the sampling; what has been counted stays."""
         profiling.stop(self.states, self.workers is not None and self.workers.running)
-        return self.profile()
 
     def profile(self):
         """Returns what the profile has found so far (dict, JSON-able): see profile_report.report."""

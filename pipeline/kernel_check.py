@@ -1,6 +1,10 @@
 """`python -m pipeline kernels check`: is a kernel one for its slot, does it compile, and does it do what the slot asks of it."""
+import contextlib
+import os
 import pathlib
 import re
+import sys
+import threading
 
 import numba
 from numba import typeof
@@ -28,23 +32,11 @@ class _Tried:
         return self.kernel(*arguments)
 
 
-def place_from(text):
-    """Returns the place that a user means by FILE:FUNCTION or MODULE:FUNCTION; raises ConfigurationError."""
-    origin, colon, function = text.rpartition(":")
-    if not colon or not origin or not function.isidentifier():
-        raise ConfigurationError(f'"{text}" is no kernel; it must be "file.py:function" or "package.module:function"')
-    if origin.endswith(".py"):
-        if not pathlib.Path(origin).is_file():
-            raise ConfigurationError(f"{text}: names no file: {pathlib.Path(origin).resolve()} does not exist")
-        return f"{pathlib.Path(origin).resolve()}:{function}"
-    return text
-
-
 def guessed_slot(place):
     """Returns the slot whose parameters a function has, or whose name; raises ConfigurationError where it has neither."""
     function = place.rpartition(":")[2]
-    found = kernel_places.function_in("select", place, kernel_places.module_of("select", place))
-    given = kernel_places.parameters_of("select", place, found)
+    found = kernel_places.function_in(None, place, kernel_places.module_of(None, place))
+    given = kernel_places.parameters_of(None, place, found)
     for slot, described in SLOTS.items():
         if tuple(described.parameters) == given:
             return slot
@@ -91,7 +83,7 @@ def check(text, slot=None):
 
     Raises ConfigurationError for what `run` would refuse before it compiles anything: no such file or function, a wrong signature.
     """
-    place = place_from(text)
+    place = kernel_places.place_from(text, text)
     slot = known_slot(slot) if slot else guessed_slot(place)
     kernel = kernel_places.kernel_at(slot, place)
     own = replacement.brings(slot, place)
@@ -112,6 +104,22 @@ def check(text, slot=None):
     findings += [same] if same else []
     return {"kernel": place, "slot": slot, "signature": signature(slot), "passed": all(one["passed"] for one in findings),
             "findings": findings}
+
+
+@contextlib.contextmanager
+def time_limit(text, seconds):
+    """Ends this process, with status 1 and a sentence, where what is done within takes longer: compiled code cannot be interrupted."""
+    def give_up():
+        print(f"{text}: has not come to an end within {seconds:g} seconds; a kernel that does not return stops its worker for good: "
+              "look for a loop that nothing ends", file=sys.stderr, flush=True)
+        os._exit(1)
+    watch = threading.Timer(seconds, give_up)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
 
 
 def text_of(report):

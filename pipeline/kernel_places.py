@@ -15,8 +15,11 @@ from pipeline.slots import SLOTS, names, signature
 
 
 def key(slot):
-    """Returns the configuration's key for the kernel of a slot: each service names its own select and payload kernels."""
-    own = {"select": "services: select", "payload": "services: payload_to_target or payload_to_client"}
+    """Returns the configuration's key for the kernel of a slot: each service names its own select and payload kernels.
+
+    `slot` is None where the kernel is not of a configuration, and which slot it is for is still to be found out.
+    """
+    own = {None: "kernel", "select": "services: select", "payload": "services: payload_to_target or payload_to_client"}
     return own.get(slot, f"kernels.{slot}")
 
 
@@ -29,6 +32,23 @@ def place_of(slot, name):
             return place
     raise ConfigurationError(f'{key(slot)} = "{name}" is no kernel of this slot; it must be one of {", ".join(names(slot))}, '
                              'or "package.module:function", or "file.py:function"')
+
+
+def place_from(text, said, form=""):
+    """Returns the place that a user means by FILE:FUNCTION or MODULE:FUNCTION; a file's name is taken from the current folder.
+
+    Raises ConfigurationError, whose sentence begins with what the user has `said`; `form` is what else
+    it has to be.
+    """
+    origin, _, function = text.rpartition(":")
+    if not origin or not function.isidentifier():
+        raise ConfigurationError(f'{said}: must be {form}"file.py:function" or "package.module:function"')
+    if not origin.endswith(".py"):
+        return text
+    path = pathlib.Path(origin).absolute()
+    if not path.is_file():
+        raise ConfigurationError(f"{said}: names no file: {path} does not exist")
+    return f"{path}:{function}"
 
 
 def default_of(slot):
@@ -66,7 +86,7 @@ def _load(slot, place, origin):
             sys.path.append(str(path.parent))
         spec.loader.exec_module(module)
         return module
-    except Exception as error:  # the user's file may fail in any way
+    except (Exception, SystemExit) as error:  # the user's file may fail in any way, or end the program that loads it
         raise ConfigurationError(f'{key(slot)} = "{place}" cannot be loaded: {type(error).__name__}: {error}') from error
 
 
@@ -93,7 +113,7 @@ def function_in(slot, place, module):
     """Returns the function of `module` that a place names; raises ConfigurationError where there is none."""
     function = place.rpartition(":")[2]
     found = getattr(module, function, None)
-    if not callable(found):
+    if not callable(found) or inspect.isclass(found):
         raise ConfigurationError(f'{key(slot)} = "{place}": there is no function {function} there')
     return found
 

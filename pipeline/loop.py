@@ -9,6 +9,7 @@ from numpy import int64
 from pipeline.kernels.arp import answer_arp, build_requests, neighbours_to_ask
 from pipeline.kernels.batch import KIND_TCP, REFUSE, REPORT
 from pipeline.kernels.build import build
+from pipeline.kernels.checksum import data_start
 from pipeline.kernels.clock import read_clock, refill
 from pipeline.kernels.connect import connect, exclude, target_of, tried
 from pipeline.kernels.connection import ASK_NOBODY, CLIENT, HOLDS, TIME_WAIT
@@ -62,7 +63,6 @@ from pipeline.kernels.recorder import (
     end_burst,
     forget_last,
     keep,
-    start_of,
 )
 from pipeline.kernels.release import release
 from pipeline.kernels.records import ask_for_records
@@ -408,7 +408,7 @@ def record(state, recorder, mbufs, first, count, port, kind, phase, now):
             ask_for(base, mbufs, row + RECORDED_AHEAD, row + RECORDED_AHEAD + 1)
         mbuf = mbufs[row]
         length = int64(record_at(packets.mbuf, mbuf).data_length)
-        if number < most and is_recorded(packets.octets, start_of(packets, base, mbuf), length):
+        if number < most and is_recorded(packets.octets, data_start(packets, base, mbuf), length):
             octets = keep(recorder, packets, base, mbuf, number, octets)
             number += 1
     end_burst(recorder, number, octets, count, port, kind, phase, state.connections.counters.totals[TOTAL_LOOPS], now)
@@ -431,7 +431,7 @@ def transmit_captured(state, port, phase):
         captured = record(state, state.capture, mbufs, sent, count, port, SENT, phase, now)
         taken, left = transmit(state.device, port, mbufs, sent, count), 0
         for row in range(sent + taken, sent + count if captured else 0):
-            start = start_of(state.packets, state.base[0], mbufs[row])
+            start = data_start(state.packets, state.base[0], mbufs[row])
             left += int64(is_recorded(state.packets.octets, start, int64(record_at(state.packets.mbuf, mbufs[row]).data_length)))
         forget_last(state.capture, left)
         sent += taken

@@ -43,11 +43,6 @@ def unmarked(text):
     return OF_THE_PROFILE.sub("", text)
 
 
-def is_marked(run):
-    """Says whether a composed loop has marks, so that its profile can be switched on."""
-    return "STAGE_NAMES" in getattr(run, "py_func", run).__globals__
-
-
 def marked(text):
     """Returns a loop's source (str) with a mark behind every stage."""
     lines, found = text.splitlines(keepends=True), _found(text)

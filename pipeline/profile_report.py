@@ -108,13 +108,16 @@ def _number(value, form=",.1f"):
 
 
 def made_table(title, columns, rows):
-    """Returns a rich table: the first column is to the left, the others to the right."""
+    """Returns a rich table: the first column is to the left, the others to the right; a row of None draws a line."""
     from rich.table import Table
     made = Table(title=title)
     for place, column in enumerate(columns):
         made.add_column(column, justify="right" if place else "left", no_wrap=True)
     for row in rows:
-        made.add_row(*row)
+        if row is None:
+            made.add_section()
+        else:
+            made.add_row(*map(str, row))
     return made
 
 

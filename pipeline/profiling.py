@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.kernels import profile
 from pipeline.kernels.jit import loop
 from pipeline.kernels.native import ticks
+from pipeline.worker import read_ticks
 
 EVERY = 32
 """One burst in so many is sampled unless something else is asked for."""
@@ -33,22 +34,11 @@ def ticks_of_marks(counted, marks):
     return ticks() - start
 
 
-@loop
-def read_ticks():
-    """Returns what the kernels' clock shows."""
-    return ticks()
-
-
 def ticks_of_a_mark():
     """Returns how many ticks a mark takes (int): the least of many tries, which nobody has interrupted."""
     counted = profile.allocate_profile()
     counted.control[profile.SAMPLED] = profile.COUNTED
     return min(int(ticks_of_marks(counted, MARKS)) for _ in range(TRIES)) // MARKS
-
-
-def is_on(states):
-    """Says whether passes are sampled."""
-    return any(state.profile.control[profile.EVERY] > 0 for state in states)
 
 
 def start(states, every=EVERY, warm_up=0.0, hertz=1e9, overhead=None, seed=1, longest=profile.LONGEST):

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline import chosen_kernels, comparison, configuration, profile_marks, profiling, race_driver, recording
-from pipeline.attribution import ratio_interval
 from pipeline.capture_ports import assigned
 from pipeline.engine import measured_hertz
 from pipeline.errors import ConfigurationError
@@ -18,6 +17,7 @@ from pipeline.kernels.profile import IDLE
 from pipeline.own_memory import fields
 from pipeline.replay import RING, Replay, passes_of
 from pipeline.replay_command import digest
+from pipeline.spread import quartiles, ratio_interval
 
 A_CHUNK = RING // 4
 """Packets that lie ready at a time; what comes of them has to find room too."""
@@ -113,11 +113,6 @@ def settled(rounds):
     return np.minimum(rounds, INTERRUPTED * np.median(rounds, axis=0)).sum(1)
 
 
-def _spread(values):
-    low, median, high = np.percentile(values, (25, 50, 75))
-    return {"median": round(float(median), 2), "low": round(float(low), 2), "high": round(float(high), 2)}
-
-
 def compared(these, those, tests=1):
     """Says what B takes of what A takes, round by round (dict): the median of the ratios, their interval of 95 %, and if it is real.
 
@@ -137,7 +132,7 @@ def _stages(racers, taken, packets):
         ticks = [np.array(rounds)[:, racer.names.index(name)] / packets if name in racer.names else np.zeros(len(rounds))
                  for racer, rounds in zip(racers, taken, strict=True)]
         if any(values.any() for values in ticks):
-            row = {"stage": name, "a": _spread(ticks[0]), "b": _spread(ticks[1])}
+            row = {"stage": name, "a": quartiles(ticks[0]), "b": quartiles(ticks[1])}
             if all((values > 0).all() for values in ticks):
                 row |= compared(*ticks, tests=len(names))
             found.append(row)
@@ -179,7 +174,7 @@ def race(path, configs, kernels, runs=20, say=lambda words: None, port=None):
     ticks = [settled(rounds) / packets for rounds in whole]
     return {"recording": str(path), "a": list(kernels[0]), "b": list(kernels[1]), "configs": [str(config) for config in configs],
             "packets": packets, "passes": len(whole[0][0]), "left_out": left_out, "runs": runs, "unit": "TSC ticks a packet",
-            "tsc_hertz": round(measured_hertz()), "ticks": {"a": _spread(ticks[0]), "b": _spread(ticks[1])},
+            "tsc_hertz": round(measured_hertz()), "ticks": {"a": quartiles(ticks[0]), "b": quartiles(ticks[1])},
             "rounds": [[round(float(value), 2) for value in side] for side in ticks], **compared(*ticks),
             "stages": _stages(staged_racers, staged, packets), "outputs": outputs}
 

@@ -5,9 +5,7 @@ from pipeline.kernels.jit import loop
 from pipeline.kernels.memory_device import enqueue
 from pipeline.kernels.native import ticks
 from pipeline.kernels.wheel import TICK_MICROSECONDS
-
-MOST_AGAIN = 64
-IDLE_PASSES = 1024
+from pipeline.replay_drivers import MOST_AGAIN, following_tick, make_tick
 
 
 @loop
@@ -23,12 +21,9 @@ def timed_passes(entry, state, received, bursts, mbufs, now, taken, idles):
     burst = 0
     for number in range(now.shape[0]):
         if idles and number > 0:
-            at = now[number - 1] - now[number - 1] % TICK_MICROSECONDS + TICK_MICROSECONDS
+            at = following_tick(now[number - 1])
             while at < now[number]:
-                for _ in range(IDLE_PASSES):
-                    call(entry, state, 1, at)
-                    if state.wheel.now[0] >= at // TICK_MICROSECONDS and state.wheel.now[1] == 0:
-                        break
+                make_tick(entry, state, at)
                 at += TICK_MICROSECONDS
         fed = 0
         while burst < bursts.shape[0] and bursts[burst, 0] == number:

@@ -43,9 +43,9 @@ def taps(recorded):
 
 
 def block_of(blocks, number, worker, counts):
-    """Returns a view of block `number` of a Recorder as a Block; `counts` are bursts, packets and octets in it, then what was
+    """Returns a view of the block with this number of a Recorder as a Block; `counts` are bursts, packets and octets in it, then what was
     dropped until then."""
-    place, shape = number % int(blocks.shape[recorder.BLOCKS]), blocks.shape
+    place, shape = int(blocks.order[number % len(blocks.order)]), blocks.shape
     first = [place * int(shape[most]) for most in (recorder.MOST_BURSTS, recorder.MOST_PACKETS, recorder.MOST_OCTETS)]
     return Block(worker, *(part[start:start + int(count)] for part, start, count in zip(blocks[:3], first, counts, strict=False)),
                  *map(int, counts[3:]))
@@ -152,12 +152,10 @@ class Recorders:
         """Begins the files of workers that are about to run: `macs` are those of all ports (ints), `started` nanoseconds since
         1970 of their clocks' 0, `targets` the MAC addresses of targets that this machine alone knows."""
         chosen = self.recorded
-        names = [port.name for port in configuration.ports]
-        names += [f"{names[number]}-exception" for number, _ in configuration.exception_ports]
         more = {"engine": configuration.engine.name, "filter": chosen.filter, "limit": chosen.limit, "targets": targets or {},
                 "secrets": [[int(word) for word in state.connections.secret] for state in states], "passes": True}
         for name, tap in self.taps.items():
-            tap.begin(Description(tuple(names), tuple(map(int, macs)), len(states), chosen.snap, started, more),
+            tap.begin(Description(configuration.port_names, tuple(map(int, macs)), len(states), chosen.snap, started, more),
                       [getattr(state, name) for state in states])
         self._thread.start()
 

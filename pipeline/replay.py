@@ -17,7 +17,6 @@ from pipeline.io.memory_port import MemoryNetwork
 from pipeline.io.recording import HeldRecording
 from pipeline.kernels import recorder
 from pipeline.kernels.headers import BUFFER
-from pipeline.kernels.wheel import TICK_MICROSECONDS
 from pipeline.memory_engine import MemoryEngine
 from pipeline.recorders import last_block, taken_blocks
 from pipeline.state import STOP
@@ -25,8 +24,6 @@ from pipeline.state import STOP
 SECRET = 0x70726F78, 0x79706970
 """Where a recording names none: so the initial numbers of a replay are the same each time."""
 MBUFS, RING = 32768, 8192
-MOST_AGAIN = 64
-"""Passes that are made at most until a port has nothing left that was fed to it."""
 BUFFER_OCTETS, SNAP = 32 << 20, 16384
 """Of the recorder of what is sent."""
 
@@ -120,8 +117,7 @@ class Replay:
             arrays = np.array(packets, recorder.PACKET).view(np.recarray), np.frombuffer(block.octets, np.uint8)
             replay_drivers.load(network.arena.native, network.arena.base, mbufs, *arrays)
             return mbufs
-        frames = [block.frame(number).ljust(int(block.packets["length"][number]), b"\0") for number in range(first, first + count)]
-        return write_frames(network.pool, frames)
+        return write_frames(network.pool, [block.whole_frame(number) for number in range(first, first + count)])
 
     def feed(self, port, block, first, count):
         """Lets a port receive packets of a Block."""
@@ -132,7 +128,7 @@ class Replay:
         state = self.engine.state
         state.control[0] = each.phase
         self.engine.run(state, each.passes, each.now)
-        for _ in range(MOST_AGAIN):
+        for _ in range(replay_drivers.MOST_AGAIN):
             if each.passes < 0 or not any(port.waiting for port in self.engine.ports):
                 return
             self.engine.run(state, 1, each.now)
@@ -150,8 +146,7 @@ class Replay:
     def idle(self, start, stop):
         """Lets the time from `start` to `stop` (microseconds) pass, a tick at a time."""
         while start < stop:
-            start = int(replay_drivers.idle(self.entry, self.engine.state, self.engine.state.device.sent.written, start, stop,
-                                      TICK_MICROSECONDS))
+            start = int(replay_drivers.idle(self.entry, self.engine.state, self.engine.state.device.sent.written, start, stop))
             self.collect(start)
 
     def run(self, recording, speed=None):

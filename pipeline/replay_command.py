@@ -1,6 +1,7 @@
 """The command `replay`: a recording through an engine, what is said of it, and whether it is what was expected."""
 import contextlib
 import hashlib
+import os
 
 from pipeline import chosen_kernels, comparison, configuration, recording
 from pipeline.capture_ports import assigned
@@ -16,6 +17,18 @@ def digest(sent):
     for frame in frames_of(sent):
         summed.update(f"{frame.time} {frame.port} {frame.length} ".encode() + frame.octets)
     return summed.hexdigest()
+
+
+def refuse_to_overwrite(out, *read):
+    """Raises ConfigurationError where what is sent would be written over one of the files (paths or None) that are read."""
+    for path in read:
+        if out is not None and path and os.path.exists(out) and os.path.exists(path) and os.path.samefile(out, path):
+            raise ConfigurationError(f"--out {out}: is the file {path} that is read; it must be another one")
+
+
+def cut_packets(found):
+    """Returns how many packets of a recording are not there to their end (see `--record-snap`)."""
+    return sum(int((block.packets["captured"] < block.packets["length"]).sum()) for block in found.blocks)
 
 
 def write_out(path, sent):
@@ -47,13 +60,16 @@ def perform(path, config, out=None, expect=None, leave_out="", speed="max", chos
     `expect`: a file of what is to be sent, compared but for the fields in `leave_out` (text); then "differences" is how many
     packets are others, and "first" says in words which is the first.
     """
+    refuse_to_overwrite(out, path, expect)
+    if leave_out and not expect:
+        raise ConfigurationError("--except FIELDS: says what may differ from --expect FILE, which is missing")
     settings, pace, fields = chosen_kernels.override(configuration.load(config), chosen), speed_of(speed), comparison.fields_of(leave_out)
     given, expected = recording.open_recording(path), expect and recording.open_recording(expect)
     found, left_out = assigned(given, settings, port)
     result = Replay(settings).run(found, pace)
     if out is not None:
         write_out(out, result.sent)
-    said = {"recording": str(path), "whole": given.whole, "dropped_in_recording": given.dropped, "left_out": left_out,
+    said = {"recording": str(path), "whole": given.whole, "dropped_in_recording": given.dropped, "left_out": left_out, "cut": cut_packets(found),
             "received": result.received, "sent": result.sent.packets, "seconds": round(result.seconds, 3),
             "digest": digest(result.sent), "out": out, "counters": result.counters}
     if expected is not None:
@@ -69,6 +85,8 @@ def text(said):
              + (f"; the engine dropped: {drops}" if drops else "")]
     if said["left_out"]:
         lines.append(f"{said['left_out']:,} packets of the capture were left out: they are sent to none of our addresses")
+    if said["cut"]:
+        lines.append(f"{said['cut']:,} packets were recorded in part (--record-snap): zeros stand for the rest, and checksums do not fit")
     if not said["whole"]:
         lines.append("the recording was cut short; what is whole of it was replayed")
     if said["dropped_in_recording"]:

@@ -169,8 +169,13 @@ class Run:
     def _answers(self):
         """Returns what the statistics socket answers, by question."""
         return {"snapshot": self._snapshot, "profile": lambda: self._of_engine("profile"),
-                "profile on": lambda: self._of_engine("start_profile", EVERY, 0.0),
-                "profile off": lambda: self._of_engine("stop_profile")}
+                "profile on": lambda: self._switch_profile("start_profile", EVERY, 0.0),
+                "profile off": lambda: self._switch_profile("stop_profile")}
+
+    def _switch_profile(self, method, *arguments):
+        """Starts or stops the profile; returns what it has found."""
+        self._of_engine(method, *arguments)
+        return self._of_engine("profile")
 
     def _of_engine(self, method, *arguments):
         """Returns what a method of the engine does, while there is one."""
@@ -223,7 +228,8 @@ class Run:
             if table:
                 table.update(snapshot, self._footer())
         if self.profile:
-            snapshot["profile"] = self.engine.stop_profile()
+            self.engine.stop_profile()
+            snapshot["profile"] = self.engine.profile()
         snapshot["summary"] = self._summary(snapshot, time.monotonic() - begun)
         return snapshot
 

@@ -1,7 +1,6 @@
 """Tries express, transition and rewrite on bursts of connections that are open: beside the reference, on the same state."""
 import numpy as np
 
-from pipeline.io.frame_rows import fill_mbufs
 from pipeline.io.tcp_ends import TcpEnds
 from pipeline.kernels.batch import BURST, FORWARD, SENT
 from pipeline.kernels.headers import ACK, FIN, PSH, RST
@@ -44,13 +43,6 @@ class Opened(Bench):
             rows[row] = 0
             rows[row, :made.shape[1]], lengths[row] = made[0, :WIDTH], length[0]
         return rows, lengths
-
-    def receive(self, rows, lengths):
-        """Puts frames into mbufs, as fresh ones, and lists these in the batch."""
-        records = self.network.arena.native.mbuf
-        fill_mbufs(self.network.arena, self.mbufs[:len(rows)], rows, lengths)
-        records["segments"][self.mbufs], records["data_off"][self.mbufs] = 1, 128
-        self.state.batch.mbuf[:len(rows)] = self.mbufs[:len(rows)]
 
 
 def arguments_of(slot, state, count, now):

@@ -8,7 +8,7 @@ from pipeline import assemble, configuration
 from pipeline.io.frame_rows import NETWORK, TRANSPORT, fill_mbufs, seal_ipv4, seal_tcp, store, tcp_rows
 from pipeline.io.memory_port import MemoryNetwork
 from pipeline.kernels.batch import BURST, Batch
-from pipeline.kernels.headers import ACK, ETHERNET_LENGTH, FIN, PSH, RST, SYN
+from pipeline.kernels.headers import ACK, ETHERNET_LENGTH, FIN, HEADROOM, PSH, RST, SYN
 
 NOW = 60_000_000
 """Microseconds on the engine's clock at which kernels are tried."""
@@ -155,10 +155,10 @@ class Bench:
         return length
 
     def receive(self, rows, lengths):
-        """Puts frames into mbufs and lists these in the batch."""
+        """Puts frames into mbufs, as fresh ones, and lists these in the batch."""
         records = self.network.arena.native.mbuf
         fill_mbufs(self.network.arena, self.mbufs[:len(rows)], rows, lengths)
-        records["segments"][self.mbufs] = 1
+        records["segments"][self.mbufs], records["data_off"][self.mbufs] = 1, HEADROOM
         self.state.batch.mbuf[:len(rows)] = self.mbufs[:len(rows)]
 
 

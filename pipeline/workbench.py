@@ -32,15 +32,14 @@ class Workbench:
         if burst.count > BURST:
             raise ConfigurationError(f"a burst of {burst.count} packets: it must have at most {BURST}")
         self.pool.release(self.state.batch.mbuf[:self.count].copy())
-        lengths = burst.packets["length"]
-        mbufs = write_frames(self.pool, [frame.ljust(int(length), b"\0") for frame, length in zip(burst.frames, lengths, strict=True)])
+        mbufs = write_frames(self.pool, [burst.block.whole_frame(number) for number in range(burst.first, burst.first + burst.count)])
         names = [port.name for port in self.configuration.ports]
         self.count, self.port, self.now = len(mbufs), names.index(burst.port), burst.time
         self.state.batch.mbuf[:self.count] = mbufs
         return self
 
     def arguments(self):
-        """Returns what kernels may ask for (dict), by the names of their parameters (see the slots in pipeline/compose.py)."""
+        """Returns what kernels may ask for (dict), by the names of their parameters (see pipeline/slots.py)."""
         state = self.state
         return {**state._asdict(), **state.connections._asdict(), **state.selection._asdict(), "base": int(state.base[0]),
                 "count": self.count, "port": self.port, "now": self.now, "connections": state.connections, "targets": state.targets,

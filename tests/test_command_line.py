@@ -83,6 +83,7 @@ def test_bad_input_is_exit_status_2_with_one_sentence_and_no_traceback(broken):
                                        ["run", TWO_PORT, "--record-format", "csv"], ["run", "a", "b"],
                                        ["run", "/nowhere.toml"], ["check", "/nowhere.toml"],
                                        ["run", TWO_PORT, "--records", "/nowhere/records"],
+                                       ["run", TWO_PORT, "--record", "/tmp/never", "--record-limit", str(2**63)],
                                        ["stats", "--name", "x", "--socket", "y"], ["top", "--interval", "0"]])
 def test_what_cannot_be_meant_is_exit_status_2(arguments):
     result = invoke(*arguments)

@@ -13,9 +13,10 @@ import pytest
 from kernel_bed import TARGETS
 from numba.core import config
 
-from pipeline import compose, loop
+from pipeline import compose, loop, slots
 from pipeline.errors import ConfigurationError
 from pipeline.kernels import jit
+from pipeline.slots import SLOTS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STORY = ROOT / "tests" / "whole_connection.py"
@@ -71,14 +72,13 @@ def target_chosen(user, payload, **variables):
 
 
 def test_every_slot_has_its_signature_and_kernels_that_fit_it():
-    assert compose.SLOTS.keys() == compose.SIGNATURES.keys()
-    for slot, choices in compose.SLOTS.items():
-        for short, place, said in choices:
+    for slot, described in SLOTS.items():
+        for short, place, said in described.choices:
             assert compose.place_of(slot, short) == place and said.endswith(".")
             module, _, function = place.rpartition(":")
             found = compose.kernel_at(slot, place)
             assert found is getattr(importlib.import_module(module), function)
-            assert tuple(inspect.signature(getattr(found, "py_func", found)).parameters) == compose.SIGNATURES[slot]
+            assert tuple(inspect.signature(getattr(found, "py_func", found)).parameters) == tuple(described.parameters)
 
 
 def test_the_loop_as_it_stands_is_the_composition_of_the_defaults():
@@ -222,7 +222,7 @@ def composition(selects):
 
 
 def test_the_newest_20_compositions_are_kept(cache):
-    names = [name for name, _, _ in compose.SLOTS["select"]]
+    names = slots.names("select")
     orders = [[first, second, third] for first in names for second in names for third in names][:24]
     runs = []
     for age, order in enumerate(orders):

@@ -114,3 +114,14 @@ def test_no_kernel_and_wrong_signatures_are_bad_input(tmp_path):
     assert result.exit_code == 2 and "has the parameters of no slot" in result.stderr and "--slot" in result.stderr
     for arguments in ((f"{path}:gone",), ("nothing",), (f"{tmp_path / 'gone.py'}:f",), (f"{path}:probe", "--slot", "lookups")):
         assert invoke("kernels", "check", *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ("def probe(batch, count, buckets, hot)", "cannot be loaded: SyntaxError"),
+    ("import sys\nsys.exit(0)", "cannot be loaded: SystemExit"),
+    ("class probe:\n    pass", "there is no function probe there"),
+])
+def test_a_file_that_has_no_kernel_is_refused_without_words_of_a_slot(tmp_path, content, words):
+    (tmp_path / "mine.py").write_text(content + "\n")
+    result = invoke("kernels", "check", f"{tmp_path}/mine.py:probe")
+    assert result.exit_code == 2 and words in result.output and result.output.startswith("kernel = ")

@@ -4,7 +4,7 @@ import ctypes
 import numba
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_bed import KernelBed, generated
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -64,6 +64,33 @@ def test_what_finds_no_block_is_dropped_and_counted_and_the_rest_goes_on(bed):
     there = [block.packets.copy() for block in taken_blocks(blocks, 0)]
     assert len(there) == most - 1 and burst(bed, blocks, frames, 11)
     assert last_block(blocks, 0).dropped == 64 * (40 - kept)
+
+
+@settings(max_examples=30, deadline=None)
+@given(lags=st.lists(st.integers(0, 6), min_size=20, max_size=60))
+def test_blocks_come_in_order_however_late_they_are_taken_and_given_back(bed, lags):
+    blocks, found, recorded = allocate_recorder(1, 128, block=1), [], []
+    for number, lag in enumerate(lags):
+        frames = [bytes([number, row]) * 40 for row in range(60)]
+        if burst(bed, blocks, frames, number):
+            recorded += frames
+        for _ in range(min(lag, int(blocks.head[0] - blocks.tail[0]))):
+            block = next(taken_blocks(blocks, 0))
+            found += [block.frame(row) for row in range(len(block.packets))]
+            blocks.tail[0] += 1
+        assert blocks.free[1] + blocks.head[0] - blocks.free[0] + 1 == len(blocks.order)
+    for block in [*taken_blocks(blocks, 0), last_block(blocks, 0)]:
+        found += [block.frame(row) for row in range(len(block.packets))]
+    assert len(recorded) > 60 and found == recorded
+
+
+def test_the_block_given_back_last_is_filled_next(bed):
+    blocks = allocate_recorder(1 << 20, 128, block=1)
+    for number in range(40):
+        assert burst(bed, blocks, [bytes(60)] * 64, number)
+        assert len(list(taken_blocks(blocks, 0))) <= 1
+    handed = int(blocks.head[0])
+    assert 4 < handed < len(blocks.order) and set(blocks.order[:handed].tolist()) == {0, 1}
 
 
 def test_a_limit_ends_the_recording(bed):

@@ -9,7 +9,7 @@ from memory_loop import composed
 from scapy.layers.inet import ICMP, IP, TCP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 
-from pipeline import assemble, comparison, configuration, replay
+from pipeline import assemble, comparison, configuration, replay, replay_command
 from pipeline.capture_ports import assigned
 from pipeline.errors import ConfigurationError
 from pipeline.io.recording import BlockBuilder, Description, HeldRecording, frames_of
@@ -109,3 +109,29 @@ def test_a_secret_settles_all_that_is_random():
     assert np.array_equal(one.state.sources.ring, two.state.sources.ring) and one.connections.secret.tolist() == [1, 2]
     assert not np.array_equal(one.state.sources.ring, other.state.sources.ring)
     assert np.sort(one.state.sources.ring[0]).tolist() == before
+
+
+def test_what_is_read_is_not_written_over(tmp_path):
+    mine, link, golden = tmp_path / "http.recording", tmp_path / "other.recording", tmp_path / "http.expected"
+    content = (FOLDER / "http.recording").read_bytes()
+    mine.write_bytes(content)
+    golden.write_bytes((FOLDER / "http.expected").read_bytes())
+    link.symlink_to(mine)
+    for out, expect in ((mine, None), (link, None), (golden, golden)):
+        with pytest.raises(ConfigurationError, match="is the file .* that is read"):
+            replay_command.perform(mine, FOLDER / "sessions.toml", out=str(out), expect=expect)
+    assert mine.read_bytes() == content
+
+
+def test_fields_that_may_differ_need_what_they_may_differ_from():
+    with pytest.raises(ConfigurationError, match="--expect FILE, which is missing"):
+        replay_command.perform(FOLDER / "http.recording", FOLDER / "sessions.toml", leave_out="ip.id")
+
+
+def test_packets_that_were_recorded_in_part_are_counted():
+    builder = BlockBuilder()
+    builder.add(1_000_000, 0, [b"0" * 60, b"1" * 60], RECEIVED, [60, 1514])
+    assert replay_command.cut_packets(HeldRecording(Description(("",), (None,)), builder.blocks())) == 1
+    said = {"received": 2, "sent": 0, "seconds": 0.0, "counters": {"drops": {}}, "left_out": 0, "cut": 1, "whole": True,
+            "dropped_in_recording": 0, "digest": ""}
+    assert "1 packets were recorded in part (--record-snap)" in replay_command.text(said)

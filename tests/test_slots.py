@@ -168,3 +168,25 @@ def test_every_kernel_of_ours_is_where_it_is_said_to_be():
         for kernel in slot["kernels"]:
             line = pathlib.Path(kernel["file"]).read_text().splitlines()[kernel["line"] - 1]
             assert line.startswith(f"def {kernel['function'].rpartition(':')[2]}(")
+
+
+ENDLESS = """
+from pipeline.kernels.jit import kernel
+
+
+@kernel
+def select(payload, service, selection):
+    at = 0
+    while at < 1:
+        at *= 2
+    return at
+"""
+
+
+def test_check_of_a_kernel_that_never_returns_comes_to_an_end(tmp_path):
+    file = tmp_path / "endless.py"
+    file.write_text(ENDLESS)
+    done = subprocess.run([sys.executable, "-m", "pipeline", "kernels", "check", f"{file}:select", "--time-limit", "20"],
+                          capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "has not come to an end within 20 seconds" in done.stderr

@@ -16,7 +16,7 @@ from numba.core.dispatcher import Dispatcher
 
 from generator_bed import settings_for
 from kernel_bed import KernelBed
-from pipeline import assemble, compose, kernels, recorders
+from pipeline import assemble, compose, kernels, recorders, slots
 from pipeline.io.nic_model import NicModel
 from pipeline.kernels import jit, recorder, select_balancing, select_content
 from pipeline.typed_ir import walk
@@ -44,12 +44,12 @@ def walked():
     kernels in its slots; and the functions looked at."""
     bed, clients = KernelBed(), settings_for("clients")
     ends = assemble.make_state(clients, bed.network.device, bed.network.arena, bed.macs[:1], 0, 1e9)[0]
-    selects = [name for name, _, _ in compose.SLOTS["select"]]
+    selects = list(slots.names("select"))
     others = {"lookup": "linear", "hash": "multiply", "timers": "single", "record": "failures", "observe": "sizes"}
     replaced = bed.configuration.model_copy(update={"kernels": others})
     second = assemble.make_state(replaced, bed.network.device, bed.network.arena, bed.macs, 0, 1e9)[0]
     with compose.compiling():
-        run = compose.compose({}, selects, "memory", payloads=[name for name, _, _ in compose.SLOTS["payload"]],
+        run = compose.compose({}, selects, "memory", payloads=list(slots.names("payload")),
                               taps=recorders.taps(recorders.Recorded("received", "sent")), profiled=True)
         faults, seen = [], set()
         for loop, state in ((run, bed.state), (compose.compose({}, [], "memory", "generator"), ends),

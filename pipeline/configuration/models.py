@@ -299,6 +299,13 @@ class Configuration(_Section):
         return tuple((number, port.exception) for number, port in enumerate(self.ports) if port.exception)
 
     @property
+    def port_names(self):
+        """The names of all ports a worker has (tuple of str), in the order of their numbers: exception ports are named after those
+        beside them."""
+        names = [port.name for port in self.ports]
+        return (*names, *(f"{names[number]}-exception" for number, _ in self.exception_ports))
+
+    @property
     def port_count(self):
         """How many ports a worker has (int), exception ports among them."""
         return len(self.ports) + len(self.exception_ports)
