@@ -214,8 +214,8 @@ def show(console, result):
     for goal in result["goals"]:
         console.print(f"{goal['what']}: {goal['value']:.3f} ({goal['bound']}: {'reached' if goal['reached'] else 'MISSED'})",
                       highlight=False)
-    console.print(f"Medians (and quartiles) of {result['runs']} runs in turns, with engines made {LAYOUTS} times, {result['together']:,} connections a worker at a "
-                  f"time, in bursts of {result['burst']}. {measurement.TICKS} {result['topology']} {result['says']}",
+    console.print(f"Medians (and quartiles) of {result['runs']} runs in turns, with engines made {LAYOUTS} times, "
+                  f"{result['together']:,} connections a worker at a time, in bursts of {result['burst']}. {measurement.TICKS} {result['topology']} {result['says']}",
                   highlight=False)
 
 
