@@ -7,7 +7,8 @@
 Three engines with the same connections take turns: one whose loop has no recorder in it, one that records every packet that
 comes in (`run --record`), and one that captures what it sends as well (`--pcap-out`); files are of our own format. The writer's
 thread runs meanwhile, as in `run`, on whatever core is free. What had to be dropped for want of a buffer is counted and told:
-the cost of recording is that of recording all.
+the cost of recording is that of recording all. All engines are made anew several times: by where its memory happens to lie,
+the same engine takes 5 to 15 % more or fewer ticks.
 """
 import contextlib
 import os
@@ -30,6 +31,8 @@ PACKETS_A_CONNECTION = 7
 """That come in, without the target's acknowledgement of the payload, which is one more."""
 OFF = "off"
 WORST = 0.15
+LAYOUTS = 5
+"""How often the engines of the connections are made anew."""
 
 
 def with_recorders(bench, recorded, around):
@@ -46,17 +49,26 @@ def with_recorders(bench, recorded, around):
     return recorders
 
 
-def row_of(name, taken, recorders):
-    """Returns the row (dict) of a kind of recording: its ticks, what it costs by pairs of runs, and what became of packets."""
+def row_of(name, taken, counts):
+    """Returns the row (dict) of a kind of recording: its ticks, what it costs by pairs of runs, and what became of packets.
+
+    `counts` are numbers of packets, recorded and dropped, one row for each time that a Recorders was made.
+    """
     cell = {"recording": name, "ticks": measurement.quartiles(taken[name])}
-    if name in recorders:
+    if counts:
         cell["cost"] = measurement.quartiles_of_ratios(taken[name], taken[OFF])
-        cell["packets"] = recorders[name].summary()
+        cell["packets"], cell["dropped"] = (sum(column) for column in zip(*counts, strict=True))
     return cell
 
 
-def connections(folder, runs, say, opened, together, burst, packets, snap, buffer, kinds):
-    """Returns the rows of the connections workload, with as many runs as it takes to record that many packets."""
+def counted(recorders):
+    """Returns how many packets a Recorders has recorded and dropped so far, what came in and what was sent together."""
+    taps = recorders.summary().values()
+    return sum(tap["packets"] for tap in taps), sum(tap["dropped"] for tap in taps)
+
+
+def one_layout(folder, runs, say, opened, together, burst, snap, buffer, kinds):
+    """Returns what `in_turns` returns of connections at engines made for this alone, and what each kind has `counted`."""
     with contextlib.ExitStack() as around:
         engines, recorders = {}, {}
         for name in (OFF, *kinds):
@@ -65,9 +77,20 @@ def connections(folder, runs, say, opened, together, burst, packets, snap, buffe
                 recorders[name] = with_recorders(bench, KINDS[name](folder, f"cps-{name}", snap, buffer), around)
             say(f"opening {opened} connections, recording {name}")
             bench.fill()
-        runs = max(runs, -(-packets // (min(together, opened) * (PACKETS_A_CONNECTION + 1))))
         taken = measurement.in_turns({name: lambda bench=bench: bench.run().sum() for name, bench in engines.items()}, runs, say)
-        return [row_of(name, taken, recorders) for name in engines]
+        return taken, {name: counted(recorders[name]) for name in kinds}
+
+
+def connections(folder, runs, say, opened, together, burst, packets, snap, buffer, kinds):
+    """Returns the rows of the connections workload, with as many runs as it takes to record that many packets."""
+    runs = -(-max(runs, packets / (min(together, opened) * (PACKETS_A_CONNECTION + 1))) // LAYOUTS)
+    found = []
+    for layout in range(LAYOUTS):
+        inside = folder / f"layout-{layout}"
+        inside.mkdir()
+        found.append(one_layout(inside, int(runs), say, opened, together, burst, snap, buffer, kinds))
+    taken = {name: np.concatenate([ticks[name] for ticks, _ in found]) for name in (OFF, *kinds)}
+    return [row_of(name, taken, [counts[name] for _, counts in found if name in counts]) for name in taken]
 
 
 def forwarding(folder, runs, say, opened, burst, octets, snap, buffer, kinds):
@@ -83,7 +106,7 @@ def forwarding(folder, runs, say, opened, burst, octets, snap, buffer, kinds):
         for size in octets:
             taken = measurement.in_turns({name: lambda bench=bench, ports=ports, size=size: bench.forward(ports, size)
                                           for name, (bench, ports) in cases.items()}, runs, say)
-            rows += [{"octets": size, **row_of(name, taken, recorders)} for name in cases]
+            rows += [{"octets": size, **row_of(name, taken, [counted(recorders[name])] if name in kinds else [])} for name in cases]
     return rows
 
 
@@ -101,10 +124,10 @@ def measure(runs, say, opened, together, burst, packets, snap, buffer, octets, w
 
 def words_of(cell):
     """Returns the cells of a table for a row."""
-    packets = cell.get("packets", {})
-    return (measurement.spread(cell["ticks"]), f"{cell['cost']['median'] - 1:+.1%}" if "cost" in cell else "",
-            f"{sum(tap['packets'] for tap in packets.values()):,}" if packets else "",
-            f"{sum(tap['dropped'] for tap in packets.values()):,}" if packets else "")
+    if "cost" not in cell:
+        return measurement.spread(cell["ticks"]), "", "", ""
+    cost = (f"{cell['cost'][place] - 1:+.1%}" for place in ("median", "low", "high"))
+    return measurement.spread(cell["ticks"]), "{} ({} to {})".format(*cost), f"{cell['packets']:,}", f"{cell['dropped']:,}"
 
 
 def show(console, result):
@@ -115,8 +138,8 @@ def show(console, result):
     if "forward" in result:
         console.print(measurement.table("A packet of an established connection", ("octets, " + columns[0], *columns[1:]),
                                         [(f"{row['octets']}, {row['recording']}", *words_of(row)) for row in result["forward"]]))
-    console.print(f"Medians (and quartiles) of {result['runs']} runs or more, costs of pairs of runs; at most {result['worst']:.0%} is allowed "
-                  f"for `record` on connections. {measurement.TICKS}")
+    console.print(f"Medians (and quartiles) of {result['runs']} runs or more, of connections with engines made {LAYOUTS} times, costs of "
+                  f"pairs of runs; at most {result['worst']:.0%} is allowed for `record` on connections. {measurement.TICKS}")
 
 
 def draw(axes, result):
