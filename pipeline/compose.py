@@ -15,8 +15,10 @@ import sys
 import types
 
 import numba
+from numba.core.errors import NumbaError
 
 from pipeline import replacement
+from pipeline.errors import ConfigurationError
 from pipeline.kernel_places import default_of, file_of, is_ours, kernel_at, place_of
 from pipeline.kernels import jit
 from pipeline.profile_marks import marked, unmarked
@@ -126,6 +128,17 @@ def complaint(error, kernels, selects):
     ours = [line.rpartition("Error: ")[2] for line in lines if "has to answer" in line]
     return (f"the kernels do not compile{', with ' + ', '.join(foreign) if foreign else ''}: {(ours or told or lines)[0]}"
             + (f" ({places[-1].rstrip(':')})" if places else ""))
+
+
+def first_call(run, state, kernels, named):
+    """Has a loop compiled for a state, or taken from the cache, by a call that makes no pass.
+
+    Raises ConfigurationError where one of the `kernels` (dict by slot), or of the select and payload kernels `named`, does not compile.
+    """
+    try:
+        run(state, 0, 0)
+    except NumbaError as error:
+        raise ConfigurationError(complaint(error, kernels, named)) from error
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ import threading
 import time
 
 import pyroute2
-from numba.core.errors import NumbaError
 
 from pipeline import assemble, compose, exception_interface, generator_report, isolation, profile_report, profiling, snapshot
 from pipeline.configuration import load
@@ -88,10 +87,7 @@ class Engine:
             with compose.compiling(), compiling_aloud(self.say):
                 run = compose.compose(settings.kernels, selects, kind, settings.engine.mode, payloads, checked,
                                       self.recorders.source if self.recorders else compose.NO_TAPS, profiled=self._profiled)
-                try:
-                    run(self.states[0], 0, 0)
-                except NumbaError as error:
-                    raise ConfigurationError(compose.complaint(error, settings.kernels, [*selects, *payloads])) from error
+                compose.first_call(run, self.states[0], settings.kernels, [*selects, *payloads])
             if settings.generator and settings.generator.clients:
                 self.state.connections.settings.most_open[0] = 0
             self.workers = Workers(run, self.states, settings.engine.cores, surround)

@@ -10,7 +10,7 @@ import numba
 from numba import typeof
 from numba.core.errors import NumbaError
 
-from pipeline import kernel_places, replacement
+from pipeline import kernel_places, kernel_statements, replacement
 from pipeline.errors import ConfigurationError
 from pipeline.kernel_trials import TRIALS
 from pipeline.new_kernel import known_slot
@@ -85,6 +85,9 @@ def check(text, slot=None):
     """
     place = kernel_places.place_from(text, text)
     slot = known_slot(slot) if slot else guessed_slot(place)
+    if fault := kernel_statements.fault(kernel_places.function_in(slot, place, kernel_places.module_of(slot, place))):
+        return {"kernel": place, "slot": slot, "signature": signature(slot), "passed": False,
+                "findings": [_finding("does what the slot asks", [fault])]}
     kernel = kernel_places.kernel_at(slot, place)
     own = replacement.brings(slot, place)
     findings = [_finding("signature", [], signature(slot, place.rpartition(":")[2])

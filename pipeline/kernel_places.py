@@ -9,6 +9,7 @@ import sys
 
 import numba
 
+from pipeline import kernel_statements
 from pipeline.errors import ConfigurationError
 from pipeline.kernels import jit
 from pipeline.slots import SLOTS, names, signature
@@ -128,12 +129,14 @@ def compiled(found):
 def kernel_at(slot, place):
     """Returns the njit function for a slot at "module:function" or "file.py:function"; plain functions are compiled.
 
-    Raises ConfigurationError where there is none, or where its signature is not the slot's.
+    Raises ConfigurationError where there is none, where its signature is not the slot's, or where it raises or prints.
     """
     found = function_in(slot, place, module_of(slot, place))
     given = parameters_of(slot, place, found)
     if len(given) != len(SLOTS[slot].parameters):
         raise wrong_signature(slot, place, signature(slot), f"{place.rpartition(':')[2]}({', '.join(given)})")
+    if not is_ours(place) and (fault := kernel_statements.fault(found)):
+        raise ConfigurationError(fault)
     return compiled(found)
 
 

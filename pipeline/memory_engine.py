@@ -13,7 +13,8 @@ class MemoryEngine:
 
     `mbufs` and `ring_size` (a power of two) are those of the MemoryNetwork, unless the caller has a `network`. `now` is the
     time in microseconds that the loop is given; it stands still unless `step` moves it. `run` is a loop composed for this
-    configuration, where the caller has one; else one that can be `profiled`, if so asked. `share` (steering.Share) is the worker's, where others have the rest.
+    configuration, where the caller has one; else one that can be `profiled`, if so asked. `share` (steering.Share) is the worker's,
+    where others have the rest.
     """
 
     def __init__(self, configuration, mbufs=16384, ring_size=4096, run=None, network=None, share=ALONE, profiled=False):
@@ -29,7 +30,7 @@ class MemoryEngine:
         with compose.compiling():
             self.run = run or compose.compose(configuration.kernels, selects, "memory", configuration.engine.mode,
                                               configuration.payload_kernels, checked, profiled=profiled)
-            self.run(self.state, 0, 0)
+            compose.first_call(self.run, self.state, configuration.kernels, [*selects, *configuration.payload_kernels])
 
     def feed(self, number, mbufs):
         """Lets port `number` receive the frames at the offsets `mbufs`; raises RuntimeError where they do not fit."""

@@ -103,6 +103,10 @@ def report(states, names, hertz):
     }
 
 
+FEW = 200
+"""Sampled passes below which percentiles and shares are of single passes."""
+
+
 def _number(value, form=",.1f"):
     return "-" if value is None else format(value, form)
 
@@ -135,6 +139,8 @@ def tables(found):
     if compared["ratio"] is not None:
         lines.append(f"all stages of a sampled pass take {compared['stages']:,.0f} ticks, whole passes that are not sampled "
                      f"{compared['passes']:,.0f}: {compared['ratio']:.1%}")
+    if passes["busy"] and passes["sampled"] < FEW:
+        lines.append(f"{passes['sampled']:,} sampled passes are few: do not rely on what they say; --profile-every 1 samples every pass")
     if found.get("counters"):
         lines.append(f"workers' threads, since the profile began: {processor_counters.line(found['counters'])}")
     if not found["packets"]:

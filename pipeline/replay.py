@@ -64,6 +64,10 @@ def passes_of(recording, worker=0):
             return
 
 
+LONGEST_SILENCE = 86_400_000_000
+"""Microseconds between two packets of a capture."""
+
+
 class Replay:
     """An engine for a Configuration through which recordings are replayed, one after the other, each from the start.
 
@@ -159,6 +163,9 @@ class Replay:
             if speed is not None:
                 time.sleep(max((each.now - first) / speed / 1e6 - (time.perf_counter() - begun), 0))
             if not recording.description.has_passes:
+                if each.now - last > LONGEST_SILENCE:
+                    raise ConfigurationError(f"in the capture {(each.now - last) / 3600e6:,.0f} hours pass without a packet, after "
+                                             f"{received:,} packets; timers run every 10 ms meanwhile, so a day is the most that is replayed")
                 self.idle(last, each.now)
             for burst in each.bursts:
                 self.feed(*burst)

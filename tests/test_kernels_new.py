@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from numba.core import config
 
-from pipeline import kernel_check, new_kernel
+from pipeline import kernel_check, kernel_places, new_kernel
 from pipeline.command_line import commands
 from pipeline.errors import ConfigurationError
 from pipeline.slots import SLOTS
@@ -69,6 +69,19 @@ def test_a_starting_point_says_what_its_slot_asks(tmp_path, slot):
 def test_a_select_kernel_that_will_not_do_is_told_why(tmp_path, body, words):
     report = checked(tmp_path, f"import numpy as np\ndef f(payload, service, selection):\n{body}\n")
     assert report["slot"] == "select" and not report["passed"] and words in said(report), said(report)
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ("raise ValueError", "below raises"), ("print(octets)", "below prints"), ("assert octets", "below asserts")])
+def test_what_raises_or_prints_is_refused_before_it_is_compiled(tmp_path, line, words):
+    path = tmp_path / "mine.py"
+    path.write_text("from pipeline.kernels.jit import kernel\n\n\n@kernel\ndef below(octets):\n    if octets > 3:\n"
+                    f"        {line}\n    return 0\n\n\ndef f(payload, service, selection):\n    return below(payload.shape[0])\n\n\n"
+                    "def unused():\n    raise KeyError\n")
+    with pytest.raises(ConfigurationError, match=f"mine.py:7: {words}"):
+        kernel_places.kernel_at("select", f"{path}:f")
+    report = checked(tmp_path, path.read_text())
+    assert not report["passed"] and words in said(report)
 
 
 @pytest.mark.parametrize(("text", "words"), [

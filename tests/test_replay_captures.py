@@ -22,11 +22,11 @@ SETTINGS = configuration.load(FOLDER / "sessions.toml")
 ROUTER, US = "02:aa:00:00:00:02", "02:bb:00:00:00:01"
 
 
-def capture(frames, ports=("",)):
-    """A recording as it is made of a capture: a frame every 20 ms."""
+def capture(frames, ports=("",), apart=20_000):
+    """A recording as it is made of a capture: a frame every 20 ms, or so many microseconds `apart`."""
     builder = BlockBuilder()
     for number, frame in enumerate(frames):
-        builder.add(1_000_000 + 20_000 * number, 0, [bytes(frame)], RECEIVED, turn=number)
+        builder.add(1_000_000 + apart * number, 0, [bytes(frame)], RECEIVED, turn=number)
     return HeldRecording(Description(ports, (None,) * len(ports)), builder.blocks())
 
 
@@ -66,6 +66,12 @@ def test_a_capture_is_answered_the_same_each_time(tmp_path):
     assert comparison.compare(*sent) == (0, None)
     answers = [Ether(frame.octets) for frame in frames_of(sent[0]) if frame.port == 0]
     assert any(TCP in answer and answer[TCP].flags == "SA" and answer.src == US for answer in answers)
+
+
+def test_a_capture_with_a_silence_of_days_is_refused():
+    found, _ = assigned(capture(FRAMES, apart=3 * 86_400_000_000), SETTINGS)
+    with pytest.raises(ConfigurationError, match="72 hours pass without a packet, after 1 packets"):
+        replay.Replay(SETTINGS, composed()).run(found)
 
 
 def test_recordings_that_do_not_fit_are_refused():
