@@ -96,12 +96,18 @@ def host_value(payload):
 
 
 @kernel
+def without_port(host):
+    """Returns the length of a host (uint8 [n]) without its port (RFC 3986, section 3.2)."""
+    literal = host.shape[0] > 0 and host[0] == OPEN_BRACKET
+    colon = find_octet(host, COLON, max(find_octet(host, CLOSE_BRACKET, 0), 0) if literal else 0)
+    return colon if colon >= 0 else host.shape[0]
+
+
+@kernel
 def http_host(payload, service, selection):
     """The rule for the Host of an HTTP/1 request, in any case, its port left out."""
     start, stop = host_value(payload)
     if start < 0:
         return start
-    literal = start < stop and payload[start] == OPEN_BRACKET
-    colon = find_octet(payload[:stop], COLON, max(find_octet(payload[:stop], CLOSE_BRACKET, start), start) if literal else start)
-    length = (colon if colon >= 0 else stop) - start
+    length = without_port(payload[start:stop])
     return find_rule(payload[start:start + length], length, True, service, selection)
