@@ -84,6 +84,13 @@ SLOTS = {
                 "Any target, by numbers that look random and are the same in every run."),
          Choice("tls_sni", "pipeline.kernels.select_tls:tls_sni", "Rule for the server's name in a TLS ClientHello."),
          Choice("tls_alpn", "pipeline.kernels.select_tls:tls_alpn", "First rule for a protocol that a TLS ClientHello offers."),
+         Choice("http2_path", "pipeline.kernels.select_http2:http2_path", "Longest rule that begins the path of the first HTTP/2 request."),
+         Choice("http2_authority", "pipeline.kernels.select_http2:http2_authority", "Rule for the authority of the first HTTP/2 request."),
+         Choice("ldap_dn", "pipeline.kernels.select_ldap:ldap_dn", "Longest rule that ends the DN of the first LDAP request: of a bind, the name."),
+         Choice("postgresql_database", "pipeline.kernels.select_postgresql:postgresql_database", "Rule for the database in a StartupMessage."),
+         Choice("postgresql_user", "pipeline.kernels.select_postgresql:postgresql_user", "Rule for the user in a StartupMessage."),
+         Choice("redis_user", "pipeline.kernels.select_redis:redis_user", "Rule for the user of AUTH or HELLO, the first command; else default."),
+         Choice("mqtt_client_id", "pipeline.kernels.select_mqtt:mqtt_client_id", "Rule for the client identifier of MQTT 3.1, 3.1.1 and 5."),
          Choice("octets", "pipeline.kernels.select_octets:octets", "First rule whose bytes are at their place, under its mask."))),
     "payload": Slot(
         "Sees, and may change, every byte of one direction.",
