@@ -28,8 +28,9 @@ TARGET = np.dtype([("address", "i8"), ("port", "i8"), ("neighbour", "i8"), ("poo
                    ("scale", "i8")])
 """`stamps_known`: whether the target is known to use timestamps; until then its MSS leaves room for them (SPLICE 2.5).
 `scale`: the window scale that it has shown last, or UNKNOWN_SCALE."""
-RULE = np.dtype([("pattern", "i8"), ("length", "i8"), ("member", "i8")])
-"""Where the pattern starts in `Selection.patterns`, its length in bytes, and the member of the service it chooses."""
+RULE = np.dtype([("pattern", "i8"), ("length", "i8"), ("member", "i8"), ("how", "i8"), ("mask", "i8"), ("offset", "i8")])
+"""Where the pattern starts in `Selection.patterns`, its length in bytes, and the member of the service it chooses.
+`how` it is compared (kernels/rules.py), where its mask starts in `patterns`, if any, and at which byte of the payload it lies."""
 
 MEMORY = 8
 """int64 cells that a select kernel has to itself for each service."""
@@ -45,6 +46,7 @@ class Selection(NamedTuple):
     rewrite: np.ndarray     # int64 [1] how many bytes in `scratch` are to be held instead, or -1 (SPLICE 5.3)
     scratch: np.ndarray     # uint8 [held_bytes]
     excluded: np.ndarray    # int64 [2] members of the service that have failed this connection, or -1
+    assembled: np.ndarray   # uint8 [4 * held_stride] where a kernel puts together what the payload has in pieces
 
 
 class Targets(NamedTuple):

@@ -7,6 +7,7 @@ import secrets
 import numpy as np
 
 from pipeline import replacement
+from pipeline.configuration import content_rules
 from pipeline.errors import ConfigurationError
 from pipeline.kernels import (
     arp,
@@ -23,6 +24,7 @@ from pipeline.kernels import (
     profile,
     recorder,
     records,
+    rules,
     services,
     shaping,
     source_ports,
@@ -40,6 +42,7 @@ OFFER = connection.PROMISED_SACK | connection.PROMISED_TIMESTAMPS | connection.P
 """What targets are believed to support until one has declined it."""
 OUTBOX = 2 * ORDERS
 """Packets that one burst of 64 can make for a port."""
+HOWS = {"exact": rules.EXACT, "prefix": rules.PREFIX, "suffix": rules.SUFFIX}
 BINDINGS = {"delayed": services.DELAYED, "immediate": services.IMMEDIATE, "simple": services.SIMPLE}
 EMPTY_PASSES = 2000
 """Passes without a packet before a worker that backs off sleeps for the first time: some 50 microseconds of spinning."""
@@ -188,25 +191,28 @@ def make_selection(configuration):
     kernels, payloads = list(dict.fromkeys(service.select for service in configuration.services)), configuration.payload_kernels
     number_of = {target.id: number for number, target in enumerate(configuration.targets)}
     rows = np.zeros(len(configuration.services), services.SERVICE).view(np.recarray)
-    rules, patterns, first_member = [], b"", 0
+    lines, patterns, first_member = [], b"", 0
     for number, service in enumerate(configuration.services):
         fallback = -1 if service.default_target is None else number_of[service.default_target]
         rows[number] = (int(service.listen.address), service.listen.port,
                         BINDINGS[service.binding],
                         services.STRAY_DROP if service.stray == "drop" else services.STRAY_RESET,
                         kernels.index(service.select), first_member, len(service.targets), fallback,
-                        len(rules), len(service.rules), OFFER, path_mss(configuration), service.attempts,
+                        len(lines), len(service.rules), OFFER, path_mss(configuration), service.attempts,
                         tuple(-1 if name is None else payloads.index(name) for name in service.payloads),
                         services.UNKNOWN_SCALE)
         first_member += len(service.targets)
         for rule in service.ordered_rules:
-            pattern = rule.match.encode()
-            rules.append((len(patterns), len(pattern), service.targets.index(rule.target)))
-            patterns += pattern
+            pattern = content_rules.pattern_of(service.select, rule)
+            length = len(pattern.octets)
+            lines.append((len(patterns), length, service.targets.index(rule.target), HOWS[pattern.how],
+                          len(patterns) + length, rule.offset))
+            patterns += pattern.octets + pattern.mask
     selection = services.Selection(
-        rows, np.array(rules or [(0, 0, 0)], services.RULE).view(np.recarray),
+        rows, np.array(lines or [(0,) * len(services.RULE)], services.RULE).view(np.recarray),
         np.frombuffer(patterns or b"\0", np.uint8).copy(), np.zeros((len(rows), services.MEMORY), np.int64),
-        np.full(1, -1, np.int64), np.zeros(configuration.held_stride, np.uint8), np.full(2, -1, np.int64))
+        np.full(1, -1, np.int64), np.zeros(configuration.held_stride, np.uint8), np.full(2, -1, np.int64),
+        np.zeros(4 * configuration.held_stride, np.uint8))
     return selection, kernels
 
 

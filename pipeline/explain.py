@@ -51,7 +51,8 @@ def _service(configuration, service):
             "payload_to_target": service.payload_to_target, "payload_to_client": service.payload_to_client,
             "targets": list(service.targets), "default": service.default, "stray": service.stray,
             "attempts": service.attempts,
-            "rules": [{"match": rule.match, "target": rule.target} for rule in service.rules],
+            "rules": [{"match": rule.match, "target": rule.target,
+                       **{key: getattr(rule, key) for key in ("exact", "mask", "offset") if getattr(rule, key)}} for rule in service.rules],
             "source_addresses": [str(address) for address in addresses], "source_ports": list(service.source_ports),
             "left_out_source_ports": {address: ports for address, ports in left_out.items() if ports}}
 

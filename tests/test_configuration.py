@@ -100,8 +100,9 @@ ONE_FAULT = [
     ('"10.1.0.1:80"', '"10.1.0.1:0"',
      'services[0].listen = "10.1.0.1:0" has a port number that is not from 1 to 65535'),
     ('name = "web"', 'name = "web"\nselect = "round_robbin"', 'services[0].select = "round_robbin" must be one of '
-     '"round_robin", "http_path", "http_host", "number_modulo", "at_random", or a kernel of your own as "package.module:function" '
-     'or "file.py:function"; did you mean "round_robin"?'),
+     '"round_robin", "http_path", "http_host", "number_modulo", "at_random", "tls_sni", "tls_alpn", "http2_path", "http2_authority", '
+     '"ldap_dn", "postgresql_database", "postgresql_user", "redis_user", "mqtt_client_id", "octets", or a kernel of '
+     'your own as "package.module:function" or "file.py:function"; did you mean "round_robin"?'),
     ('name = "web"', 'name = "web"\nsource_ports = [9, 5]',
      "services[0].source_ports = [9, 5] runs backwards; it must be [lowest, highest], two port numbers from 1 to "
      "65535"),
@@ -169,14 +170,30 @@ ONE_FAULT = [
     ('name = "web"', 'name = "web"\nselect = "http_path"',
      'services[0].rules must have a rule for select = "http_path", such as [{match = "/a", target = "a"}]'),
     ('name = "web"', 'name = "web"\nrules = [{match = "/a", target = "a"}]', 'services[0].rules = [{match = "/a", '
-     'target = "a"}] is not used by select = "round_robin"; it must go, or select must be "http_path" or "http_host"'),
+     'target = "a"}] is not used by select = "round_robin"; it must go, or select must be one that looks for it, '
+     'such as "http_path" or "tls_sni"'),
     ('name = "web"', 'name = "web"\nselect = "http_path"\nrules = [{match = "a", target = "a"}]',
      'services[0].rules[0].match = "a" must be a path that begins with "/", such as "/a"'),
     ('name = "web"', 'name = "web"\nselect = "http_host"\nrules = [{match = "A.org", target = "a"}, '
      '{match = "a.ORG", target = "b"}]',
      'services[0].rules[1].match = "a.ORG" is already that of rules[0]; it must be another one'),
     ('name = "web"', 'name = "web"\nselect = "http_host"\nrules = [{match = "a.org:80", target = "a"}]',
-     'services[0].rules[0].match = "a.org:80" must be a host name without a port, such as "a.example.org"'),
+     'services[0].rules[0].match = "a.org:80" must be a host name without a port, such as "a.example.org", or '
+     '"*.example.org" for all below it'),
+    ('name = "web"', 'name = "web"\nselect = "tls_sni"\nrules = [{match = "10.1.0.1", target = "a"}]',
+     'services[0].rules[0].match = "10.1.0.1" must be a host name without a port, such as "a.example.org", or '
+     '"*.example.org" for all below it'),
+    ('name = "web"', 'name = "web"\nselect = "tls_sni"\nrules = [{match = "a.org", exact = true, target = "a"}]',
+     'services[0].rules[0].exact = true is not used by select = "tls_sni"; it must go'),
+    ('name = "web"', 'name = "web"\nselect = "octets"\nrules = [{match = "0x160", target = "a"}]',
+     'services[0].rules[0].match = "0x160" must be text, or octets in hexadecimal such as "0x1603"'),
+    ('name = "web"', 'name = "web"\nselect = "octets"\nrules = [{match = "0x1603", mask = "0xff", target = "a"}]',
+     'services[0].rules[0].mask = "0xff" must be as long as the match: 2 bytes'),
+    ('name = "web"', 'name = "web"\nselect = "octets"\nrules = [{match = "0x1603", mask = "ff0f", target = "a"}]',
+     'services[0].rules[0].mask = "ff0f" must be the bits that count, in hexadecimal such as "0xff0f"'),
+    ('name = "web"', 'name = "web"\nselect = "octets"\nrules = [{match = "0x1603", offset = 16383, target = "a"}]',
+     "services[0].rules[0].offset = 16383 with the match reaches beyond what is held of a client's first bytes "
+     "(engine.held_bytes = 16384)"),
     ('name = "web"', 'name = "web"\nselect = "http_host"\nrules = [{match = "a.org", target = "c"}]',
      'services[0].rules[0].target = "c" is not among the targets of this service; known here: a, b'),
     ('name = "web"', 'name = "web"\nsource_addresses = ["10.2.0.11"]', 'services[0].source_addresses[0] = "10.2.0.11" '
@@ -402,6 +419,17 @@ def test_rules_are_ordered_by_how_specific_they_are():
                    'rules = [{match = "/", target = "a"}, {match = "/ab", target = "b"}]')
     service = configuration.parse(text, "x.toml").services[0]
     assert [rule.match for rule in service.ordered_rules] == ["/ab", "/"]
+
+
+@pytest.mark.parametrize(("select", "matches", "ordered"), [
+    ("tls_sni", ["*.b.org", "a.b.org", "*.a.b.org"], ["a.b.org", "*.a.b.org", "*.b.org"]),
+    ("tls_alpn", ["h2", "http/1.1", "h3"], ["h2", "http/1.1", "h3"]),
+    ("octets", ["a", "0x6162", "abc"], ["a", "0x6162", "abc"]),
+])
+def test_rules_are_tried_as_their_kernel_needs_it(select, matches, ordered):
+    rules = ", ".join(f'{{match = "{match}", target = "a"}}' for match in matches)
+    text = changed(GOOD, 'name = "web"', f'name = "web"\nselect = "{select}"\nrules = [{rules}]')
+    assert [rule.match for rule in configuration.parse(text, "x.toml").services[0].ordered_rules] == ordered
 
 
 @pytest.mark.parametrize(("old", "new", "warning"), [

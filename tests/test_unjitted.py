@@ -35,6 +35,9 @@ OF_KERNELS = (
     "nic_model",
     "exception",
 )
+if os.environ.get("PIPELINE_SOAK") == "1":  # half a minute of compiling
+    OF_KERNELS += ("select_tls", "select_octets", "select_http", "select_http2", "select_ldap", "select_postgresql", "select_redis",
+                   "select_mqtt")
 LONGEST_COMPILATION = 600
 
 pytestmark = pytest.mark.skipif(

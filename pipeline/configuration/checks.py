@@ -4,6 +4,7 @@ import os
 
 from pipeline.configuration import traffic_checks
 from pipeline.configuration.faults import Fault
+from pipeline.configuration.content_rules import CONTENTS, hexadecimal, same_content
 from pipeline.configuration.models import PAYLOAD_SELECTS, RULE_SELECTS, SLOTS, available_cores
 from pipeline.configuration.values import place_in_network, suggestion
 
@@ -287,32 +288,47 @@ def _selects(configuration):
             yield Fault(("services", index, "select"), f'looks at the payload, which binding = "{service.binding}" does not '
                         'wait for; it must be "round_robin" or a kernel of your own, or binding must be "delayed"')
         if service.select in RULE_SELECTS and not service.rules:
-            example = "/a" if service.select == "http_path" else "a.example.org"
+            example = CONTENTS[service.select].example
             yield Fault(("services", index, "rules"), f'must have a rule for select = "{service.select}", such as '
                         f'[{{match = "{example}", target = "{service.targets[0]}"}}]')
         if service.rules and service.select not in RULE_SELECTS:
             yield Fault(("services", index, "rules"), f'is not used by select = "{service.select}"; it must go, '
-                        'or select must be "http_path" or "http_host"')
+                        'or select must be one that looks for it, such as "http_path" or "tls_sni"')
 
 
 def _rules(configuration):
     for index, service in enumerate(configuration.services):
         if service.select not in RULE_SELECTS:
             continue
-        hosts = service.select == "http_host"
+        content = CONTENTS[service.select]
         for place, rule in enumerate(service.rules):
             location = ("services", index, "rules", place)
-            if hosts and set("/:") & set(rule.match):
-                yield Fault((*location, "match"), 'must be a host name without a port, such as "a.example.org"')
-            if not hosts and not rule.match.startswith("/"):
-                yield Fault((*location, "match"), 'must be a path that begins with "/", such as "/a"')
+            if not content.is_right(rule.match):
+                yield Fault((*location, "match"), f"must be {content.right}")
+            yield from _rule_keys(configuration, service, rule, location)
             if rule.target not in service.targets:
                 yield Fault((*location, "target"),
                             "is not among the targets of this service" + suggestion(rule.target, service.targets))
-        matches = [rule.match.lower() if hosts else rule.match for rule in service.rules]
+        matches = [same_content(service.select, rule) if content.is_right(rule.match) else place
+                   for place, rule in enumerate(service.rules)]
         for place, first in _repeated(matches):
             yield Fault(("services", index, "rules", place, "match"),
                         f"is already that of rules[{first}]; it must be another one")
+
+
+def _rule_keys(configuration, service, rule, location):
+    """Refuses keys that a rule has in vain, a mask that does not cover its match, and octets that are never held."""
+    for key, given in (("exact", rule.exact), ("mask", rule.mask is not None), ("offset", rule.offset > 0)):
+        if given and key not in CONTENTS[service.select].keys:
+            yield Fault((*location, key), f'is not used by select = "{service.select}"; it must go')
+    if service.select != "octets" or not CONTENTS["octets"].is_right(rule.match):
+        return
+    length = len(hexadecimal(rule.match))
+    if rule.mask is not None and len(rule.mask) // 2 - 1 != length:
+        yield Fault((*location, "mask"), f"must be as long as the match: {length} bytes")
+    if rule.offset + length > configuration.engine.held_bytes:
+        yield Fault((*location, "offset"), "with the match reaches beyond what is held of a client's first bytes (engine.held_bytes = "
+                    f"{configuration.engine.held_bytes})")
 
 
 def _source_addresses(configuration):

@@ -6,17 +6,17 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline import slots
-from pipeline.configuration import values
+from pipeline.configuration import content_rules, values
 from pipeline.configuration.traffic import Traffic
 from pipeline.configuration.values import REFUSE, PortRange, choice, rate, seconds, switch, whole
 from pipeline.stats_socket import default_path
 
 SLOTS = tuple(slot for slot in slots.SLOTS if slot not in slots.OF_SERVICES)
 """Slots that `[kernels]` can fill; the select kernel is chosen by each service."""
-PAYLOAD_SELECTS = ("http_path", "http_host", "number_modulo")
-"""Our select kernels that need the client's first payload, and so delayed binding."""
-RULE_SELECTS = ("http_path", "http_host")
+RULE_SELECTS = tuple(content_rules.CONTENTS)
 """Our select kernels that work on a service's `rules`."""
+PAYLOAD_SELECTS = (*RULE_SELECTS, "number_modulo")
+"""Our select kernels that need the client's first payload, and so delayed binding."""
 
 
 class _Section(BaseModel):
@@ -200,6 +200,9 @@ class Rule(_Section):
 
     match: values.Match
     target: values.TargetId
+    exact: bool = switch(False)
+    mask: values.Mask | None = None
+    offset: int = whole(0, 0, 65471, " (bytes of the payload before the match)")
 
 
 class Service(_Section):
@@ -231,8 +234,8 @@ class Service(_Section):
 
     @property
     def ordered_rules(self):
-        """The rules, longest match first, so that the first one that matches a path is the most specific."""
-        return tuple(sorted(self.rules, key=lambda rule: -len(rule.match)))
+        """The rules in the order in which the select kernel tries them: the most specific first, but where theirs counts."""
+        return content_rules.ordered(self.select, self.rules)
 
 
 class Host(_Section):

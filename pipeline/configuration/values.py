@@ -54,6 +54,7 @@ _SELECT_IS = ("one of " + ", ".join(f'"{name}"' for name in SELECTS)
 _PAYLOAD_IS = ("one of " + ", ".join(f'"{name}"' for name in PAYLOADS)
                + ', or a kernel of your own as "package.module:function" or "file.py:function"')
 _SOURCE_PORTS_IS = "[lowest, highest], two port numbers from 1 to 65535"
+_MASK_IS = 'the bits that count, in hexadecimal such as "0xff0f"'
 _SOCKET_IS = "an absolute path of at most 107 bytes"
 
 
@@ -266,8 +267,14 @@ def _one_of(value, info, names, right):
 
 
 def _match(value):
-    right = f"1 to {_LONGEST_MATCH} printable ASCII characters without a space"
-    return _text(value, rf"[!-~]{{1,{_LONGEST_MATCH}}}", right)
+    right = f"1 to {_LONGEST_MATCH} bytes of text without control characters"
+    _text(value, r"[^\x00-\x1f\x7f]+", right)
+    _require(len(value.encode(errors="replace")) <= _LONGEST_MATCH, right)
+    return value
+
+
+def _mask(value):
+    return _text(value, r"0x([0-9A-Fa-f]{2})+", _MASK_IS)
 
 
 def _target_id(value):
@@ -318,7 +325,8 @@ ExceptionDevice = _kind(str, _exception_device, _EXCEPTION_DEVICE_IS)
 Kernel = _kind(str, _kernel, _KERNEL_IS)
 Select = _kind(str, _select, _SELECT_IS)
 Payload = _kind(str, _payload, _PAYLOAD_IS)
-Match = _kind(str, _match, "a path prefix or a host name")
+Match = _kind(str, _match, "what the rule is for, such as a path or a host name")
+Mask = _kind(str, _mask, _MASK_IS)
 SocketPath = _kind(str, _socket_path, _SOCKET_IS)
 SourcePorts = Annotated[PortRange, PlainValidator(_source_ports), PlainSerializer(list),
                         Field(description=_SOURCE_PORTS_IS)]
