@@ -64,6 +64,7 @@ from .headers import ACK, CWR, ECE, RST, SYN
 from .jit import kernel
 from .native import address_of, prefetch, record_at
 from .open import SYN_RETRY
+from .proxy_protocol import put_header
 from .records import ACTIVE_RST, EXHAUSTED, REFUSED, TARGET_REFUSED, TARGET_UNREACHABLE, TCP_CLOSED, TCP_SYN_SENT, TIMEOUT, step
 from .release import forget_key
 from .sequence import wrap
@@ -105,7 +106,7 @@ def is_untouched(connections, connection):
         return False
     opening = record_at(connections.openings, int64(cold.opening))
     if hot.options & HOLDS:
-        unsent = record_at(connections.held.delivery, int64(opening.held)).sent == 0
+        unsent = record_at(connections.held.delivery, int64(opening.held)).sent <= int64(opening.header)
     else:
         unsent = int64(hot.next[CLIENT]) == wrap(int64(opening.client_isn) + 1) and opening.wrapped & 1 << CLIENT == 0
     return unsent and wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET])) == wrap(int64(opening.proxy_isn) + 1)
@@ -338,7 +339,9 @@ def connect_one(batch, row, connections, connection, target, cause, targets, sou
     tick = now // TICK_MICROSECONDS
     if hot.options & BOUND:
         forsake(connections, connection, cause, targets, sources, tick)
-    lacking = bind(connections, connection, target, targets, sources, tick)
+    lacking = put_header(connections, connection)
+    if lacking < 0:
+        lacking = bind(connections, connection, target, targets, sources, tick)
     if lacking >= 0:
         counters.drops[lacking] += 1
         turn_away(connections, connection, EXHAUSTED, records, now)

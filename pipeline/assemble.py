@@ -21,6 +21,8 @@ from pipeline.kernels import (
     observe,
     outbox,
     profile,
+    proxy_header,
+    proxy_protocol,
     recorder,
     records,
     services,
@@ -41,6 +43,8 @@ OFFER = connection.PROMISED_SACK | connection.PROMISED_TIMESTAMPS | connection.P
 OUTBOX = 2 * ORDERS
 """Packets that one burst of 64 can make for a port."""
 BINDINGS = {"delayed": services.DELAYED, "immediate": services.IMMEDIATE, "simple": services.SIMPLE}
+PROXY_VERSIONS = {"off": proxy_protocol.NOT_SENT, "v1": proxy_header.V1, "v2": proxy_header.V2}
+EXPECTED = {"delayed": proxy_protocol.EXPECTED_BEFORE_PAYLOAD, "immediate": proxy_protocol.EXPECTED_ALONE}
 EMPTY_PASSES = 2000
 """Passes without a packet before a worker that backs off sleeps for the first time: some 50 microseconds of spinning."""
 
@@ -218,6 +222,17 @@ def make_shaped(configuration):
     return shaping.allocate_shaped(0, 0, 1, 0)
 
 
+def make_proxied(configuration):
+    """Returns the `Proxied` of a configuration: who gets a PROXY header, and from whom one is taken."""
+    listed = configuration.services
+    trusted = [(number, int(network.network_address), int(network.netmask))
+               for number, service in enumerate(listed) for network in service.accept_proxy_protocol]
+    return proxy_protocol.allocate_proxied(
+        [PROXY_VERSIONS[service.proxy_protocol] for service in listed],
+        [EXPECTED[service.binding] if service.accept_proxy_protocol else 0 for service in listed],
+        trusted, configuration.engine.connections)
+
+
 def make_connections(configuration, wraps):
     """Returns the `Connections` of a configuration, all free; `wraps` are those of its records."""
     engine, capacity, opening = configuration.engine, configuration.engine.connections, configuration.opening_records
@@ -235,7 +250,7 @@ def make_connections(configuration, wraps):
         held=connection.allocate_held(engine.held_connections, engine.held_bytes, configuration.held_stride),
         segments=connection.allocate_segments(orders), parts=connection.allocate_parts(orders // 2),
         choices=connection.allocate_choices(orders), deliveries=connection.allocate_listed(orders),
-        shaped=make_shaped(configuration),
+        shaped=make_shaped(configuration), proxied=make_proxied(configuration),
         waiting=waiting_room.allocate_waiting_room(engine.waiting_places, engine.waiting_per_connection,
                                                     configuration.port_count),
         touched=connection.allocate_listed(orders), releases=connection.allocate_listed(orders),

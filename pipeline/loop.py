@@ -148,8 +148,8 @@ def ask_select(state, connection):
     exclude(connections, connection, selection, state.targets)
     start, length = 0, 0
     if hot.options & HOLDS:
-        slot = connections.openings[cold.opening].held
-        start, length = slot * held.stride[0], held.length[slot]
+        slot, header = int64(connections.openings[cold.opening].held), int64(connections.openings[cold.opening].header)
+        start, length = slot * held.stride[0] + header, held.length[slot] - header
     payload = held.octets[start:start + length]
     if tried(connections, connection) > 0:  # what it changes in place now is nobody's
         copy_held(connections, start, length, selection)

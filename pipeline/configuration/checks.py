@@ -9,6 +9,8 @@ from pipeline.configuration.values import place_in_network, suggestion
 
 
 MOST_WORKERS = 64
+LEAST_FOR_HEADER = 256
+"""Bytes that a received PROXY header may have at least."""
 
 
 def faults(configuration):
@@ -27,7 +29,7 @@ def faults(configuration):
             yield from check(configuration)
         return
     for check in (_engine, _port_faults, _kernels, _unique_names, _devices, _exception_devices, _on_link_networks, _routes, _targets, _listening,
-                  _service_targets, _selects, _rules, _source_addresses, _bed, _bed_hosts):
+                  _service_targets, _selects, _rules, _proxy_protocol, _source_addresses, _bed, _bed_hosts):
         yield from check(configuration)
 
 
@@ -293,6 +295,18 @@ def _selects(configuration):
         if service.rules and service.select not in RULE_SELECTS:
             yield Fault(("services", index, "rules"), f'is not used by select = "{service.select}"; it must go, '
                         'or select must be "http_path" or "http_host"')
+
+
+def _proxy_protocol(configuration):
+    """Refuses PROXY headers where the connection is the client's own, and held bytes into which none would fit."""
+    for index, service in enumerate(configuration.services):
+        for key, used in (("proxy_protocol", service.proxy_protocol != "off"), ("accept_proxy_protocol", service.accept_proxy_protocol)):
+            if used and service.binding == "simple":
+                yield Fault(("services", index, key), 'is not used with binding = "simple", where the client\'s own handshake goes '
+                            'on to the target; it must go, or binding must be "delayed" or "immediate"')
+        if service.accept_proxy_protocol and configuration.engine.held_bytes < LEAST_FOR_HEADER:
+            yield Fault(("engine", "held_bytes"), f"must be at least {LEAST_FOR_HEADER}, into which a PROXY header fits, since "
+                        f"services[{index}] has accept_proxy_protocol")
 
 
 def _rules(configuration):

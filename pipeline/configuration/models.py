@@ -15,6 +15,8 @@ SLOTS = tuple(slot for slot in slots.SLOTS if slot not in slots.OF_SERVICES)
 """Slots that `[kernels]` can fill; the select kernel is chosen by each service."""
 PAYLOAD_SELECTS = ("http_path", "http_host", "number_modulo")
 """Our select kernels that need the client's first payload, and so delayed binding."""
+HEADER_ROOM = 128
+"""Bytes that are kept before the held ones for a PROXY header that is sent (kernels/proxy_header.py)."""
 RULE_SELECTS = ("http_path", "http_host")
 """Our select kernels that work on a service's `rules`."""
 
@@ -215,6 +217,8 @@ class Service(_Section):
     attempts: int = whole(3, 1, 3)
     default: values.Name = REFUSE
     stray: Literal["reset", "drop"] = choice("reset", "reset", "drop")
+    proxy_protocol: Literal["off", "v1", "v2"] = choice("off", "off", "v1", "v2")
+    accept_proxy_protocol: tuple[values.Network, ...] = Field((), description='a list of networks such as "10.0.0.0/8"')
     rules: tuple[Rule, ...] = Field((), description='a list of rules such as {match = "/a", target = "a"}')
     source_addresses: tuple[values.Address, ...] = Field((), description='a list of addresses such as "10.2.0.1"')
     source_ports: values.SourcePorts = PortRange(1024, 65535)
@@ -330,7 +334,8 @@ class Configuration(_Section):
     @property
     def held_stride(self):
         """Bytes (int) that there are for the held bytes of a connection: payload kernels may make four of each."""
-        return self.engine.held_bytes * (4 if self.payload_kernels else 1)
+        header = HEADER_ROOM if any(service.proxy_protocol != "off" for service in self.services) else 0
+        return self.engine.held_bytes * (4 if self.payload_kernels else 1) + header
 
     def target(self, identifier):
         """Returns the Target with that id; raises KeyError where there is none."""
