@@ -32,11 +32,10 @@ class Proxied(NamedTuple):
     ends: np.ndarray      # [4] the origin that it tells
 
 
-def allocate_proxied(sent, accepts, trusted, connections):
-    """Returns `Proxied` from lists of ints by service, of (service, network, mask), for so many connections."""
-    rows = connections if any(accepts) else 0
+def allocate_proxied(sent, accepts, trusted, origins):
+    """Returns `Proxied` from lists of ints by service, and of (service, network, mask); `origins` are those of the records."""
     return Proxied(np.array(sent or [0], np.int64), np.array(accepts or [0], np.int64), np.array(trusted, np.int64).reshape(-1, 3),
-                   np.zeros((rows, 5), np.int64), np.zeros(HEADER_ROOM, np.uint8), np.zeros(4, np.int64))
+                   origins, np.zeros(HEADER_ROOM, np.uint8), np.zeros(4, np.int64))
 
 
 @kernel

@@ -7,6 +7,8 @@ from .jit import kernel
 
 NO_MATCH, NEED_MORE = -1, -2
 """What a select kernel answers beside the number of a target: none fits; the payload so far does not tell."""
+REFUSE_CLIENT = -1 << 40
+"""What is answered in its place for a client that gets no target at all, whatever the service's default is."""
 
 DELAYED, IMMEDIATE, SIMPLE = 0, 1, 2
 STRAY_RESET, STRAY_DROP = 0, 1

@@ -222,19 +222,22 @@ def make_shaped(configuration):
     return shaping.allocate_shaped(0, 0, 1, 0)
 
 
-def make_proxied(configuration):
-    """Returns the `Proxied` of a configuration: who gets a PROXY header, and from whom one is taken."""
+def make_proxied(configuration, origins):
+    """Returns the `Proxied` of a configuration: who gets a PROXY header, and from whom one is taken.
+
+    `origins` are those of its records.
+    """
     listed = configuration.services
     trusted = [(number, int(network.network_address), int(network.netmask))
                for number, service in enumerate(listed) for network in service.accept_proxy_protocol]
     return proxy_protocol.allocate_proxied(
         [PROXY_VERSIONS[service.proxy_protocol] for service in listed],
         [EXPECTED[service.binding] if service.accept_proxy_protocol else 0 for service in listed],
-        trusted, configuration.engine.connections)
+        trusted, origins)
 
 
-def make_connections(configuration, wraps):
-    """Returns the `Connections` of a configuration, all free; `wraps` are those of its records."""
+def make_connections(configuration, wraps, origins):
+    """Returns the `Connections` of a configuration, all free; `wraps` and `origins` are those of its records."""
     engine, capacity, opening = configuration.engine, configuration.engine.connections, configuration.opening_records
     ticks = {name: max(round(seconds * 1_000_000 / wheel.TICK_MICROSECONDS), 1)
              for name, seconds in configuration.timeouts}
@@ -250,7 +253,7 @@ def make_connections(configuration, wraps):
         held=connection.allocate_held(engine.held_connections, engine.held_bytes, configuration.held_stride),
         segments=connection.allocate_segments(orders), parts=connection.allocate_parts(orders // 2),
         choices=connection.allocate_choices(orders), deliveries=connection.allocate_listed(orders),
-        shaped=make_shaped(configuration), proxied=make_proxied(configuration),
+        shaped=make_shaped(configuration), proxied=make_proxied(configuration, origins),
         waiting=waiting_room.allocate_waiting_room(engine.waiting_places, engine.waiting_per_connection,
                                                     configuration.port_count),
         touched=connection.allocate_listed(orders), releases=connection.allocate_listed(orders),
@@ -293,8 +296,9 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
     targets, sources = make_targets(configuration, want_neighbours(configuration, network), share, steering)
     selection, kernels = make_selection(configuration)
     engine = configuration.engine
-    kept = records.allocate_records(engine.detailed_records, engine.connections, engine.records)
-    connections = make_connections(configuration, kept.wraps)
+    accepts = any(service.accept_proxy_protocol for service in configuration.services)
+    kept = records.allocate_records(engine.detailed_records, engine.connections, engine.records, engine.connections if accepts else 0)
+    connections = make_connections(configuration, kept.wraps, kept.origins)
     state = State(
         control=np.zeros(8, np.int64), clock=_column([ticks_now, 0, round((1 << 32) * 1_000_000 / hertz)]),
         idle=_column([engine.idle_sleep_us if engine.idle == "backoff" else 0, EMPTY_PASSES]),
