@@ -211,7 +211,7 @@ class Connections(NamedTuple):
     proxied: NamedTuple     # proxy_protocol.Proxied
     touched: Listed         # their timer has to be set anew
     releases: Listed        # have ended; detail: release causes, client's + 256 * target's
-    timeouts: np.ndarray    # int64 [8] ticks by state
+    timeouts: np.ndarray    # int64 [services, 8] ticks by state
     budget: np.ndarray      # int64 [5] resets and challenges left, gained a second, microseconds of the last gain, tick; most
                             # duplicate acknowledgements in turn a second
     secret: np.ndarray      # int64 [2] key of the initial sequence numbers

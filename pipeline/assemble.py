@@ -89,7 +89,8 @@ def make_network(configuration, macs):
     own = {(int(address), number) for number in range(len(ports)) for address in configuration.answered_addresses(number)}
     near = {address for address, _ in own}
     own |= {(int(service.listen.address), -1) for service in configuration.services
-            if int(service.listen.address) not in near}
+            if service.listen.length == 32 and int(service.listen.address) not in near}
+    prefixes = [(network, configuration.on_link(network.network_address)) for network in configuration.prefixes]
     routes = [(interface.network, 0, number, int(interface.ip)) for number, port in enumerate(ports)
               for interface in port.addresses]
     for route in configuration.routes:
@@ -101,6 +102,9 @@ def make_network(configuration, macs):
         exception=_column(beside.index(number) if number in beside else -1 for number in range(len(beside))),
         beside=_column(beside), mtu=mtus, mss=_column([path_mss(configuration)]),
         own_address=_column(address for address, _ in sorted(own)), own_port=_column(port for _, port in sorted(own)),
+        own_network=_column(int(network.network_address) for network, _ in prefixes),
+        own_mask=_column(int(network.netmask) for network, _ in prefixes),
+        own_network_port=_column(link[0] if link else -1 for _, link in prefixes),
         route_network=_column(int(route[0].network_address) for route in routes),
         route_mask=_column(int(route[0].netmask) for route in routes),
         route_gateway=_column(route[1] for route in routes), route_port=_column(route[2] for route in routes),
@@ -195,7 +199,7 @@ def make_selection(configuration):
     rules, patterns, first_member = [], b"", 0
     for number, service in enumerate(configuration.services):
         fallback = -1 if service.default_target is None else number_of[service.default_target]
-        rows[number] = (int(service.listen.address), service.listen.port,
+        rows[number] = (int(service.listen.address), service.listen.port, service.listen.last_port, int(service.listen.network.netmask),
                         BINDINGS[service.binding],
                         services.STRAY_DROP if service.stray == "drop" else services.STRAY_RESET,
                         kernels.index(service.select), first_member, len(service.targets), fallback,
@@ -239,8 +243,8 @@ def make_proxied(configuration, origins):
 def make_connections(configuration, wraps, origins):
     """Returns the `Connections` of a configuration, all free; `wraps` and `origins` are those of its records."""
     engine, capacity, opening = configuration.engine, configuration.engine.connections, configuration.opening_records
-    ticks = {name: max(round(seconds * 1_000_000 / wheel.TICK_MICROSECONDS), 1)
-             for name, seconds in configuration.timeouts}
+    spans = [{**dict(configuration.timeouts), **service.own_timeouts} for service in configuration.services]
+    ticks = [[0] + [max(round(named[name] * 1_000_000 / wheel.TICK_MICROSECONDS), 1) for name in connection.STATES[1:]] for named in spans]
     counted = counters.allocate_counters(len(configuration.targets), len(configuration.services), len(records.CAUSES),
                                          len(connection.STATES))
     counted.states[connection.FREE] = capacity
@@ -257,7 +261,7 @@ def make_connections(configuration, wraps, origins):
         waiting=waiting_room.allocate_waiting_room(engine.waiting_places, engine.waiting_per_connection,
                                                     configuration.port_count),
         touched=connection.allocate_listed(orders), releases=connection.allocate_listed(orders),
-        timeouts=_column([0] + [ticks[name] for name in connection.STATES[1:]]),
+        timeouts=np.array(ticks, np.int64),
         budget=_column([engine.reset_rate, engine.reset_rate, 0, -1, engine.ack_storm]),
         secret=np.zeros(2, np.int64),
         lingering=np.full((connection.LINGERING, 2), -1, np.int64), wraps=wraps, counters=counted)

@@ -4,6 +4,10 @@ from tcp.proxy import RULES, SERVICE
 
 SENDS_TEXT, SENDS_BINARY, SENDS_FIRST, SENDS_SHAPED = 7500, 7501, 7502, 7503
 TAKES, TAKES_FIRST, TAKES_AND_SENDS, TAKES_BY_PATH, TAKES_OR_B = 7510, 7511, 7512, 7513, 7514
+QUICK, RANGE, WITHIN = 7520, 7600, 7650
+"""With time-outs of its own; a range of 100 ports, and a range of 10 within it."""
+NEAR, ROUTED = "10.1.0.32/28:80-81", "203.0.113.0/24:80"
+"""Prefixes: in the network of the clients' port, and in none."""
 TRUSTED, UNTRUSTED = "10.1.0.2", "10.1.0.200"
 ACCEPT = '["10.1.0.0/25"]'
 
@@ -19,7 +23,12 @@ def services():
             (TAKES_AND_SENDS, {"accept_proxy_protocol": ACCEPT, "proxy_protocol": '"v2"'}),
             (TAKES_BY_PATH, {"accept_proxy_protocol": ACCEPT, "select": '"http_path"', "rules": RULES}),
             (TAKES_OR_B, {"accept_proxy_protocol": ACCEPT, "default": '"b"'})]
-    return [{"name": f'"proxied{port}"', "listen": f'"{SERVICE}:{port}"', "targets": '["a", "b"]', **keys} for port, keys in rows]
+    places = [(f"{SERVICE}:{RANGE}-{RANGE + 99}", '["a"]'), (f"{SERVICE}:{WITHIN}-{WITHIN + 9}", '["b"]'), (NEAR, '["b"]'), (ROUTED, '["c"]'),
+              ("203.0.113.64/26:80", '["a"]')]
+    more = [{"name": f'"place{number}"', "listen": f'"{place}"', "targets": targets} for number, (place, targets) in enumerate(places)]
+    more += [{"name": '"quick"', "listen": f'"{SERVICE}:{QUICK}"', "targets": '["a"]',
+              "timeouts": "{ first_data = 1.0, established = 2.0, time_wait = 0.5 }"}]
+    return more + [{"name": f'"proxied{port}"', "listen": f'"{SERVICE}:{port}"', "targets": '["a", "b"]', **keys} for port, keys in rows]
 
 
 def text_header(client, address=None, port=None):
