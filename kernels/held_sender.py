@@ -5,6 +5,7 @@ a reason to send lists the connection in `deliveries`; `deliver` goes through th
 """
 from numpy import int64
 
+from .address_option import address_room
 from .connection import (
     CLIENT,
     FIN_SEEN,
@@ -130,7 +131,7 @@ def deliver_one(connections, connection, what):
     closes = hot.closing & (FIN_SEEN << CLIENT) != 0 and stop == wrap(first + length + 1)
     at = delivery.sent if what == FRESH else delivery.acked
     while at < max(length, int64(closes)):
-        part = next_part(delivery, length, at, most, what)
+        part = next_part(delivery, length, at, most - address_room(connections, connection, at), what)
         if part <= 0 and at < length:
             break
         last = at + part >= length

@@ -25,6 +25,7 @@ class Proxied(NamedTuple):
     """What the PROXY protocol needs. int64 where nothing else is said."""
 
     sent: np.ndarray      # [services] version of the header that its targets get, or NOT_SENT
+    tells: np.ndarray     # [services] whether its targets are told by a TCP option (address_option.py)
     accepts: np.ndarray   # [services] 0, or EXPECTED_BEFORE_PAYLOAD or EXPECTED_ALONE
     trusted: np.ndarray   # [n, 3] service, network and mask of those from whom a header is taken
     origins: np.ndarray   # [connections, 5] whether a header was taken, and the origin that it told; none where nobody accepts
@@ -32,9 +33,10 @@ class Proxied(NamedTuple):
     ends: np.ndarray      # [4] the origin that it tells
 
 
-def allocate_proxied(sent, accepts, trusted, origins):
+def allocate_proxied(sent, tells, accepts, trusted, origins):
     """Returns `Proxied` from lists of ints by service, and of (service, network, mask); `origins` are those of the records."""
-    return Proxied(np.array(sent or [0], np.int64), np.array(accepts or [0], np.int64), np.array(trusted, np.int64).reshape(-1, 3),
+    by_service = (np.array(column or [0], np.int64) for column in (sent, tells, accepts))
+    return Proxied(*by_service, np.array(trusted, np.int64).reshape(-1, 3),
                    origins, np.zeros(HEADER_ROOM, np.uint8), np.zeros(4, np.int64))
 
 

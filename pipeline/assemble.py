@@ -235,7 +235,7 @@ def make_proxied(configuration, origins):
     trusted = [(number, int(network.network_address), int(network.netmask))
                for number, service in enumerate(listed) for network in service.accept_proxy_protocol]
     return proxy_protocol.allocate_proxied(
-        [PROXY_VERSIONS[service.proxy_protocol] for service in listed],
+        [PROXY_VERSIONS[service.proxy_protocol] for service in listed], [int(service.toa) for service in listed],
         [EXPECTED[service.binding] if service.accept_proxy_protocol else 0 for service in listed],
         trusted, origins)
 

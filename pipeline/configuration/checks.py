@@ -327,9 +327,10 @@ def _selects(configuration):
 
 
 def _proxy_protocol(configuration):
-    """Refuses PROXY headers where the connection is the client's own, and held bytes into which none would fit."""
+    """Refuses PROXY headers and TOA where the connection is the client's own, and held bytes into which none would fit."""
     for index, service in enumerate(configuration.services):
-        for key, used in (("proxy_protocol", service.proxy_protocol != "off"), ("accept_proxy_protocol", service.accept_proxy_protocol)):
+        for key, used in (("proxy_protocol", service.proxy_protocol != "off"), ("toa", service.toa),
+                          ("accept_proxy_protocol", service.accept_proxy_protocol)):
             if used and service.binding == "simple":
                 yield Fault(("services", index, key), 'is not used with binding = "simple", where the client\'s own handshake goes '
                             'on to the target; it must go, or binding must be "delayed" or "immediate"')

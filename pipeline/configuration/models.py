@@ -230,6 +230,7 @@ class Service(_Section):
     default: values.Name = REFUSE
     stray: Literal["reset", "drop"] = choice("reset", "reset", "drop")
     proxy_protocol: Literal["off", "v1", "v2"] = choice("off", "off", "v1", "v2")
+    toa: bool = switch(False)
     accept_proxy_protocol: tuple[values.Network, ...] = Field((), description='a list of networks such as "10.0.0.0/8"')
     rules: tuple[Rule, ...] = Field((), description='a list of rules such as {match = "/a", target = "a"}')
     source_addresses: tuple[values.Address, ...] = Field((), description='a list of addresses such as "10.2.0.1"')

@@ -4,6 +4,7 @@ from tcp.proxy import RULES, SERVICE
 
 SENDS_TEXT, SENDS_BINARY, SENDS_FIRST, SENDS_SHAPED = 7500, 7501, 7502, 7503
 TAKES, TAKES_FIRST, TAKES_AND_SENDS, TAKES_BY_PATH, TAKES_OR_B = 7510, 7511, 7512, 7513, 7514
+TELLS, TELLS_FIRST, TELLS_ORIGIN = 7530, 7531, 7532
 QUICK, RANGE, WITHIN = 7520, 7600, 7650
 """With time-outs of its own; a range of 100 ports, and a range of 10 within it."""
 NEAR, ROUTED = "10.1.0.32/28:80-81", "203.0.113.0/24:80"
@@ -22,6 +23,8 @@ def services():
             (TAKES_FIRST, {"accept_proxy_protocol": ACCEPT, "binding": '"immediate"', "proxy_protocol": '"v1"'}),
             (TAKES_AND_SENDS, {"accept_proxy_protocol": ACCEPT, "proxy_protocol": '"v2"'}),
             (TAKES_BY_PATH, {"accept_proxy_protocol": ACCEPT, "select": '"http_path"', "rules": RULES}),
+            (TELLS, {"toa": "true"}), (TELLS_FIRST, {"toa": "true", "binding": '"immediate"'}),
+            (TELLS_ORIGIN, {"toa": "true", "accept_proxy_protocol": ACCEPT}),
             (TAKES_OR_B, {"accept_proxy_protocol": ACCEPT, "default": '"b"'})]
     places = [(f"{SERVICE}:{RANGE}-{RANGE + 99}", '["a"]'), (f"{SERVICE}:{WITHIN}-{WITHIN + 9}", '["b"]'), (NEAR, '["b"]'), (ROUTED, '["c"]'),
               ("203.0.113.64/26:80", '["a"]')]
