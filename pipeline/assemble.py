@@ -261,7 +261,7 @@ def make_connections(configuration, wraps, origins):
         waiting=waiting_room.allocate_waiting_room(engine.waiting_places, engine.waiting_per_connection,
                                                     configuration.port_count),
         touched=connection.allocate_listed(orders), releases=connection.allocate_listed(orders),
-        timeouts=np.array(ticks, np.int64),
+        timeouts=np.array(ticks, np.int64).reshape(-1, len(connection.STATES)),
         budget=_column([engine.reset_rate, engine.reset_rate, 0, -1, engine.ack_storm]),
         secret=np.zeros(2, np.int64),
         lingering=np.full((connection.LINGERING, 2), -1, np.int64), wraps=wraps, counters=counted)

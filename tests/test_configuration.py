@@ -172,7 +172,7 @@ ONE_FAULT = [
      'must be one of them, or "refuse"'),
     ('"10.1.0.1:80"', '"10.1.0.0:80"', 'services[0].listen = "10.1.0.0:80" is the network address of 10.1.0.0/24 '
      "(ports[0]); it must be a host's"),
-    *((f'name = "web"', f'name = "web"\nbinding = "simple"\n{key} = {value}', f'services[0].{key} = {shown} is not used with binding = '
+    *(('name = "web"', f'name = "web"\nbinding = "simple"\n{key} = {value}', f'services[0].{key} = {shown} is not used with binding = '
        '"simple", where the client\'s own handshake goes on to the target; it must go, or binding must be "delayed" or "immediate"')
       for key, value, shown in (("toa", "true", "true"), ("proxy_protocol", '"v1"', '"v1"'))),
     ('name = "web"', 'name = "web"\nbinding = "immediate"\nselect = "number_modulo"', 'services[0].select = '
