@@ -33,6 +33,7 @@ OF_KERNELS = (
     "arena",
     "toeplitz",
     "nic_model",
+    "proxy_header",
     "exception",
 )
 LONGEST_COMPILATION = 600
