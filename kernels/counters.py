@@ -39,6 +39,7 @@ NOTICES = (
     "other_target", "first_data_fallback", "keep_alives_answered", "old_connections_reset",
     "segments_waited", "split", "segments_reshaped", "payload_kernel_errors",
     "repeated_otherwise", "first_copies_given_up", "handed_over", "taken_over", "to_kernel", "from_kernel",
+    "proxy_headers_sent", "proxy_headers_taken", "proxy_headers_malformed",
 )
 """What is worth counting of packets that are not dropped, and of the engine's own doings."""
 
@@ -50,7 +51,8 @@ NOTICES = (
  NOTICE_FIRST_DATA_FALLBACK, NOTICE_KEEP_ALIVES_ANSWERED, NOTICE_OLD_CONNECTIONS_RESET,
  NOTICE_SEGMENTS_WAITED, NOTICE_SPLIT, NOTICE_SEGMENTS_RESHAPED, NOTICE_PAYLOAD_KERNEL_ERRORS,
  NOTICE_REPEATED_OTHERWISE, NOTICE_FIRST_COPIES_GIVEN_UP, NOTICE_HANDED_OVER, NOTICE_TAKEN_OVER,
- NOTICE_TO_KERNEL, NOTICE_FROM_KERNEL) = range(len(NOTICES))
+ NOTICE_TO_KERNEL, NOTICE_FROM_KERNEL,
+ NOTICE_PROXY_HEADERS_SENT, NOTICE_PROXY_HEADERS_TAKEN, NOTICE_PROXY_HEADERS_MALFORMED) = range(len(NOTICES))
 
 EVENTS = (
     "received_syn", "sent_syn", "received_syn_ack", "sent_syn_ack", "received_ack_of_syn_ack",

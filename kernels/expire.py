@@ -77,11 +77,11 @@ def state_deadline(connections, connection):
     """Returns the tick at which a connection's state times out, as a 32-bit number."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     if hot.closing & RST_SEEN:
-        return wrap(int64(hot.stamp) + connections.timeouts[TIME_WAIT])
+        return wrap(int64(hot.stamp) + connections.timeouts[int64(cold.service), TIME_WAIT])
     since = int64(hot.stamp)
     if cold.special & OPENS and (hot.state < ESTABLISHED or hot.options & BOUND == 0):
         since = int64(record_at(connections.openings, int64(cold.opening)).since)
-    return wrap(since + connections.timeouts[hot.state])
+    return wrap(since + connections.timeouts[int64(cold.service), int64(hot.state)])
 
 
 @kernel

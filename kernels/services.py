@@ -7,17 +7,21 @@ from .jit import kernel
 
 NO_MATCH, NEED_MORE = -1, -2
 """What a select kernel answers beside the number of a target: none fits; the payload so far does not tell."""
+REFUSE_CLIENT = -1 << 40
+"""What is answered in its place for a client that gets no target at all, whatever the service's default is."""
 
 DELAYED, IMMEDIATE, SIMPLE = 0, 1, 2
 STRAY_RESET, STRAY_DROP = 0, 1
 UNKNOWN_SCALE = -1
+ONE_ADDRESS = 0xFFFFFFFF
 
 SERVICE = np.dtype([
-    ("address", "i8"), ("port", "i8"), ("binding", "i8"), ("stray", "i8"), ("select", "i8"),
+    ("address", "i8"), ("port", "i8"), ("last_port", "i8"), ("mask", "i8"), ("binding", "i8"), ("stray", "i8"), ("select", "i8"),
     ("first_member", "i8"), ("members", "i8"), ("fallback", "i8"), ("first_rule", "i8"), ("rules", "i8"),
     ("offer", "i8"), ("mss", "i8"), ("attempts", "i8"), ("payload_kernel", "i8", (2,)), ("scale", "i8"),
 ])
-"""`select` numbers the kernel among those composed into the loop; `fallback` is a target, or -1 to refuse.
+"""It listens on the ports `port` to `last_port` of all addresses that are `address` under `mask`.
+`select` numbers the kernel among those composed into the loop; `fallback` is a target, or -1 to refuse.
 `offer` (PROMISED_* bits) is what every target of the service is believed to support: clients are promised no more.
 `mss`: the least that a target of it is known to take, and what our ports take (SPLICE 2.6).
 `attempts`: how many targets are tried for a connection before its client gets a RST (SPLICE 3.1).
@@ -58,11 +62,18 @@ class Targets(NamedTuple):
 
 @kernel
 def find_service(services, address, port):
-    """Returns the number of the service that listens there, or -1."""
+    """Returns the number of the service that listens there, or -1: of several that with the longest prefix, then the fewest ports."""
+    found, longest, fewest = -1, -1, 0
     for number in range(services.shape[0]):
-        if services[number].port == port and services[number].address == address:
+        first, last, mask = services[number].port, services[number].last_port, services[number].mask
+        # One branch that is nearly always taken: of two, for many services, each is a guess (104 ticks instead of 48 for 64).
+        if (port - first) | (last - port) < 0 or address & mask != services[number].address:
+            continue
+        if first == last and mask == ONE_ADDRESS:
             return number
-    return -1
+        if mask > longest or (mask == longest and last - first < fewest):
+            found, longest, fewest = number, mask, last - first
+    return found
 
 
 @kernel

@@ -22,6 +22,8 @@ from pipeline.kernels import (
     observe,
     outbox,
     profile,
+    proxy_header,
+    proxy_protocol,
     recorder,
     records,
     rules,
@@ -44,6 +46,8 @@ OUTBOX = 2 * ORDERS
 """Packets that one burst of 64 can make for a port."""
 HOWS = {"exact": rules.EXACT, "prefix": rules.PREFIX, "suffix": rules.SUFFIX}
 BINDINGS = {"delayed": services.DELAYED, "immediate": services.IMMEDIATE, "simple": services.SIMPLE}
+PROXY_VERSIONS = {"off": proxy_protocol.NOT_SENT, "v1": proxy_header.V1, "v2": proxy_header.V2}
+EXPECTED = {"delayed": proxy_protocol.EXPECTED_BEFORE_PAYLOAD, "immediate": proxy_protocol.EXPECTED_ALONE}
 EMPTY_PASSES = 2000
 """Passes without a packet before a worker that backs off sleeps for the first time: some 50 microseconds of spinning."""
 
@@ -88,7 +92,8 @@ def make_network(configuration, macs):
     own = {(int(address), number) for number in range(len(ports)) for address in configuration.answered_addresses(number)}
     near = {address for address, _ in own}
     own |= {(int(service.listen.address), -1) for service in configuration.services
-            if int(service.listen.address) not in near}
+            if service.listen.length == 32 and int(service.listen.address) not in near}
+    prefixes = [(network, configuration.on_link(network.network_address)) for network in configuration.prefixes]
     routes = [(interface.network, 0, number, int(interface.ip)) for number, port in enumerate(ports)
               for interface in port.addresses]
     for route in configuration.routes:
@@ -100,6 +105,9 @@ def make_network(configuration, macs):
         exception=_column(beside.index(number) if number in beside else -1 for number in range(len(beside))),
         beside=_column(beside), mtu=mtus, mss=_column([path_mss(configuration)]),
         own_address=_column(address for address, _ in sorted(own)), own_port=_column(port for _, port in sorted(own)),
+        own_network=_column(int(network.network_address) for network, _ in prefixes),
+        own_mask=_column(int(network.netmask) for network, _ in prefixes),
+        own_network_port=_column(link[0] if link else -1 for _, link in prefixes),
         route_network=_column(int(route[0].network_address) for route in routes),
         route_mask=_column(int(route[0].netmask) for route in routes),
         route_gateway=_column(route[1] for route in routes), route_port=_column(route[2] for route in routes),
@@ -194,7 +202,7 @@ def make_selection(configuration):
     lines, patterns, first_member = [], b"", 0
     for number, service in enumerate(configuration.services):
         fallback = -1 if service.default_target is None else number_of[service.default_target]
-        rows[number] = (int(service.listen.address), service.listen.port,
+        rows[number] = (int(service.listen.address), service.listen.port, service.listen.last_port, int(service.listen.network.netmask),
                         BINDINGS[service.binding],
                         services.STRAY_DROP if service.stray == "drop" else services.STRAY_RESET,
                         kernels.index(service.select), first_member, len(service.targets), fallback,
@@ -224,11 +232,25 @@ def make_shaped(configuration):
     return shaping.allocate_shaped(0, 0, 1, 0)
 
 
-def make_connections(configuration, wraps):
-    """Returns the `Connections` of a configuration, all free; `wraps` are those of its records."""
+def make_proxied(configuration, origins):
+    """Returns the `Proxied` of a configuration: who gets a PROXY header, and from whom one is taken.
+
+    `origins` are those of its records.
+    """
+    listed = configuration.services
+    trusted = [(number, int(network.network_address), int(network.netmask))
+               for number, service in enumerate(listed) for network in service.accept_proxy_protocol]
+    return proxy_protocol.allocate_proxied(
+        [PROXY_VERSIONS[service.proxy_protocol] for service in listed], [int(service.toa) for service in listed],
+        [EXPECTED[service.binding] if service.accept_proxy_protocol else 0 for service in listed],
+        trusted, origins)
+
+
+def make_connections(configuration, wraps, origins):
+    """Returns the `Connections` of a configuration, all free; `wraps` and `origins` are those of its records."""
     engine, capacity, opening = configuration.engine, configuration.engine.connections, configuration.opening_records
-    ticks = {name: max(round(seconds * 1_000_000 / wheel.TICK_MICROSECONDS), 1)
-             for name, seconds in configuration.timeouts}
+    spans = [{**dict(configuration.timeouts), **service.own_timeouts} for service in configuration.services]
+    ticks = [[0] + [max(round(named[name] * 1_000_000 / wheel.TICK_MICROSECONDS), 1) for name in connection.STATES[1:]] for named in spans]
     counted = counters.allocate_counters(len(configuration.targets), len(configuration.services), len(records.CAUSES),
                                          len(connection.STATES))
     counted.states[connection.FREE] = capacity
@@ -241,11 +263,11 @@ def make_connections(configuration, wraps):
         held=connection.allocate_held(engine.held_connections, engine.held_bytes, configuration.held_stride),
         segments=connection.allocate_segments(orders), parts=connection.allocate_parts(orders // 2),
         choices=connection.allocate_choices(orders), deliveries=connection.allocate_listed(orders),
-        shaped=make_shaped(configuration),
+        shaped=make_shaped(configuration), proxied=make_proxied(configuration, origins),
         waiting=waiting_room.allocate_waiting_room(engine.waiting_places, engine.waiting_per_connection,
                                                     configuration.port_count),
         touched=connection.allocate_listed(orders), releases=connection.allocate_listed(orders),
-        timeouts=_column([0] + [ticks[name] for name in connection.STATES[1:]]),
+        timeouts=np.array(ticks, np.int64).reshape(-1, len(connection.STATES)),
         budget=_column([engine.reset_rate, engine.reset_rate, 0, -1, engine.ack_storm]),
         secret=np.zeros(2, np.int64),
         lingering=np.full((connection.LINGERING, 2), -1, np.int64), wraps=wraps, counters=counted)
@@ -284,8 +306,9 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
     targets, sources = make_targets(configuration, want_neighbours(configuration, network), share, steering)
     selection, kernels = make_selection(configuration)
     engine = configuration.engine
-    kept = records.allocate_records(engine.detailed_records, engine.connections, engine.records)
-    connections = make_connections(configuration, kept.wraps)
+    accepts = any(service.accept_proxy_protocol for service in configuration.services)
+    kept = records.allocate_records(engine.detailed_records, engine.connections, engine.records, engine.connections if accepts else 0)
+    connections = make_connections(configuration, kept.wraps, kept.origins)
     state = State(
         control=np.zeros(8, np.int64), clock=_column([ticks_now, 0, round((1 << 32) * 1_000_000 / hertz)]),
         idle=_column([engine.idle_sleep_us if engine.idle == "backoff" else 0, EMPTY_PASSES]),

@@ -50,7 +50,7 @@ def _service(configuration, service):
     return {"name": service.name, "listen": str(service.listen), "binding": service.binding, "select": service.select,
             "payload_to_target": service.payload_to_target, "payload_to_client": service.payload_to_client,
             "targets": list(service.targets), "default": service.default, "stray": service.stray,
-            "attempts": service.attempts,
+            "attempts": service.attempts, **({"timeouts": service.own_timeouts} if service.own_timeouts else {}),
             "rules": [{"match": rule.match, "target": rule.target,
                        **{key: getattr(rule, key) for key in ("exact", "mask", "offset") if getattr(rule, key)}} for rule in service.rules],
             "source_addresses": [str(address) for address in addresses], "source_ports": list(service.source_ports),

@@ -6,6 +6,7 @@ the kernels that the configuration names; as it stands it runs our own kernels o
 # isort: skip_file
 from numpy import int64
 
+from pipeline.kernels.accept_proxy_protocol import take_header
 from pipeline.kernels.arp import answer_arp, build_requests, neighbours_to_ask
 from pipeline.kernels.batch import KIND_TCP, REFUSE, REPORT
 from pipeline.kernels.build import build
@@ -69,7 +70,7 @@ from pipeline.kernels.records import ask_for_records
 from pipeline.kernels.report import report
 from pipeline.kernels.repetition import restore
 from pipeline.kernels.reshape import exhausted, map_row, write_stream
-from pipeline.kernels.services import NO_MATCH
+from pipeline.kernels.services import NEED_MORE, NO_MATCH, REFUSE_CLIENT
 from pipeline.kernels.shape_held import copy_held, put_held, settle_held, take_held, take_rewrite
 from pipeline.kernels.shaping import EDIT_BYTES, is_to_be_shown, take_change, take_new
 from pipeline.kernels.split import cut
@@ -148,8 +149,8 @@ def ask_select(state, connection):
     exclude(connections, connection, selection, state.targets)
     start, length = 0, 0
     if hot.options & HOLDS:
-        slot = connections.openings[cold.opening].held
-        start, length = slot * held.stride[0], held.length[slot]
+        slot, header = int64(connections.openings[cold.opening].held), int64(connections.openings[cold.opening].header)
+        start, length = slot * held.stride[0] + header, held.length[slot] - header
     payload = held.octets[start:start + length]
     if tried(connections, connection) > 0:  # what it changes in place now is nobody's
         copy_held(connections, start, length, selection)
@@ -166,9 +167,12 @@ def choose(state):
     connections, selection, targets = state.connections, state.selection, state.targets
     choices = connections.choices
     for number in range(choices.filled[0]):
-        connection, answer = choices.connection[number], NO_MATCH
+        connection, asks = choices.connection[number], choices.row[number] != ASK_NOBODY
         selection.rewrite[0] = -1
-        if choices.row[number] != ASK_NOBODY:
+        answer = take_header(connections, connection)
+        if answer == NEED_MORE and not asks:
+            answer = REFUSE_CLIENT
+        elif answer == NO_MATCH and asks:
             answer = ask_select(state, connection)
         choices.answer[number] = answer
         if connections.hot[connection].options & HOLDS and target_of(connections, connection, answer, selection, targets) >= 0:

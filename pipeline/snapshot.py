@@ -140,13 +140,15 @@ def record_dict(configuration, record, started):
     def endpoint(field, side):
         return f"{address_text(record[f'{field}_address'][side])}:{record[f'{field}_port'][side]}"
 
+    through = record["origin_address"] != 0
     bound = record["target"] != connection.NO_TARGET
     opened = started + datetime.timedelta(microseconds=int(record["opened"]))
     return {
         "opened": opened.isoformat(timespec="microseconds"),
         "duration_us": int(record["closed"] - record["opened"]),
         "service": configuration.services[record["service"]].name,
-        "client": endpoint("remote", 0), "listen": endpoint("local", 0),
+        "client": f"{address_text(record['origin_address'])}:{record['origin_port']}" if through else endpoint("remote", 0),
+        **({"through": endpoint("remote", 0)} if through else {}), "listen": endpoint("local", 0),
         "target": configuration.targets[record["target"]].id if bound else None,
         "proxy": endpoint("local", 1) if bound else None,
         "release": {side: records.CAUSES[record["cause"][number]] for number, side in enumerate(SIDES)},

@@ -56,7 +56,7 @@ def test_what_is_left_out_has_a_default():
     assert loaded.engine.cores == (max(os.sched_getaffinity(0)),)
     service = loaded.services[0]
     assert (service.binding, service.select, service.default_target) == ("delayed", "round_robin", None)
-    assert service.listen == (ADDRESS("10.1.0.1"), 80)
+    assert service.listen == (ADDRESS("10.1.0.1"), 80, 80, 32)
 
 
 ONE_FAULT = [
@@ -96,9 +96,18 @@ ONE_FAULT = [
     ('ip = "10.2.0.11"', "", 'targets[0].ip is missing; it must be an IPv4 address of a host, such as "10.1.0.1"'),
     ('id = "a"', 'id = "refuse"', 'targets[0].id = "refuse" is taken: "refuse" stands for no target; it must be '
      "another name"),
-    ('"10.1.0.1:80"', '"10.1.0.1"', 'services[0].listen = "10.1.0.1" must be "address:port", such as "10.1.0.1:80"'),
+    ('"10.1.0.1:80"', '"10.1.0.1"', 'services[0].listen = "10.1.0.1" must be "address:port", such as "10.1.0.1:80", with a '
+     'range of ports as "10.1.0.1:8000-8999", or a prefix as "10.1.8.0/24:80"'),
     ('"10.1.0.1:80"', '"10.1.0.1:0"',
      'services[0].listen = "10.1.0.1:0" has a port number that is not from 1 to 65535'),
+    ('"10.1.0.1:80"', '"10.1.0.1:90-80"', 'services[0].listen = "10.1.0.1:90-80" has a range of ports that runs backwards; it must be '
+     '"address:port", such as "10.1.0.1:80", with a range of ports as "10.1.0.1:8000-8999", or a prefix as "10.1.8.0/24:80"'),
+    ('"10.1.0.1:80"', '"10.1.0.1/28:80"',
+     'services[0].listen = "10.1.0.1/28:80" has bits set behind its prefix; the network is "10.1.0.0/28"'),
+    ('"10.1.0.1:80"', '"10.1.0.0/23:80"', 'services[0].listen = "10.1.0.0/23:80" has the whole network 10.1.0.0/24 of ports[0] in it, '
+     "all of whose hosts would be taken for ours; it must be a part of that, or another network that is routed to us"),
+    ('"10.1.0.1:80"', '"10.2.0.8/29:80"', 'services[0].listen = "10.2.0.8/29:80" has the address of targets[0] in it (10.2.0.11); '
+     "it must be a prefix of addresses that are all the engine's own"),
     ('name = "web"', 'name = "web"\nselect = "round_robbin"', 'services[0].select = "round_robbin" must be one of '
      '"round_robin", "http_path", "http_host", "number_modulo", "at_random", "tls_sni", "tls_alpn", "http2_path", "http2_authority", '
      '"ldap_dn", "postgresql_database", "postgresql_user", "redis_user", "mqtt_client_id", "octets", or a kernel of '
@@ -164,6 +173,9 @@ ONE_FAULT = [
      'must be one of them, or "refuse"'),
     ('"10.1.0.1:80"', '"10.1.0.0:80"', 'services[0].listen = "10.1.0.0:80" is the network address of 10.1.0.0/24 '
      "(ports[0]); it must be a host's"),
+    *(('name = "web"', f'name = "web"\nbinding = "simple"\n{key} = {value}', f'services[0].{key} = {shown} is not used with binding = '
+       '"simple", where the client\'s own handshake goes on to the target; it must go, or binding must be "delayed" or "immediate"')
+      for key, value, shown in (("toa", "true", "true"), ("proxy_protocol", '"v1"', '"v1"'))),
     ('name = "web"', 'name = "web"\nbinding = "immediate"\nselect = "number_modulo"', 'services[0].select = '
      '"number_modulo" looks at the payload, which binding = "immediate" does not wait for; it must be "round_robin" or '
      'a kernel of your own, or binding must be "delayed"'),

@@ -33,6 +33,7 @@ OF_KERNELS = (
     "arena",
     "toeplitz",
     "nic_model",
+    "proxy_header",
     "exception",
 )
 if os.environ.get("PIPELINE_SOAK") == "1":  # half a minute of compiling

@@ -10,6 +10,8 @@ from pipeline.configuration.values import place_in_network, suggestion
 
 
 MOST_WORKERS = 64
+LEAST_FOR_HEADER = 256
+"""Bytes that a received PROXY header may have at least."""
 
 
 def faults(configuration):
@@ -28,7 +30,7 @@ def faults(configuration):
             yield from check(configuration)
         return
     for check in (_engine, _port_faults, _kernels, _unique_names, _devices, _exception_devices, _on_link_networks, _routes, _targets, _listening,
-                  _service_targets, _selects, _rules, _source_addresses, _bed, _bed_hosts):
+                  _service_targets, _selects, _rules, _proxy_protocol, _source_addresses, _bed, _bed_hosts):
         yield from check(configuration)
 
 
@@ -214,7 +216,7 @@ def _wrong_place(configuration, address):
 def _ours(configuration):
     """Returns a dict of address -> whose it is (str), for the ports' and the services' addresses."""
     ours = {service.listen.address: f"services[{index}] listens"
-            for index, service in enumerate(configuration.services)}
+            for index, service in enumerate(configuration.services) if service.listen.length == 32}
     ours.update({address: "generator.clients have it" for address in configuration.client_addresses})
     ours.update({target.ip: f"{target.id} is played there" for target in configuration.played_targets})
     ours.update({interface.ip: f"ports[{port}] has it" for port, _, interface in _own_addresses(configuration)})
@@ -260,12 +262,41 @@ def _listening(configuration):
     gateways = {route.gateway: f"routes[{index}]" for index, route in enumerate(configuration.routes)}
     for index, first in _repeated(service.listen for service in configuration.services):
         yield Fault(("services", index, "listen"), f"is already that of services[{first}]; it must be another one")
+    yield from _ambiguous(configuration.services)
     for index, service in enumerate(configuration.services):
-        if reason := _wrong_place(configuration, service.listen.address):
+        if service.listen.length < 32:
+            yield from _prefix(configuration, index, service.listen.network)
+        elif reason := _wrong_place(configuration, service.listen.address):
             yield Fault(("services", index, "listen"), reason)
         elif service.listen.address in gateways:
             yield Fault(("services", index, "listen"), f"is the gateway of {gateways[service.listen.address]}; "
                         "it must be an address of the engine's own")
+
+
+def _ambiguous(listed):
+    """Refuses ranges of ports that overlap on the same addresses without one being within the other: neither is more specific."""
+    for (first, one), (index, other) in itertools.combinations(enumerate(service.listen for service in listed), 2):
+        if one.network == other.network and one.port < other.port <= one.last_port < other.last_port or (
+                one.network == other.network and other.port < one.port <= other.last_port < one.last_port):
+            yield Fault(("services", index, "listen"), f"overlaps services[{first}] ({one}) and neither is within the other; "
+                        "one of them must end where the other begins, or be within it")
+
+
+def _prefix(configuration, index, network):
+    """Refuses a prefix in which there are hosts that are not ours, or that the kernel beside a port would have to answer for."""
+    for port, _, interface in _own_addresses(configuration):
+        if interface.network.subnet_of(network):
+            yield Fault(("services", index, "listen"), f"has the whole network {interface.network} of ports[{port}] in it, all of "
+                        "whose hosts would be taken for ours; it must be a part of that, or another network that is routed to us")
+        elif network.subnet_of(interface.network) and configuration.ports[port].exception:
+            yield Fault(("services", index, "listen"), f"is in a network of ports[{port}], beside whose exception port the kernel "
+                        "answers ARP, but not for prefixes; its addresses must be listed one a service")
+    others = {f"targets[{number}]": target.ip for number, target in enumerate(configuration.targets)}
+    others |= {f"the gateway of routes[{number}]": route.gateway for number, route in enumerate(configuration.routes)}
+    for whose, address in others.items():
+        if address in network:
+            yield Fault(("services", index, "listen"), f"has the address of {whose} in it ({address}); it must be a prefix of "
+                        "addresses that are all the engine's own")
 
 
 def _service_targets(configuration):
@@ -294,6 +325,19 @@ def _selects(configuration):
         if service.rules and service.select not in RULE_SELECTS:
             yield Fault(("services", index, "rules"), f'is not used by select = "{service.select}"; it must go, '
                         'or select must be one that looks for it, such as "http_path" or "tls_sni"')
+
+
+def _proxy_protocol(configuration):
+    """Refuses PROXY headers and TOA where the connection is the client's own, and held bytes into which none would fit."""
+    for index, service in enumerate(configuration.services):
+        for key, used in (("proxy_protocol", service.proxy_protocol != "off"), ("toa", service.toa),
+                          ("accept_proxy_protocol", service.accept_proxy_protocol)):
+            if used and service.binding == "simple":
+                yield Fault(("services", index, key), 'is not used with binding = "simple", where the client\'s own handshake goes '
+                            'on to the target; it must go, or binding must be "delayed" or "immediate"')
+        if service.accept_proxy_protocol and configuration.engine.held_bytes < LEAST_FOR_HEADER:
+            yield Fault(("engine", "held_bytes"), f"must be at least {LEAST_FOR_HEADER}, into which a PROXY header fits, since "
+                        f"services[{index}] has accept_proxy_protocol")
 
 
 def _rules(configuration):

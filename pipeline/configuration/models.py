@@ -13,6 +13,8 @@ from pipeline.stats_socket import default_path
 
 SLOTS = tuple(slot for slot in slots.SLOTS if slot not in slots.OF_SERVICES)
 """Slots that `[kernels]` can fill; the select kernel is chosen by each service."""
+HEADER_ROOM = 128
+"""Bytes that are kept before the held ones for a PROXY header that is sent (kernels/proxy_header.py)."""
 RULE_SELECTS = tuple(content_rules.CONTENTS)
 """Our select kernels that work on a service's `rules`."""
 PAYLOAD_SELECTS = (*RULE_SELECTS, "number_modulo")
@@ -185,6 +187,18 @@ class Timeouts(_Section):
     time_wait: float = seconds(2)
 
 
+class ServiceTimeouts(_Section):
+    """`[services.timeouts]`: what is other than in `[timeouts]` for the connections of a service."""
+
+    syn_received: float | None = seconds(None)
+    first_data: float | None = seconds(None)
+    connecting: float | None = seconds(None)
+    established: float | None = seconds(None)
+    half_closed: float | None = seconds(None)
+    fin_wait: float | None = seconds(None)
+    time_wait: float | None = seconds(None)
+
+
 class Target(_Section):
     """`[[targets]]`: a server; `mac` or `linux_if` (whose MAC is taken) instead of ARP."""
 
@@ -209,7 +223,7 @@ class Service(_Section):
     """`[[services]]`: an endpoint that clients connect to, and the targets behind it."""
 
     name: values.Name
-    listen: values.ListenEndpoint
+    listen: values.ListenPlace
     binding: Literal["delayed", "immediate", "simple"] = choice("delayed", "delayed", "immediate", "simple")
     select: values.Select = "round_robin"
     payload_to_target: values.Payload | None = None
@@ -218,9 +232,18 @@ class Service(_Section):
     attempts: int = whole(3, 1, 3)
     default: values.Name = REFUSE
     stray: Literal["reset", "drop"] = choice("reset", "reset", "drop")
+    proxy_protocol: Literal["off", "v1", "v2"] = choice("off", "off", "v1", "v2")
+    toa: bool = switch(False)
+    accept_proxy_protocol: tuple[values.Network, ...] = Field((), description='a list of networks such as "10.0.0.0/8"')
     rules: tuple[Rule, ...] = Field((), description='a list of rules such as {match = "/a", target = "a"}')
     source_addresses: tuple[values.Address, ...] = Field((), description='a list of addresses such as "10.2.0.1"')
     source_ports: values.SourcePorts = PortRange(1024, 65535)
+    timeouts: ServiceTimeouts = Field(default_factory=ServiceTimeouts, description="a table [services.timeouts]")
+
+    @property
+    def own_timeouts(self):
+        """The time-outs (dict of state -> seconds) that this service has of its own."""
+        return {state: span for state, span in self.timeouts if span is not None}
 
     @property
     def default_target(self):
@@ -333,7 +356,8 @@ class Configuration(_Section):
     @property
     def held_stride(self):
         """Bytes (int) that there are for the held bytes of a connection: payload kernels may make four of each."""
-        return self.engine.held_bytes * (4 if self.payload_kernels else 1)
+        header = HEADER_ROOM if any(service.proxy_protocol != "off" for service in self.services) else 0
+        return self.engine.held_bytes * (4 if self.payload_kernels else 1) + header
 
     def target(self, identifier):
         """Returns the Target with that id; raises KeyError where there is none."""
@@ -375,8 +399,13 @@ class Configuration(_Section):
     def left_out_ports(self, service, address):
         """Returns the sorted ports of `service.source_ports` on which some service listens at `address`."""
         low, high = service.source_ports
-        return sorted({other.listen.port for other in self.services
-                       if other.listen.address == address and low <= other.listen.port <= high})
+        heard = [other.listen.ports for other in self.services if address in other.listen.network]
+        return sorted({port for ports in heard for port in range(max(ports.start, low), min(ports.stop, high + 1))})
+
+    @property
+    def prefixes(self):
+        """The networks (sorted tuple of IPv4Network) of more than one address on which services listen."""
+        return tuple(sorted({service.listen.network for service in self.services if service.listen.length < 32}))
 
     def interface_addresses(self, port):
         """Returns the addresses (tuple of IPv4Interface) that the kernel's interface gets beside the port with that index.
@@ -391,9 +420,10 @@ class Configuration(_Section):
         """Returns the addresses that the engine answers ARP for on the port with that index, its own first.
 
         Beside its own there are listening and source addresses, and those of a generator's ends, in the port's networks.
+        `prefixes` on which services listen are not among them, however small.
         """
         own = [interface.ip for interface in self.ports[port].addresses]
-        virtual = [service.listen.address for service in self.services]
+        virtual = [service.listen.address for service in self.services if service.listen.length == 32]
         virtual += [address for service in self.services for address in service.source_addresses]
         virtual += [target.ip for target in self.played_targets] + list(self.client_addresses)
         near = [address for address in virtual if (link := self.on_link(address)) and link[0] == port]

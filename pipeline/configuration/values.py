@@ -41,6 +41,7 @@ _ADDRESS_RANGE_IS = 'an IPv4 address or a range of them, such as "10.1.0.2" or "
 _INTERFACE_ADDRESS_IS = 'an IPv4 address with the prefix length of its network, such as "10.1.0.1/24"'
 _NETWORK_IS = 'an IPv4 network, such as "10.2.0.0/16" or "0.0.0.0/0"'
 _ENDPOINT_IS = '"address:port", such as "10.1.0.1:80"'
+_LISTEN_IS = '"address:port", such as "10.1.0.1:80", with a range of ports as "10.1.0.1:8000-8999", or a prefix as "10.1.8.0/24:80"'
 _MAC_IS = 'a unicast MAC address, such as "02:00:00:00:00:01"'
 _CONFIGURATION_FILE_IS = 'the name of a configuration that exists, such as "generator_proxy.toml"'
 _LINUX_INTERFACE_IS = "the name of a network interface, 1 to 15 characters"
@@ -66,6 +67,32 @@ class Endpoint(NamedTuple):
 
     def __str__(self):
         return f"{self.address}:{self.port}"
+
+
+class Listen(NamedTuple):
+    """Where a service listens: all addresses of a prefix, on the ports from `port` to `last_port`.
+
+    `address` (IPv4Address) is the first one of a prefix of `length` bits, which are 32 for a single address.
+    """
+
+    address: ipaddress.IPv4Address
+    port: int
+    last_port: int
+    length: int
+
+    def __str__(self):
+        prefix = "" if self.length == 32 else f"/{self.length}"
+        return f"{self.address}{prefix}:{self.port}" + ("" if self.port == self.last_port else f"-{self.last_port}")
+
+    @property
+    def network(self):
+        """The addresses (IPv4Network)."""
+        return ipaddress.IPv4Network((self.address, self.length))
+
+    @property
+    def ports(self):
+        """The ports (range)."""
+        return range(self.port, self.last_port + 1)
 
 
 class PortRange(NamedTuple):
@@ -180,6 +207,22 @@ def _endpoint(value):
     if not 1 <= int(port) <= 65535:
         raise ValueError("has a port number that is not from 1 to 65535")
     return Endpoint(_address(address), int(port))
+
+
+def _listen(value):
+    _text(value, _QUAD + r"(/\d{1,2})?:\d{1,5}(-\d{1,5})?", _LISTEN_IS)
+    place, _, ports = value.partition(":")
+    low, _, high = ports.partition("-")
+    if not (1 <= int(low) <= 65535 and 1 <= int(high or low) <= 65535):
+        raise ValueError("has a port number that is not from 1 to 65535")
+    if int(high or low) < int(low):
+        raise ValueError(f"has a range of ports that runs backwards; it must be {_LISTEN_IS}")
+    if "/" not in place:
+        return Listen(_address(place), int(low), int(high or low), 32)
+    network = _network(place)
+    if reason := unusable_as_host(network.network_address) or unusable_as_host(network.broadcast_address):
+        raise ValueError(f"has addresses that no host can have: one {reason}")
+    return Listen(network.network_address, int(low), int(high or low), network.prefixlen)
 
 
 def _mac(value):
@@ -317,6 +360,7 @@ Addresses = _kind(AddressRange, _address_range, _ADDRESS_RANGE_IS)
 InterfaceAddress = _kind(ipaddress.IPv4Interface, _interface_address, _INTERFACE_ADDRESS_IS)
 Network = _kind(ipaddress.IPv4Network, _network, _NETWORK_IS)
 ListenEndpoint = _kind(Endpoint, _endpoint, _ENDPOINT_IS)
+ListenPlace = _kind(Listen, _listen, _LISTEN_IS)
 Mac = _kind(str, _mac, _MAC_IS)
 ConfigurationFile = _kind(str, _configuration_file, _CONFIGURATION_FILE_IS)
 LinuxInterface = _kind(str, lambda value: _text(value, _INTERFACE, _LINUX_INTERFACE_IS), _LINUX_INTERFACE_IS)
