@@ -67,7 +67,7 @@ from .open import SYN_RETRY
 from .records import ACTIVE_RST, EXHAUSTED, REFUSED, TARGET_REFUSED, TARGET_UNREACHABLE, TCP_CLOSED, TCP_SYN_SENT, TIMEOUT, step
 from .release import forget_key
 from .sequence import wrap
-from .services import NEED_MORE
+from .services import NEED_MORE, TURNED_AWAY
 from .shaping import is_shaped
 from .source_ports import LAST_BYTES, begin_above, give_back_source, give_source, next_source, note_last, take_source
 from .tcp_options import TIMESTAMPS_LENGTH, proxy_window
@@ -273,6 +273,8 @@ def target_of(connections, connection, answer, selection, targets):
     """
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     service = selection.services[cold.service]
+    if answer == TURNED_AWAY:
+        return -1
     if 0 <= answer < service.members:
         target = targets.members[service.first_member + answer]
         if not has_failed(connections, connection, target):

@@ -7,6 +7,8 @@ from .jit import kernel
 
 NO_MATCH, NEED_MORE = -1, -2
 """What a select kernel answers beside the number of a target: none fits; the payload so far does not tell."""
+TURNED_AWAY = -3
+"""What stands instead of its answer where a payload kernel has refused the held bytes: no fall-back either."""
 
 DELAYED, IMMEDIATE, SIMPLE = 0, 1, 2
 STRAY_RESET, STRAY_DROP = 0, 1

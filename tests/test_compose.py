@@ -144,7 +144,7 @@ def test_a_wrong_signature_is_refused_with_both_side_by_side(user):
         "select(payload, service, selection)" in said and "mine(payload, service)" in said and "wrong signature" in said
     )
     said = refused("payload", f"{user / 'wrong.py'}:mine")
-    assert "payload(payload, length, position, tailroom, user)" in said and "mine(payload, service)" in said
+    assert "payload(payload, length, position, tailroom, user, given)" in said and "mine(payload, service)" in said
     assert "lookup(batch, count, buckets, hot)" in refused("lookup", "pipeline.kernels.rewrite:rewrite")
 
 
