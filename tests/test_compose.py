@@ -78,7 +78,8 @@ def test_every_slot_has_its_signature_and_kernels_that_fit_it():
             module, _, function = place.rpartition(":")
             found = compose.kernel_at(slot, place)
             assert found is getattr(importlib.import_module(module), function)
-            assert tuple(inspect.signature(getattr(found, "py_func", found)).parameters) == tuple(described.parameters)
+            assert tuple(inspect.signature(getattr(found, "py_func", found)).parameters) in (
+                tuple(described.parameters), tuple(described.parameters)[:len(described.parameters) - described.spared])
 
 
 def test_the_loop_as_it_stands_is_the_composition_of_the_defaults():
