@@ -123,7 +123,7 @@ def test_every_payload_kernel_is_imported_under_its_number():
         (
             "payload",
             "mask",
-            ['services: payload_to_target or payload_to_client = "mask"', "unchanged, mask_digits"],
+            ['services: payload_to_target or payload_to_client = "mask"', "unchanged, mask_digits, replace"],
         ),
         ("lookup", "linaer", ['kernels.lookup = "linaer"', "bucketed"]),
         ("select", "no.such.module:f", ["no.such.module:f", "cannot be loaded", "No module named 'no'"]),

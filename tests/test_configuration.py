@@ -135,7 +135,7 @@ ONE_FAULT = [
     ("[[routes]]", '[kernels]\npayload = "x"\n[[routes]]',
      'kernels.payload = "x" is not set here; each of [[services]] has payload_to_target and payload_to_client'),
     ('name = "web"', 'name = "web"\npayload_to_target = "mask_digit"', 'services[0].payload_to_target = "mask_digit" must be '
-     'one of "unchanged", "mask_digits", or a kernel of your own as "package.module:function" or "file.py:function"; '
+     'one of "unchanged", "mask_digits", "replace", "refuse_pattern", "count_pattern", "insert_header", "rate_limit", "ldap_guard", or a kernel of your own as "package.module:function" or "file.py:function"; '
      'did you mean "mask_digits"?'),
     ('name = "right"', 'name = "left"', 'ports[1].name = "left" is already that of ports[0]; it must be another one'),
     ("net_af_packet1", "net_af_packet0", 'ports[1].device = "net_af_packet0,iface=px1" is already opened by ports[0]; '
