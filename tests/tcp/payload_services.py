@@ -27,7 +27,7 @@ RULES = {
     "ldap": [("to_target", "ldap_guard", {"search": "dc=a,dc=org", "replace": "ou=people,dc=example,dc=com"})],
 }
 """Services with payload rules, on ports from RULES_PORT on in this order: direction, kernel, what it is told."""
-RULES_PORT = 7500
+RULES_PORT = 7600
 PLACE = pathlib.Path(payload_kernels.__file__).resolve()
 
 
