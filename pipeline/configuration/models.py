@@ -207,10 +207,10 @@ class PayloadRule(_Section):
 
     direction: Literal["to_target", "to_client"] = choice(..., "to_target", "to_client")
     kernel: values.Payload
-    search: values.Octets | None = None
-    replace: values.Replacement | None = None
+    search: values.Octets | None = Field(None, description=values.OCTETS_IS)
+    replace: values.Replacement | None = Field(None, description=values.REPLACEMENT_IS)
     first: int = whole(0, 0, 1 << 40, " (bytes of the stream in which is searched; 0: all)")
-    header: values.Header | None = None
+    header: values.Header | None = Field(None, description=values.HEADER_IS)
     rate: int | None = whole(None, 1, 1 << 36, " (bytes a second)")
     burst: int | None = whole(None, 1, 1 << 30, " (bytes)")
     refuse_anonymous: bool | None = switch(None)

@@ -271,24 +271,24 @@ def _match(value):
 
 
 _LONGEST_OCTETS = 255
-_OCTETS_IS = f"a text of 1 to {_LONGEST_OCTETS} bytes in UTF-8"
-_REPLACEMENT_IS = f"a text of at most {_LONGEST_OCTETS} bytes in UTF-8"
-_HEADER_IS = f'a line of at most {_LONGEST_OCTETS - 2} ASCII characters such as "X-Forwarded-Proto: http"'
+OCTETS_IS = f"a text of 1 to {_LONGEST_OCTETS} bytes in UTF-8"
+REPLACEMENT_IS = f"a text of at most {_LONGEST_OCTETS} bytes in UTF-8"
+HEADER_IS = f'a line of at most {_LONGEST_OCTETS - 2} ASCII characters such as "X-Forwarded-Proto: http"'
 
 
 def _octets(value):
-    _require(isinstance(value, str) and 1 <= len(value.encode()) <= _LONGEST_OCTETS, _OCTETS_IS)
+    _require(isinstance(value, str) and 1 <= len(value.encode()) <= _LONGEST_OCTETS, OCTETS_IS)
     return value
 
 
 def _replacement(value):
-    _require(isinstance(value, str) and len(value.encode()) <= _LONGEST_OCTETS, _REPLACEMENT_IS)
+    _require(isinstance(value, str) and len(value.encode()) <= _LONGEST_OCTETS, REPLACEMENT_IS)
     return value
 
 
 def _header(value):
-    _text(value, r"[!#-'*+.0-9A-Z^_`a-z|~-]+: [ -~]+", _HEADER_IS)
-    _require(len(value) <= _LONGEST_OCTETS - 2, _HEADER_IS)
+    _text(value, r"[!#-'*+.0-9A-Z^_`a-z|~-]+: [ -~]+", HEADER_IS)
+    _require(len(value) <= _LONGEST_OCTETS - 2, HEADER_IS)
     return value
 
 
@@ -340,9 +340,9 @@ ExceptionDevice = _kind(str, _exception_device, _EXCEPTION_DEVICE_IS)
 Kernel = _kind(str, _kernel, _KERNEL_IS)
 Select = _kind(str, _select, _SELECT_IS)
 Payload = _kind(str, _payload, _PAYLOAD_IS)
-Octets = _kind(str, _octets, _OCTETS_IS)
-Replacement = _kind(str, _replacement, _REPLACEMENT_IS)
-Header = _kind(str, _header, _HEADER_IS)
+Octets = _kind(str, _octets, OCTETS_IS)
+Replacement = _kind(str, _replacement, REPLACEMENT_IS)
+Header = _kind(str, _header, HEADER_IS)
 Match = _kind(str, _match, "a path prefix or a host name")
 SocketPath = _kind(str, _socket_path, _SOCKET_IS)
 SourcePorts = Annotated[PortRange, PlainValidator(_source_ports), PlainSerializer(list),
