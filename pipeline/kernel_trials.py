@@ -169,7 +169,7 @@ def try_payload(kernel, place):
     """Pieces of a stream, with and without room to grow: the answer must be within it, and nothing behind it be touched."""
     random, faults, user, position = np.random.default_rng(4), [], np.zeros(max(payload_rules.CELLS.values()), np.int64), 0
     rules = given_of(b"ab", b"abc")
-    six = len(parameters_of("payload", place, kernel)) == len(SLOTS["payload"].parameters)
+    six = len(parameters_of("payload", place, kernel_at("payload", place))) == len(SLOTS["payload"].parameters)
     for _ in range(300):
         length, tailroom = int(random.integers(1, 1461)), int(random.choice([0, 1, 700, 6000]))
         whole_buffer = random.integers(0, 256, length + tailroom + 64, np.uint8)
