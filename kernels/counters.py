@@ -15,7 +15,7 @@ DROP_REASONS = (
     "larger_than_mtu", "reset_rate_limit", "draining", "no_mbuf", "transmit_full", "segments_full",
     "icmp_quote_invalid", "icmp_no_connection", "icmp_not_in_flight", "icmp_before_binding",
     "waiting_room_full", "waiting_already", "waited_too_long", "ack_storm", "mbufs_short", "edit_log_full", "first_copy_gone",
-    "opening_exhausted", "hand_over_full",
+    "opening_exhausted", "hand_over_full", "payload_refused", "payload_shown_again",
 )
 """Reasons for which a packet, or a segment of the engine's own, is not sent; the index is the counter's."""
 
@@ -29,7 +29,8 @@ DROP_REASONS = (
  DROP_SEGMENTS_FULL, DROP_ICMP_QUOTE_INVALID, DROP_ICMP_NO_CONNECTION, DROP_ICMP_NOT_IN_FLIGHT,
  DROP_ICMP_BEFORE_BINDING, DROP_WAITING_ROOM_FULL, DROP_WAITING_ALREADY,
  DROP_WAITED_TOO_LONG, DROP_ACK_STORM, DROP_MBUFS_SHORT, DROP_EDIT_LOG_FULL,
- DROP_FIRST_COPY_GONE, DROP_OPENING_EXHAUSTED, DROP_HAND_OVER_FULL) = range(len(DROP_REASONS))
+ DROP_FIRST_COPY_GONE, DROP_OPENING_EXHAUSTED, DROP_HAND_OVER_FULL, DROP_PAYLOAD_REFUSED,
+ DROP_PAYLOAD_SHOWN_AGAIN) = range(len(DROP_REASONS))
 
 NOTICES = (
     "ipv4_options", "vlan_priority_tag", "several_segments", "duplicate_address", "neighbour_moved", "resets_sent",

@@ -20,7 +20,9 @@ from pipeline.kernels import (
     memory,
     neighbours,
     observe,
+    octet_search,
     outbox,
+    payload_rules,
     profile,
     proxy_header,
     proxy_protocol,
@@ -207,7 +209,7 @@ def make_selection(configuration):
                         services.STRAY_DROP if service.stray == "drop" else services.STRAY_RESET,
                         kernels.index(service.select), first_member, len(service.targets), fallback,
                         len(lines), len(service.rules), OFFER, path_mss(configuration), service.attempts,
-                        tuple(-1 if name is None else payloads.index(name) for name in service.payloads),
+                        tuple(payloads.index(names[0]) if names else -1 for names in service.payloads),
                         services.UNKNOWN_SCALE)
         first_member += len(service.targets)
         for rule in service.ordered_rules:
@@ -224,12 +226,39 @@ def make_selection(configuration):
     return selection, kernels
 
 
+def make_payload_rules(configuration):
+    """Returns the `PayloadRules` of a configuration, and how many cells the payload kernels of a connection have together.
+
+    Those without a rule share the first ones, in both directions; each rule has its own.
+    """
+    payloads, places, octets, most = configuration.payload_kernels, [], b"", shaping.USER_CELLS
+    chains = np.zeros((len(configuration.services), 2, 2), np.int64)
+    for number, service in enumerate(configuration.services):
+        cell = shaping.USER_CELLS
+        for side, chain in enumerate(service.payload_chains):
+            chains[number, side] = len(places), len(places) + len(chain)
+            for name, rule in chain:
+                search, replacement = rule.octets if rule else (b"", b"")
+                cells = payload_rules.CELLS.get(name, shaping.USER_CELLS)
+                places.append((payloads.index(name), cell if rule else 0, cells, len(octets), len(search), len(octets) + 2 * len(search),
+                               len(replacement), *((rule.first, rule.rate or 0, rule.burst or 0, int(rule.refuse_anonymous is not False))
+                                                   if rule else (0, 0, 0, 0))))
+                octets += search + bytes(octet_search.failures(search)) + replacement
+                cell += cells if rule else 0
+        most = max(most, cell)
+    rules = payload_rules.allocate_payload_rules(len(places), len(chains), len(octets))
+    rules.rows[:len(places)] = places
+    rules.octets[:len(octets)] = np.frombuffer(octets, np.uint8)
+    return rules._replace(chains=chains), most
+
+
 def make_shaped(configuration):
     """Returns the `Shaped` of a configuration, next to nothing where no service has payload kernels."""
     engine = configuration.engine
     if configuration.payload_kernels:
-        return shaping.allocate_shaped(engine.edits, engine.first_copies, engine.connections, configuration.held_stride)
-    return shaping.allocate_shaped(0, 0, 1, 0)
+        rules, cells = make_payload_rules(configuration)
+        return shaping.allocate_shaped(engine.edits, engine.first_copies, engine.connections, configuration.held_stride, rules, cells)
+    return shaping.allocate_shaped(0, 0, 1, 0, payload_rules.allocate_payload_rules(0, len(configuration.services), 0))
 
 
 def make_proxied(configuration, origins):

@@ -176,7 +176,7 @@ def _with_kernels(settings, chosen):
 def _check_kernels(config, settings):
     """Refuses short names of kernels that their slot does not have, and kernels of the user's that do not fit theirs."""
     foreign = [("select", service.select) for service in settings.services if ":" in service.select]
-    foreign += [("payload", name) for service in settings.services for name in service.payloads if name and ":" in name]
+    foreign += [("payload", name) for service in settings.services for names in service.payloads for name in names if ":" in name]
     foreign += [(slot, place) for slot, place in settings.kernels.items() if ":" in place]
     if foreign:
         from pipeline import kernel_places, replacement

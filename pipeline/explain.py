@@ -49,6 +49,7 @@ def _service(configuration, service):
     left_out = {str(address): configuration.left_out_ports(service, address) for address in addresses}
     return {"name": service.name, "listen": str(service.listen), "binding": service.binding, "select": service.select,
             "payload_to_target": service.payload_to_target, "payload_to_client": service.payload_to_client,
+            **({"payload_rules": [rule.model_dump(exclude_unset=True) for rule in service.payload_rules]} if service.payload_rules else {}),
             "targets": list(service.targets), "default": service.default, "stray": service.stray,
             "attempts": service.attempts, **({"timeouts": service.own_timeouts} if service.own_timeouts else {}),
             "rules": [{"match": rule.match, "target": rule.target,
@@ -171,6 +172,10 @@ def _service_lines(service):
     lines += [f"  {rule['match']} goes to {rule['target']}" for rule in service["rules"]]
     lines += [f"  what {who} send is shown to {service[key]}" for key, who in
               (("payload_to_target", "clients"), ("payload_to_client", "targets")) if service[key]]
+    for rule in service.get("payload_rules", ()):
+        told = ", ".join(f"{key} = {value}" for key, value in rule.items() if key not in ("direction", "kernel"))
+        lines.append(f"  what {'clients' if rule['direction'] == 'to_target' else 'targets'} send is shown to {rule['kernel']}"
+                     + (f" ({told})" if told else ""))
     silent = "gets a RST" if service["default"] == "refuse" else f"goes to {service['default']}"
     if service["binding"] == "delayed":
         lines.append(f"  a client that says too little within first_data {silent}")

@@ -19,6 +19,7 @@ from pipeline.kernels.counters import (
     DROP_EDIT_LOG_FULL,
     DROP_MBUFS_SHORT,
     DROP_NO_MBUF,
+    DROP_PAYLOAD_REFUSED,
     NOTICE_TAKEN_OVER,
     TOTAL_BURSTS,
     TOTAL_LOOPS,
@@ -65,14 +66,15 @@ from pipeline.kernels.recorder import (
     forget_last,
     keep,
 )
+from pipeline.kernels.payload_rules import Given
 from pipeline.kernels.release import release
-from pipeline.kernels.records import ask_for_records
+from pipeline.kernels.records import EXHAUSTED, REFUSED, ask_for_records
 from pipeline.kernels.report import report
 from pipeline.kernels.repetition import restore
 from pipeline.kernels.reshape import exhausted, map_row, write_stream
 from pipeline.kernels.services import NEED_MORE, NO_MATCH, REFUSE_CLIENT
 from pipeline.kernels.shape_held import copy_held, put_held, settle_held, take_held, take_rewrite
-from pipeline.kernels.shaping import EDIT_BYTES, is_to_be_shown, take_change, take_new
+from pipeline.kernels.shaping import EDIT_BYTES, END_CONNECTION, SHOW_AGAIN, is_pushed, is_to_be_shown, show_again, take_change, take_new
 from pipeline.kernels.split import cut
 from pipeline.kernels.source_ports import lend
 from pipeline.kernels.verify import verify
@@ -108,7 +110,7 @@ OBSERVES = 0
 
 
 @kernel
-def show(number, payload, length, position, tailroom, user):
+def show(number, payload, length, position, tailroom, user, given):
     """Shows the payload kernel with that number the next bytes of a stream."""
     return length
 # composed to here
@@ -123,10 +125,26 @@ OVERSLEEP = 120
 
 # stages from here
 @kernel
-def show_held(state, connection):
+def show_all(state, connection, side, octets, length, position, pushed, now):
+    """Shows a piece of a stream to each payload kernel of its direction in turn; returns what the last one has answered."""
+    shaped, rules, room = state.connections.shaped, state.connections.shaped.rules, octets.shape[0]
+    chain = rules.chains[state.connections.cold[connection].service, side]
+    for number in range(chain[0], chain[1]):
+        rule = rules.rows[number]
+        cells = shaped.user[connection, rule.first_cell:rule.first_cell + rule.cells]
+        given = Given(rules.rows, rules.octets, rules.hits, number, pushed, now)
+        answer = show(rule.kernel, octets, length, position, room - length, cells, given)
+        if answer < 0 or answer > room:
+            return answer
+        length = answer
+    return length
+
+
+@kernel
+def show_held(state, connection, now):
     """A connection is given a target: takes in what select has made of the held bytes, and shows them to the payload kernel.
 
-    Both once, whatever becomes of the target (SPLICE 5.1, 5.3).
+    Both once, whatever becomes of the target (SPLICE 5.1, 5.3). Returns whether the connection may go on.
     """
     connections, shaped, room = state.connections, state.connections.shaped, state.connections.held.stride[0]
     if tried(connections, connection) == 0:
@@ -134,10 +152,13 @@ def show_held(state, connection):
     if PAYLOAD_KERNELS:
         length = take_held(connections, connection)
         if length > 0:
-            kernel_number = state.selection.services[connections.cold[connection].service].payload_kernel[CLIENT]
-            changed = show(kernel_number, shaped.after[:room], length, 0, room - length, shaped.user[connection])
+            changed = show_all(state, connection, CLIENT, shaped.after[:room], length, 0, 1, now)
+            if changed == END_CONNECTION:
+                connections.counters.drops[DROP_PAYLOAD_REFUSED] += 1
+                return False
             put_held(connections, connection, changed)
     settle_held(connections, connection)
+    return True
 
 
 @kernel
@@ -159,7 +180,7 @@ def ask_select(state, connection):
 
 
 @kernel
-def choose(state):
+def choose(state, now):
     """Has every connection in `choices` answered, by its select kernel unless nobody is to be asked.
 
     What is held of one that gets a target, the fall-back too, is shown to the payload kernel then.
@@ -176,7 +197,8 @@ def choose(state):
             answer = ask_select(state, connection)
         choices.answer[number] = answer
         if connections.hot[connection].options & HOLDS and target_of(connections, connection, answer, selection, targets) >= 0:
-            show_held(state, connection)
+            if not show_held(state, connection, now):
+                choices.answer[number] = REFUSE_CLIENT
 
 
 @kernel
@@ -189,19 +211,23 @@ def show_payload(state, count, now):
     for row in range(count):
         if not is_to_be_shown(batch, row, connections):
             continue
-        reason = restore(state.packets, state.base[0], batch, row, connections)
+        cause, reason = EXHAUSTED, restore(state.packets, state.base[0], batch, row, connections)
         while reason < 0:
             length = take_new(state.packets, state.base[0], batch, row, connections)
             if length == 0:
                 break
             flow = batch.flow[row]
-            number = state.selection.services[connections.cold[flow >> 1].service].payload_kernel[flow & 1]
-            changed = show(number, shaped.after[:EDIT_BYTES], length, shaped.position[flow], EDIT_BYTES - length,
-                           shaped.user[flow >> 1])
-            if not take_change(connections, flow, length, changed):
+            pushed = is_pushed(batch, row, shaped, length)
+            changed = show_all(state, flow >> 1, flow & 1, shaped.after[:EDIT_BYTES], length, shaped.position[flow], pushed, now)
+            if changed == SHOW_AGAIN:
+                show_again(batch, row, connections)
+                break
+            if changed == END_CONNECTION:
+                reason, cause = DROP_PAYLOAD_REFUSED, REFUSED
+            elif not take_change(connections, flow, length, changed):
                 reason = DROP_EDIT_LOG_FULL
         if reason >= 0:
-            exhausted(batch, row, count, connections, reason, state.records, now)
+            exhausted(batch, row, count, connections, reason, cause, state.records, now)
 
 
 @kernel
@@ -360,7 +386,7 @@ def stages(state, port, count, handed, draining, now):
         transition(packets, base, batch, count, connections, services, state.targets, network, state.records, now)
     if PAYLOAD_KERNELS:
         shape(state, count, now)
-    choose(state)
+    choose(state, now)
     connect(batch, connections, state.selection, state.targets, state.sources, network, state.records, now)
     if left > 0:
         rewrite(packets, base, batch, count, connections, network, now)

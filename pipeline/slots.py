@@ -25,6 +25,7 @@ class Slot(NamedTuple):
     choices: tuple
     beside: tuple = ()    # functions that its module may bring along, all of them or none
     also: tuple = ()      # functions that it may bring along with those; without them nothing is done there
+    spared: int = 0       # how many of the last parameters a kernel may do without
 
 
 _PACKETS = {
@@ -97,10 +98,23 @@ SLOTS = {
         "`show_payload` and `show_held` in pipeline/loop.py, for each piece of a stream, in order and once",
         {"payload": "uint8[length + tailroom], the next bytes of the stream and room behind them", "length": "int64",
          "position": "int64, number of the first byte in the stream", "tailroom": "int64",
-         "user": "int64[8], the kernel's own for this connection, 0 at first"},
-        "Returns how many bytes of `payload` are sent instead, 0 .. length + tailroom.",
+         "user": "int64[8], the kernel's own for this connection, 0 at first",
+         "given": "payload_rules.Given: its rule of the configuration, rows[number], octets, hits[number], pushed, now; a kernel "
+                  "may do without this parameter"},
+        "Returns how many bytes of `payload` are sent instead, 0 .. length + tailroom; END_CONNECTION (-2): both sides get a RST; or "
+        "SHOW_AGAIN (-3): the segment is dropped, for its sender to repeat it.",
         (Choice("unchanged", "pipeline.kernels.payload_text:unchanged", "Shows every byte to a kernel that changes none."),
-         Choice("mask_digits", "pipeline.kernels.payload_text:mask_digits", "Every decimal digit becomes a star."))),
+         Choice("mask_digits", "pipeline.kernels.payload_text:mask_digits", "Every decimal digit becomes a star."),
+         Choice("replace", "pipeline.kernels.payload_replace:replace", "Rule: each `search` becomes `replace`."),
+         Choice("refuse_pattern", "pipeline.kernels.payload_pattern:refuse_pattern", "Rule: `search` ends the connection."),
+         Choice("count_pattern", "pipeline.kernels.payload_pattern:count_pattern", "Rule: `search` is counted."),
+         Choice("insert_header", "pipeline.kernels.payload_insert_header:insert_header",
+                "Rule: the first HTTP/1 request gets the line `header`."),
+         Choice("rate_limit", "pipeline.kernels.payload_rate_limit:rate_limit",
+                "Rule: what is faster than `rate` octets a second, beyond `burst`, is dropped, to come again."),
+         Choice("ldap_guard", "pipeline.kernels.payload_ldap_guard:ldap_guard",
+                "Rule: anonymous LDAP clients are refused, bases that end with `search` end with `replace`.")),
+        spared=1),
     "express": Slot(
         "Sends the usual segments of established connections on at once.",
         "`stages` in pipeline/loop.py, behind lookup, once a burst",
@@ -167,6 +181,12 @@ OF_SERVICES = ("select", "payload")
 def names(slot):
     """Returns the short names of our kernels for a slot (tuple of str)."""
     return tuple(choice.name for choice in SLOTS[slot].choices)
+
+
+def fits(slot, count):
+    """Says whether a kernel with so many parameters has the signature of a slot."""
+    most = len(SLOTS[slot].parameters)
+    return most - SLOTS[slot].spared <= count <= most
 
 
 def signature(slot, name=None):

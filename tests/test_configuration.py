@@ -145,8 +145,26 @@ ONE_FAULT = [
     ("[[routes]]", '[kernels]\npayload = "x"\n[[routes]]',
      'kernels.payload = "x" is not set here; each of [[services]] has payload_to_target and payload_to_client'),
     ('name = "web"', 'name = "web"\npayload_to_target = "mask_digit"', 'services[0].payload_to_target = "mask_digit" must be '
-     'one of "unchanged", "mask_digits", or a kernel of your own as "package.module:function" or "file.py:function"; '
+     'one of "unchanged", "mask_digits", "replace", "refuse_pattern", "count_pattern", "insert_header", "rate_limit", "ldap_guard", or a kernel of your own as "package.module:function" or "file.py:function"; '
      'did you mean "mask_digits"?'),
+    ('name = "web"', 'name = "web"\npayload_to_target = "replace"',
+     'services[0].payload_to_target = "replace" has to be told more: it must be [[services.payload_rules]] with direction = "to_target" and kernel = "replace"'),
+    ('name = "web"', 'name = "web"\npayload_rules = [{direction = "to_target", kernel = "insert_header"}]',
+     'services[0].payload_rules[0].header is missing; kernel = "insert_header" needs it: it must be a line of at most 253 ASCII characters such as "X-Forwarded-Proto: http"'),
+    ('name = "web"', 'name = "web"\npayload_rules = [{direction = "to_target", kernel = "refuse_pattern", search = "x", replace = "y"}]',
+     'services[0].payload_rules[0].replace = "y" is not used by kernel = "refuse_pattern"; it must go'),
+    ('name = "web"', 'name = "web"\npayload_rules = [{direction = "to_target", kernel = "refuse_pattern", search = ""}]',
+     'services[0].payload_rules[0].search = "" must be a text of 1 to 255 bytes in UTF-8'),
+    ('name = "web"', 'name = "web"\npayload_rules = [{direction = "to_target", kernel = "insert_header", header = "no header"}]',
+     'services[0].payload_rules[0].header = "no header" must be a line of at most 253 ASCII characters such as "X-Forwarded-Proto: http"'),
+    ('name = "web"', 'name = "web"\npayload_rules = [{direction = "to_client", kernel = "insert_header", header = "A: b"}]',
+     'services[0].payload_rules[0].direction = "to_client" must be "to_target": kernel = "insert_header" reads what clients send'),
+    ('name = "web"', 'name = "web"\npayload_rules = [{direction = "to_client", kernel = "unchanged"}, {direction = "to_client", kernel = "rate_limit", rate = 1, burst = 1}]',
+     'services[0].payload_rules[1].kernel = "rate_limit" must be the first of its direction: what "rate_limit" drops comes again, and no other kernel may have seen it'),
+    ('name = "web"', 'name = "web"\npayload_to_target = "unchanged"\npayload_rules = [{direction = "to_target", kernel = "unchanged"}]',
+     'services[0].payload_to_target = "unchanged" excludes payload_rules with direction = "to_target"; it must be one of them'),
+    ('name = "web"', 'name = "web"\npayload_rules = [{direction = "to_target", kernel = "ldap_guard", search = "dc=a"}]',
+     'services[0].payload_rules[0].search = "dc=a" and replace belong together; both must be given, or neither'),
     ('name = "right"', 'name = "left"', 'ports[1].name = "left" is already that of ports[0]; it must be another one'),
     ("net_af_packet1", "net_af_packet0", 'ports[1].device = "net_af_packet0,iface=px1" is already opened by ports[0]; '
      "each port needs one of its own"),

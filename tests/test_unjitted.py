@@ -24,6 +24,7 @@ OF_KERNELS = (
     "express",
     "initial_number",
     "select_kernels",
+    "payload_rules",
     "arp",
     "icmp",
     "icmp_errors",

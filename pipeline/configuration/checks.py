@@ -30,7 +30,7 @@ def faults(configuration):
             yield from check(configuration)
         return
     for check in (_engine, _port_faults, _kernels, _unique_names, _devices, _exception_devices, _on_link_networks, _routes, _targets, _listening,
-                  _service_targets, _selects, _rules, _proxy_protocol, _source_addresses, _bed, _bed_hosts):
+                  _service_targets, _selects, _rules, _payload_rules, _proxy_protocol, _source_addresses, _bed, _bed_hosts):
         yield from check(configuration)
 
 
@@ -373,6 +373,45 @@ def _rule_keys(configuration, service, rule, location):
     if rule.offset + length > configuration.engine.held_bytes:
         yield Fault((*location, "offset"), "with the match reaches beyond what is held of a client's first bytes (engine.held_bytes = "
                     f"{configuration.engine.held_bytes})")
+PAYLOAD_KEYS = {"replace": (("search", "replace"), ("first",)), "refuse_pattern": (("search",), ("first",)),
+                "count_pattern": (("search",), ("first",)), "rate_limit": (("rate", "burst"), ()),
+                "insert_header": (("header",), ()), "ldap_guard": ((), ("search", "replace", "refuse_anonymous")),
+                "unchanged": ((), ()), "mask_digits": ((), ())}
+"""What a payload rule with a kernel of ours must say, and what it may say beside that."""
+UPWARD = ("insert_header", "ldap_guard")
+"""Payload kernels of ours that read what clients send."""
+
+
+def _payload_rules(configuration):
+    for index, service in enumerate(configuration.services):
+        for key in ("payload_to_target", "payload_to_client"):
+            name = getattr(service, key)
+            if PAYLOAD_KEYS.get(name, ((), ())) != ((), ()):
+                yield Fault(("services", index, key), f'has to be told more: it must be [[services.payload_rules]] with '
+                            f'direction = "{key[8:]}" and kernel = "{name}"')
+            elif name and any(rule.direction == key[8:] for rule in service.payload_rules):
+                yield Fault(("services", index, key), f'excludes payload_rules with direction = "{key[8:]}"; it must be one of them')
+        for place, rule in enumerate(service.payload_rules):
+            for key, sentence in _payload_rule(service, rule):
+                yield Fault(("services", index, "payload_rules", place, key), sentence)
+
+
+def _payload_rule(service, rule):
+    """Yields (key, sentence) for what is wrong with a payload rule of a service."""
+    keys = [key for key in type(rule).model_fields if key not in ("direction", "kernel")]
+    needed, further = PAYLOAD_KEYS.get(rule.kernel, ((), keys))
+    for key in keys:
+        if key in needed and getattr(rule, key) is None:
+            yield key, f'is missing; kernel = "{rule.kernel}" needs it: it must be {type(rule).model_fields[key].description}'
+        elif key in rule.model_fields_set and key not in (*needed, *further):
+            yield key, f'is not used by kernel = "{rule.kernel}"; it must go'
+    if rule.kernel in UPWARD and rule.direction != "to_target":
+        yield "direction", f'must be "to_target": kernel = "{rule.kernel}" reads what clients send'
+    if rule.kernel == "ldap_guard" and (rule.search is None) != (rule.replace is None):
+        yield "search", "and replace belong together; both must be given, or neither"
+    chain = [other for other in service.payload_rules if other.direction == rule.direction]
+    if rule.kernel == "rate_limit" and rule is not chain[0]:
+        yield "kernel", 'must be the first of its direction: what "rate_limit" drops comes again, and no other kernel may have seen it'
 
 
 def _source_addresses(configuration):

@@ -219,6 +219,27 @@ class Rule(_Section):
     offset: int = whole(0, 0, 65471, " (bytes of the payload before the match)")
 
 
+class PayloadRule(_Section):
+    """`[[services.payload_rules]]`: a payload kernel of one direction and what it is to do. Rules of a direction are asked in turn."""
+
+    direction: Literal["to_target", "to_client"] = choice(..., "to_target", "to_client")
+    kernel: values.Payload
+    search: values.Octets | None = Field(None, description=values.OCTETS_IS)
+    replace: values.Replacement | None = Field(None, description=values.REPLACEMENT_IS)
+    first: int = whole(0, 0, 1 << 40, " (bytes of the stream in which is searched; 0: all)")
+    header: values.Header | None = Field(None, description=values.HEADER_IS)
+    rate: int | None = whole(None, 1, 1 << 36, " (bytes a second)")
+    burst: int | None = whole(None, 1, 1 << 30, " (bytes)")
+    refuse_anonymous: bool | None = switch(None)
+
+    @property
+    def octets(self):
+        """What the kernel looks for, and what it puts there (bytes)."""
+        if self.header is not None:
+            return b"", self.header.encode() + b"\r\n"
+        return (self.search or "").encode(), (self.replace or "").encode()
+
+
 class Service(_Section):
     """`[[services]]`: an endpoint that clients connect to, and the targets behind it."""
 
@@ -228,6 +249,7 @@ class Service(_Section):
     select: values.Select = "round_robin"
     payload_to_target: values.Payload | None = None
     payload_to_client: values.Payload | None = None
+    payload_rules: tuple[PayloadRule, ...] = Field((), description="[[services.payload_rules]] tables")
     targets: tuple[values.TargetId, ...] = Field(min_length=1, description="a list of one or more ids of [[targets]]")
     attempts: int = whole(3, 1, 3)
     default: values.Name = REFUSE
@@ -252,8 +274,15 @@ class Service(_Section):
 
     @property
     def payloads(self):
-        """The payload kernels (str or None) for what clients send and for what targets send."""
-        return self.payload_to_target, self.payload_to_client
+        """The names of the payload kernels (tuples of str) for what clients send and for what targets send."""
+        return tuple(tuple(name for name, _ in chain) for chain in self.payload_chains)
+
+    @property
+    def payload_chains(self):
+        """The payload kernels for what clients send and for what targets send: tuples of (name, PayloadRule or None), in turn."""
+        alone = (("to_target", self.payload_to_target), ("to_client", self.payload_to_client))
+        return tuple((((name, None),) if name else ()) + tuple((rule.kernel, rule) for rule in self.payload_rules
+                                                                if rule.direction == direction) for direction, name in alone)
 
     @property
     def ordered_rules(self):
@@ -344,7 +373,7 @@ class Configuration(_Section):
     @property
     def payload_kernels(self):
         """The names of all payload kernels (tuple of str), in the order of their numbers."""
-        return tuple(dict.fromkeys(name for service in self.services for name in service.payloads if name is not None))
+        return tuple(dict.fromkeys(name for service in self.services for names in service.payloads for name in names))
 
     @property
     def opening_records(self):

@@ -320,6 +320,28 @@ def _mask(value):
     return _text(value, r"0x([0-9A-Fa-f]{2})+", _MASK_IS)
 
 
+_LONGEST_OCTETS = 255
+OCTETS_IS = f"a text of 1 to {_LONGEST_OCTETS} bytes in UTF-8"
+REPLACEMENT_IS = f"a text of at most {_LONGEST_OCTETS} bytes in UTF-8"
+HEADER_IS = f'a line of at most {_LONGEST_OCTETS - 2} ASCII characters such as "X-Forwarded-Proto: http"'
+
+
+def _octets(value):
+    _require(isinstance(value, str) and 1 <= len(value.encode()) <= _LONGEST_OCTETS, OCTETS_IS)
+    return value
+
+
+def _replacement(value):
+    _require(isinstance(value, str) and len(value.encode()) <= _LONGEST_OCTETS, REPLACEMENT_IS)
+    return value
+
+
+def _header(value):
+    _text(value, r"[!#-'*+.0-9A-Z^_`a-z|~-]+: [ -~]+", HEADER_IS)
+    _require(len(value) <= _LONGEST_OCTETS - 2, HEADER_IS)
+    return value
+
+
 def _target_id(value):
     _text(value, _NAME, _NAME_IS)
     if value == REFUSE:
@@ -369,6 +391,9 @@ ExceptionDevice = _kind(str, _exception_device, _EXCEPTION_DEVICE_IS)
 Kernel = _kind(str, _kernel, _KERNEL_IS)
 Select = _kind(str, _select, _SELECT_IS)
 Payload = _kind(str, _payload, _PAYLOAD_IS)
+Octets = _kind(str, _octets, OCTETS_IS)
+Replacement = _kind(str, _replacement, REPLACEMENT_IS)
+Header = _kind(str, _header, HEADER_IS)
 Match = _kind(str, _match, "what the rule is for, such as a path or a host name")
 Mask = _kind(str, _mask, _MASK_IS)
 SocketPath = _kind(str, _socket_path, _SOCKET_IS)
