@@ -7,6 +7,7 @@ import secrets
 import numpy as np
 
 from pipeline import replacement
+from pipeline.access_lists import make_access
 from pipeline.configuration import content_rules
 from pipeline.errors import ConfigurationError
 from pipeline.kernels import (
@@ -352,7 +353,7 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
         faults=make_faults(configuration), claims=make_claims(configuration),
         mailbox=kernel_neighbours.allocate_mailbox(MAILBOX if configuration.exception_ports else 1), inputs=inputs,
         steering=steering, observed=np.zeros(observe.OBSERVED, np.int64), recorder=recorder.allocate_recorder(),
-        capture=recorder.allocate_recorder(), profile=profile.allocate_profile())
+        capture=recorder.allocate_recorder(), profile=profile.allocate_profile(), access=make_access(configuration))
     settle_chances(state, [secrets.randbits(32) for _ in range(2)])
     return state, kernels
 

@@ -7,6 +7,7 @@ the kernels that the configuration names; as it stands it runs our own kernels o
 from numpy import int64
 
 from pipeline.kernels.accept_proxy_protocol import take_header
+from pipeline.kernels.access import LISTS, admit
 from pipeline.kernels.arp import answer_arp, build_requests, neighbours_to_ask
 from pipeline.kernels.batch import KIND_TCP, REFUSE, REPORT
 from pipeline.kernels.build import build
@@ -381,6 +382,8 @@ def stages(state, port, count, handed, draining, now):
         retire(packets, batch, count, connections)
     release(connections, state.targets, state.sources, state.wheel, state.records, now)
     if left > 0:
+        if state.access.settings[LISTS] != 0:
+            admit(batch, count, state.access, services, counters)
         open_connections(packets, batch, count, connections, services, network, state.records,
                          refusal(state, draining), now)
         transition(packets, base, batch, count, connections, services, state.targets, network, state.records, now)

@@ -20,6 +20,8 @@ def faults(configuration):
     missing = list({"forward": _forward, "generator": traffic_checks.missing, "proxy": _proxy}[mode](configuration))
     if mode != "generator" and configuration.generator:
         missing.append(Fault(("generator",), f'is not used with engine.mode = "{mode}"; it must go, or mode must be "generator"'))
+    if mode != "proxy" and configuration.access:
+        missing.append(Fault(("access",), f'is not used with engine.mode = "{mode}"; it must go, or mode must be "proxy"'))
     missing += _needless_exceptions(configuration)
     yield from missing
     if missing:
@@ -30,7 +32,7 @@ def faults(configuration):
             yield from check(configuration)
         return
     for check in (_engine, _port_faults, _kernels, _unique_names, _devices, _exception_devices, _on_link_networks, _routes, _targets, _listening,
-                  _service_targets, _selects, _rules, _payload_rules, _proxy_protocol, _source_addresses, _bed, _bed_hosts):
+                  _service_targets, _access, _selects, _rules, _payload_rules, _proxy_protocol, _source_addresses, _bed, _bed_hosts):
         yield from check(configuration)
 
 
@@ -73,6 +75,20 @@ def _forward(configuration):
     for place, table, key in [*parts, *(((), configuration, key) for key in ("targets", "services", "routes", "kernels"))]:
         if getattr(table, key):
             yield Fault((*place, key), 'is not used with engine.mode = "forward", which looks at no packet; it must go')
+
+
+def _access(configuration):
+    """Refuses prefixes that one table both allows and denies, and resets that a service would not let out."""
+    tables = [(("access",), configuration.access)] if configuration.access else []
+    tables += [(("services", index), service) for index, service in enumerate(configuration.services)]
+    for place, table in tables:
+        for network in sorted(set(table.allowed) & set(table.denied_sources)):
+            yield Fault((*place, "deny"), f"lists {network}, which allow lists as well; it must be in one of them")
+    if configuration.access and configuration.access.denied == "reset":
+        for index, service in enumerate(configuration.services):
+            if service.stray == "drop":
+                yield Fault(("services", index, "stray"), '= "drop" keeps the resets back that access.denied = "reset" asks for; '
+                            "one of them must change")
 
 
 def _port_faults(configuration):

@@ -240,7 +240,30 @@ class PayloadRule(_Section):
         return (self.search or "").encode(), (self.replace or "").encode()
 
 
-class Service(_Section):
+class Listed(_Section):
+    """Who may open connections, by the longest prefix that matches the source; without `allow`, all that are not denied."""
+
+    allow: tuple[values.Sources, ...] = Field((), description='a list of networks such as "10.0.0.0/8", or "file:NAME"')
+    deny: tuple[values.Sources, ...] = Field((), description='a list of networks such as "10.0.0.0/8", or "file:NAME"')
+
+    @property
+    def allowed(self):
+        """All networks that `allow` means, as a tuple of IPv4Network."""
+        return tuple(network for entry in self.allow for network in entry)
+
+    @property
+    def denied_sources(self):
+        """All networks that `deny` means, as a tuple of IPv4Network."""
+        return tuple(network for entry in self.deny for network in entry)
+
+
+class Access(Listed):
+    """`[access]`: who may open connections to any service, and what becomes of the SYNs of all others."""
+
+    denied: Literal["drop", "reset"] = choice("drop", "drop", "reset")
+
+
+class Service(Listed):
     """`[[services]]`: an endpoint that clients connect to, and the targets behind it."""
 
     name: values.Name
@@ -327,6 +350,7 @@ class Configuration(_Section):
     timeouts: Timeouts = Field(default_factory=Timeouts, description="a table [timeouts]")
     targets: tuple[Target, ...] = Field((), description="one or more [[targets]] tables")
     services: tuple[Service, ...] = Field((), description="one or more [[services]] tables")
+    access: Access | None = Field(None, description="a table [access]")
     generator: Traffic | None = Field(None, description="a table [generator]")
     bed: Bed | None = Field(None, description="a table [bed]")
 

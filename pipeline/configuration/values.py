@@ -40,6 +40,7 @@ _ADDRESS_IS = 'an IPv4 address of a host, such as "10.1.0.1"'
 _ADDRESS_RANGE_IS = 'an IPv4 address or a range of them, such as "10.1.0.2" or "10.1.0.10-10.1.0.19"'
 _INTERFACE_ADDRESS_IS = 'an IPv4 address with the prefix length of its network, such as "10.1.0.1/24"'
 _NETWORK_IS = 'an IPv4 network, such as "10.2.0.0/16" or "0.0.0.0/0"'
+_SOURCES_IS = _NETWORK_IS + ', or "file:NAME" with one such network a line'
 _ENDPOINT_IS = '"address:port", such as "10.1.0.1:80"'
 _LISTEN_IS = '"address:port", such as "10.1.0.1:80", with a range of ports as "10.1.0.1:8000-8999", or a prefix as "10.1.8.0/24:80"'
 _MAC_IS = 'a unicast MAC address, such as "02:00:00:00:00:01"'
@@ -199,6 +200,23 @@ def _network(value):
     if interface.ip != interface.network.network_address:
         raise ValueError(f'has bits set behind its prefix; the network is "{interface.network}"')
     return interface.network
+
+
+def _sources(value, info):
+    """Returns the networks (tuple of IPv4Network) that an entry of an allow or deny list means."""
+    _require(isinstance(value, str), _SOURCES_IS)
+    if not value.startswith("file:"):
+        return (_network(value),)
+    path, networks = _beside(value.removeprefix("file:"), info), []
+    if not path.is_file():
+        raise ValueError(f"names no file ({path}); it must be {_SOURCES_IS}")
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+        text = line.partition("#")[0].strip()
+        try:
+            networks += [_network(text)] if text else []
+        except ValueError as error:
+            raise ValueError(f'names a file whose line {number}, "{text}", {error}') from error
+    return tuple(networks)
 
 
 def _endpoint(value):
@@ -381,6 +399,7 @@ Address = _kind(ipaddress.IPv4Address, _address, _ADDRESS_IS)
 Addresses = _kind(AddressRange, _address_range, _ADDRESS_RANGE_IS)
 InterfaceAddress = _kind(ipaddress.IPv4Interface, _interface_address, _INTERFACE_ADDRESS_IS)
 Network = _kind(ipaddress.IPv4Network, _network, _NETWORK_IS)
+Sources = _kind(tuple, _sources, _SOURCES_IS)
 ListenEndpoint = _kind(Endpoint, _endpoint, _ENDPOINT_IS)
 ListenPlace = _kind(Listen, _listen, _LISTEN_IS)
 Mac = _kind(str, _mac, _MAC_IS)
