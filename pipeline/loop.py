@@ -69,7 +69,7 @@ from pipeline.kernels.records import ask_for_records
 from pipeline.kernels.report import report
 from pipeline.kernels.repetition import restore
 from pipeline.kernels.reshape import exhausted, map_row, write_stream
-from pipeline.kernels.services import NO_MATCH
+from pipeline.kernels.services import GROUP, NO_MATCH, NOBODY, claim, is_usable
 from pipeline.kernels.shape_held import copy_held, put_held, settle_held, take_held, take_rewrite
 from pipeline.kernels.shaping import EDIT_BYTES, is_to_be_shown, take_change, take_new
 from pipeline.kernels.split import cut
@@ -145,7 +145,7 @@ def ask_select(state, connection):
     connections, selection, held = state.connections, state.selection, state.connections.held
     hot, cold = connections.hot[connection], connections.cold[connection]
     service = cold.service
-    exclude(connections, connection, selection, state.targets)
+    exclude(connections, connection, service, selection, state.targets)
     start, length = 0, 0
     if hot.options & HOLDS:
         slot = connections.openings[cold.opening].held
@@ -158,6 +158,32 @@ def ask_select(state, connection):
 
 
 @kernel
+def ask_group(state, connection, row):
+    """Has the balancing kernel of a group choose; returns the member of the connection's service that this is, or NO_MATCH."""
+    selection = state.selection
+    exclude(state.connections, connection, row, selection, state.targets)
+    group = selection.services[row]
+    member = select(group.select, selection.scratch[:0], row, selection)
+    return selection.home[group.first_member + member] if 0 <= member < group.members else NO_MATCH
+
+
+@kernel
+def settle_answer(state, connection, answer):
+    """Returns what an answer comes to: a group's is its member, and who cannot be had is nobody's, the fall-back too."""
+    connections, selection, targets = state.connections, state.selection, state.targets
+    if answer >= GROUP:
+        answer = ask_group(state, connection, answer - GROUP)
+    service = selection.services[connections.cold[connection].service]
+    if 0 <= answer < service.members and not is_usable(selection, targets.members[service.first_member + answer]):
+        answer = NO_MATCH
+    target = target_of(connections, connection, answer, selection, targets)
+    if target >= GROUP:
+        member = ask_group(state, connection, target - GROUP)
+        return member if member >= 0 else NOBODY
+    return NOBODY if target >= 0 and not is_usable(selection, target) else answer
+
+
+@kernel
 def choose(state):
     """Has every connection in `choices` answered, by its select kernel unless nobody is to be asked.
 
@@ -165,14 +191,23 @@ def choose(state):
     """
     connections, selection, targets = state.connections, state.selection, state.targets
     choices = connections.choices
+    if choices.filled[0] > 0:
+        selection.pending[:] = 0
+        selection.tick[0] = connections.budget[3]
     for number in range(choices.filled[0]):
         connection, answer = choices.connection[number], NO_MATCH
+        hot = connections.hot[connection]
         selection.rewrite[0] = -1
+        selection.client[0], selection.client[1] = hot.remote_address[CLIENT], hot.remote_port[CLIENT]
         if choices.row[number] != ASK_NOBODY:
             answer = ask_select(state, connection)
+        answer = settle_answer(state, connection, answer)
         choices.answer[number] = answer
-        if connections.hot[connection].options & HOLDS and target_of(connections, connection, answer, selection, targets) >= 0:
-            show_held(state, connection)
+        target = target_of(connections, connection, answer, selection, targets)
+        if target >= 0:
+            claim(selection, targets, target)
+            if hot.options & HOLDS:
+                show_held(state, connection)
 
 
 @kernel

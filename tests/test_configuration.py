@@ -100,7 +100,8 @@ ONE_FAULT = [
     ('"10.1.0.1:80"', '"10.1.0.1:0"',
      'services[0].listen = "10.1.0.1:0" has a port number that is not from 1 to 65535'),
     ('name = "web"', 'name = "web"\nselect = "round_robbin"', 'services[0].select = "round_robbin" must be one of '
-     '"round_robin", "http_path", "http_host", "number_modulo", "at_random", or a kernel of your own as "package.module:function" '
+     '"round_robin", "http_path", "http_host", "number_modulo", "at_random", "weighted_round_robin", '
+     '"least_connections", "source_hash", "maglev", "two_choices", or a kernel of your own as "package.module:function" '
      'or "file.py:function"; did you mean "round_robin"?'),
     ('name = "web"', 'name = "web"\nsource_ports = [9, 5]',
      "services[0].source_ports = [9, 5] runs backwards; it must be [lowest, highest], two port numbers from 1 to "

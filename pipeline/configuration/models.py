@@ -15,6 +15,8 @@ SLOTS = tuple(slot for slot in slots.SLOTS if slot not in slots.OF_SERVICES)
 """Slots that `[kernels]` can fill; the select kernel is chosen by each service."""
 PAYLOAD_SELECTS = ("http_path", "http_host", "number_modulo")
 """Our select kernels that need the client's first payload, and so delayed binding."""
+BALANCING = ("round_robin", "at_random", "weighted_round_robin", "least_connections", "source_hash", "maglev", "two_choices")
+"""Our select kernels that look at no payload."""
 RULE_SELECTS = ("http_path", "http_host")
 """Our select kernels that work on a service's `rules`."""
 
@@ -185,6 +187,13 @@ class Timeouts(_Section):
     time_wait: float = seconds(2)
 
 
+class Health(_Section):
+    """`[health]`: what is learned of targets from the connections to them: so many failures in a row make one down."""
+
+    fall: int = whole(0, 0, 1000, " (failures in a row; 0: never)")
+    retry: float = seconds(5.0, 0.01, 86400, " (until one connection is let try a target that is down)")
+
+
 class Target(_Section):
     """`[[targets]]`: a server; `mac` or `linux_if` (whose MAC is taken) instead of ARP."""
 
@@ -193,13 +202,24 @@ class Target(_Section):
     port: int = whole(..., 1, 65535)
     mac: values.Mac | None = None
     linux_if: values.LinuxInterface | None = None
+    weight: int = whole(1, 0, 1000, " (0: no new connections)")
+
+
+class Group(_Section):
+    """`[[services.groups]]`: targets among which a balancing kernel chooses where a rule, or the default, names the group."""
+
+    name: values.Name
+    targets: tuple[values.TargetId, ...] = Field(min_length=1, description="a list of one or more ids of [[targets]]")
+    weights: tuple[values.Weight, ...] = Field((), description="a list of weights from 0 to 1000, one for each of targets")
+    balance: Literal[BALANCING] = choice("round_robin", *BALANCING)
 
 
 class Rule(_Section):
-    """A line of a service's `rules`: payloads that match go to a target."""
+    """A line of a service's `rules`: payloads that match go to a target, or to one of a group."""
 
     match: values.Match
-    target: values.TargetId
+    target: values.TargetId | None = None
+    group: values.Name | None = None
 
 
 class Service(_Section):
@@ -211,7 +231,8 @@ class Service(_Section):
     select: values.Select = "round_robin"
     payload_to_target: values.Payload | None = None
     payload_to_client: values.Payload | None = None
-    targets: tuple[values.TargetId, ...] = Field(min_length=1, description="a list of one or more ids of [[targets]]")
+    targets: tuple[values.TargetId, ...] = Field((), description="a list of one or more ids of [[targets]]")
+    groups: tuple[Group, ...] = Field((), description="[[services.groups]] tables")
     attempts: int = whole(3, 1, 3)
     default: values.Name = REFUSE
     stray: Literal["reset", "drop"] = choice("reset", "reset", "drop")
@@ -221,8 +242,18 @@ class Service(_Section):
 
     @property
     def default_target(self):
-        """Id (str) of the target for a payload that matches nothing, or None where that is refused."""
-        return None if self.default == REFUSE else self.default
+        """Id (str) of the target for a payload that matches nothing, or None where that is refused or a group's."""
+        return None if self.default == REFUSE or self.default_group else self.default
+
+    @property
+    def default_group(self):
+        """The Group for a payload that matches nothing, or None."""
+        return next((group for group in self.groups if group.name == self.default), None)
+
+    @property
+    def members(self):
+        """The ids (tuple of str) of all its targets: its own, then those of its groups, each once."""
+        return tuple(dict.fromkeys([*self.targets, *(identifier for group in self.groups for identifier in group.targets)]))
 
     @property
     def payloads(self):
@@ -270,6 +301,7 @@ class Configuration(_Section):
     ports: tuple[Port, ...] = Field(min_length=1, description="one or more [[ports]] tables")
     routes: tuple[Route, ...] = Field((), description="[[routes]] tables")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="a table [timeouts]")
+    health: Health = Field(default_factory=Health, description="a table [health]")
     targets: tuple[Target, ...] = Field((), description="one or more [[targets]] tables")
     services: tuple[Service, ...] = Field((), description="one or more [[services]] tables")
     generator: Traffic | None = Field(None, description="a table [generator]")
@@ -365,7 +397,7 @@ class Configuration(_Section):
         """Yields (Service, Target, IPv4Address) for each address from which a service connects to a target of its own."""
         named = {target.id: target for target in self.targets}
         for service in self.services:
-            for target in map(named.get, service.targets):
+            for target in map(named.get, service.members):
                 for address in self.source_addresses(service, target):
                     yield service, target, address
 

@@ -325,6 +325,8 @@ SourcePorts = Annotated[PortRange, PlainValidator(_source_ports), PlainSerialize
 RssKey = _kind(str, _rss_key, _RSS_KEY_IS)
 Core = Annotated[int, Field(strict=True, ge=0, description="the number of a core, such as 1")]
 
+Weight = Annotated[int, Field(strict=True, ge=0, le=1000, description="a whole number from 0 to 1000")]
+
 
 def whole(default, low, high, note=""):
     """Returns the field of a whole number from `low` to `high`."""
