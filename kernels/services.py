@@ -76,7 +76,8 @@ class Targets(NamedTuple):
     states: np.ndarray      # int64 [n] UP, DOWN, DRAIN, MAINTENANCE: written by Python alone, read without a lock
     failures: np.ndarray    # int64 [n] failures in a row, as connections have met them
     until: np.ndarray       # int64 [n] tick until which passive health holds a target for down, or 0
-    health: np.ndarray      # int64 [2] failures in a row that make a target down, or 0 for never; ticks until one is let try
+    health: np.ndarray      # int64 [5] failures in a row that make a target down, or 0 for never; ticks until one is let try;
+                            # walks over all connections that Python wants, that have been made; connections looked at
 
 
 @kernel

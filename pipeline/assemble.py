@@ -183,7 +183,7 @@ def make_targets(configuration, numbers, share, steering):
         members += [number_of[identifier] for identifier in identifiers]
     fall, retry = configuration.health.fall, configuration.health.retry
     return services.Targets(rows, _column(members), *(np.zeros(len(rows), np.int64) for _ in range(3)),
-                            _column([fall, max(round(retry * 1_000_000 / wheel.TICK_MICROSECONDS), 1)])), sources
+                            _column([fall, max(round(retry * 1_000_000 / wheel.TICK_MICROSECONDS), 1), 0, 0, 0])), sources
 
 
 def balanced(configuration):

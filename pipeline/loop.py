@@ -26,7 +26,7 @@ from pipeline.kernels.counters import (
     TOTAL_SLEEPS,
 )
 from pipeline.kernels.exception import leave_to_kernel, take_from_kernel
-from pipeline.kernels.expire import expire, set_timers, stop_all
+from pipeline.kernels.expire import expire, release_removed, set_timers, stop_all
 from pipeline.kernels.faults import NEVER, RECEIVING, TRANSMITTING, choose_duplicates, earliest, emerge, hold, lose
 from pipeline.kernels.hand_over import (
     MOST_SHARED,
@@ -277,6 +277,9 @@ def timers(state, phase, stopped, now):
     tick = now // TICK_MICROSECONDS
     if phase == STOP:
         stop_all(state.connections, stopped, STOPPED_A_PASS, state.records, now)
+        return True
+    if state.targets.health[2] != state.targets.health[3]:
+        release_removed(state.connections, state.targets, STOPPED_A_PASS, state.records, now)
         return True
     if tick == state.connections.budget[3] and state.wheel.now[0] >= tick and state.wheel.now[1] == 0:
         return state.connections.releases.filled[0] > 0

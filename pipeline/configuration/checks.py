@@ -247,6 +247,7 @@ def _targets(configuration):
         yield Fault(("targets", index, "ip"), f"with port = {configuration.targets[index].port} is already "
                     f"targets[{first}]; two targets must differ in ip or port")
     for index, target in enumerate(configuration.targets):
+        yield from _check_of_target(index, target)
         if target.mac and target.linux_if:
             yield Fault(("targets", index, "linux_if"), "excludes mac; one of the two must go")
         if target.ip in ours:
@@ -258,6 +259,17 @@ def _targets(configuration):
                                                               for route in configuration.routes):
             yield Fault(("targets", index, "ip"), "cannot be reached; it must be in a network of a port, "
                         "or [[routes]] must lead there")
+
+
+def _check_of_target(index, target):
+    """Refuses keys of a check that its kind has no use for, and one without what it needs."""
+    used = {"connect": (), "send": ("send", "expect"), "http": ("path", "status")}
+    check = target.check
+    for key in ("send", "expect", "path", "status") if check else ():
+        if key in check.model_fields_set and key not in used[check.kind]:
+            yield Fault(("targets", index, "check", key), f'is not used with kind = "{check.kind}"; it must go')
+    if check and check.kind == "send" and not check.expect:
+        yield Fault(("targets", index, "check", "expect"), 'is missing; kind = "send" must know what answer to expect')
 
 
 def _listening(configuration):

@@ -188,10 +188,41 @@ class Timeouts(_Section):
 
 
 class Health(_Section):
-    """`[health]`: what is learned of targets from the connections to them: so many failures in a row make one down."""
+    """`[health]`: what is learned of targets from the connections to them: so many failures in a row make one down.
+
+    `release` is what becomes of the connections of a target that is put into maintenance.
+    """
 
     fall: int = whole(0, 0, 1000, " (failures in a row; 0: never)")
     retry: float = seconds(5.0, 0.01, 86400, " (until one connection is let try a target that is down)")
+    release: Literal["keep", "reset"] = choice("keep", "keep", "reset")
+
+
+class Check(_Section):
+    """`[targets.check]`: how a target is asked whether it is well."""
+
+    kind: Literal["connect", "send", "http"] = choice(..., "connect", "send", "http")
+    send: str = Field("", description="what is sent, text")
+    expect: str = Field("", description="what the answer has to contain, text")
+    path: values.Path = "/"
+    status: int = whole(200, 100, 599)
+    interval: float = seconds(2.0, 0.05, 3600)
+    timeout: float = seconds(1.0, 0.05, 60)
+    rise: int = whole(2, 1, 100, " (answers in a row)")
+    fall: int = whole(3, 1, 100, " (failures in a row)")
+
+    def question(self, address, port):
+        """Returns what a target at `address` and `port` is sent (bytes)."""
+        if self.kind == "http":
+            return f"GET {self.path} HTTP/1.0\r\nHost: {address}:{port}\r\nConnection: close\r\n\r\n".encode()
+        return self.send.encode()
+
+    def is_answer(self, answer):
+        """Says whether `answer` (bytes) is what a target says that is well."""
+        if self.kind == "http":
+            line = answer.split(b"\r\n")[0].split(b" ")
+            return len(line) > 1 and line[0].startswith(b"HTTP/") and line[1] == str(self.status).encode()
+        return self.expect.encode() in answer
 
 
 class Target(_Section):
@@ -203,6 +234,7 @@ class Target(_Section):
     mac: values.Mac | None = None
     linux_if: values.LinuxInterface | None = None
     weight: int = whole(1, 0, 1000, " (0: no new connections)")
+    check: Check | None = Field(None, description="a table [targets.check]")
 
 
 class Group(_Section):
