@@ -36,6 +36,8 @@ def served(proxy, service, data, name):
     server = proxy.accept(name)
     server.send("SA")
     server.expect("PA", seq=1, ack=1, data=data)
+    server.send("A")
+    client.expect("A")
     return client, server
 
 
@@ -149,7 +151,7 @@ def fail_in_a_row(proxy, times, refuse=True):
     """The first of three targets fails so many connections, which the next in turn takes."""
     for _ in range(times):
         proxy.state.selection.memory[turns_row(proxy), 0] = 0
-        ask(proxy, TURNS, b"x")
+        client = ask(proxy, TURNS, b"x")
         first = proxy.accept("a")
         if refuse:
             first.send("RA", seq=0, ack=1)
@@ -160,18 +162,20 @@ def fail_in_a_row(proxy, times, refuse=True):
         second = proxy.accept("b")
         second.send("SA")
         second.expect("PA", data=b"x")
+        second.send("A")
+        client.expect("A")
 
 
 @one_worker
 @pytest.mark.parametrize("refuse", [True, False], ids=["refusing", "silent"])
 def test_three_failures_in_a_row_and_no_client_meets_it_until_one_is_let_try(proxy, refuse):
-    proxy.state.targets.health[:2] = 3, 500
+    proxy.state.targets.health[:2] = 3, 30
     fail_in_a_row(proxy, 3, refuse)
     assert proxy.state.targets.until[0] > 0 and states_of(proxy).told("a")["state"] == "down"
     proxy.state.selection.memory[turns_row(proxy), 0] = 0
     for name in "bcbc":
         served(proxy, TURNS, b"x", name)
-    proxy.wait(5.1)
+    proxy.wait(0.35)
     proxy.state.selection.memory[turns_row(proxy), 0] = 0
     ask(proxy, TURNS, b"x")
     tried = proxy.accept("a")
