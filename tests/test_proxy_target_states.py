@@ -29,14 +29,14 @@ drain_timeout = 0.5
 connecting = 1.0
 [health]
 fall = 3
-retry = 60.0
+retry = 600.0
 [[ports]]
 name = "p0"
-device = "net_af_packet0,iface=px0"
+device = "net_af_packet0,iface=px0,blocksz=65536,framesz=2048,framecnt=2048"
 addresses = ["10.1.0.1/24"]
 [[ports]]
 name = "p1"
-device = "net_af_packet1,iface=px1"
+device = "net_af_packet1,iface=px1,blocksz=65536,framesz=2048,framecnt=2048"
 addresses = ["10.2.0.1/24"]
 {targets}
 [[services]]
