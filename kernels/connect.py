@@ -68,7 +68,7 @@ from .proxy_protocol import put_header
 from .records import ACTIVE_RST, EXHAUSTED, REFUSED, TARGET_REFUSED, TARGET_UNREACHABLE, TCP_CLOSED, TCP_SYN_SENT, TIMEOUT, step
 from .release import forget_key
 from .sequence import wrap
-from .services import NEED_MORE, REFUSE_CLIENT
+from .services import NEED_MORE, REFUSE_CLIENT, note_failure
 from .shaping import is_shaped
 from .source_ports import LAST_BYTES, begin_above, give_back_source, give_source, next_source, note_last, take_source
 from .tcp_options import TIMESTAMPS_LENGTH, proxy_window
@@ -288,9 +288,9 @@ def target_of(connections, connection, answer, selection, targets):
 
 
 @kernel
-def exclude(connections, connection, selection, targets):
-    """Shows the select kernel which members of the service have failed a connection: at most two before the last try."""
-    service = selection.services[record_at(connections.cold, connection).service]
+def exclude(connections, connection, row, selection, targets):
+    """Shows the select kernel of a service or group which members have failed a connection: at most two before the last try."""
+    service = selection.services[row]
     selection.excluded[0], selection.excluded[1] = -1, -1
     if tried(connections, connection) == 0:
         return
@@ -374,6 +374,7 @@ def connect(batch, connections, selection, targets, sources, network, records, n
         target = -1
         if hot.options & BOUND:
             count_failure(connections, connection, cause)
+            note_failure(targets, int64(cold.target), now // TICK_MICROSECONDS)
         if tried(connections, connection) < (1 if cold.special & PLAIN else selection.services[cold.service].attempts):
             target = target_of(connections, connection, choices.answer[number], selection, targets)
         if target == NEED_MORE and hot.options & BOUND == 0 and cold.special & PLAIN == 0:

@@ -76,7 +76,7 @@ from .records import (
 )
 from .sequence import distance, wrap
 from .shape_held import nothing_held
-from .services import IMMEDIATE, UNKNOWN_SCALE
+from .services import IMMEDIATE, UNKNOWN_SCALE, note_success
 from .split import LEAST_PART
 from .tcp_options import TIMESTAMPS_LENGTH, offered, offered_scale, proxy_window, stamp_clock
 from .waiting_room import come_again, come_next, run_around
@@ -317,6 +317,7 @@ def agree(packets, batch, row, connections, connection, services, targets, netwo
     """Takes in what the target's SYN-ACK agrees to of what the client was promised, and remembers what it declines."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     opening = record_at(connections.openings, int64(cold.opening))
+    note_success(targets, int64(cold.target))
     accepted = offered(batch, row) & int64(cold.agreed)
     declined = (int64(cold.agreed) & PROMISED) ^ accepted
     takes = max(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, LEAST_PART)

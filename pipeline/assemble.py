@@ -29,6 +29,7 @@ from pipeline.kernels import (
     proxy_protocol,
     recorder,
     records,
+    select_maglev,
     rules,
     services,
     shaping,
@@ -192,39 +193,88 @@ def make_targets(configuration, numbers, share, steering):
         sources.ring[pool, :len(free)] = free
         sources.address[pool, :len(addresses)] = addresses
     number_of = {target.id: number for number, target in enumerate(configuration.targets)}
-    for service in configuration.services:
-        members += [number_of[identifier] for identifier in service.targets]
-    return services.Targets(rows, _column(members)), sources
+    for _, identifiers, _, _ in balanced(configuration):
+        members += [number_of[identifier] for identifier in identifiers]
+    fall, retry = configuration.health.fall, configuration.health.retry
+    return services.Targets(rows, _column(members), *(np.zeros(len(rows), np.int64) for _ in range(3)),
+                            _column([fall, max(round(retry * 1_000_000 / wheel.TICK_MICROSECONDS), 1), 0, 0, 0])), sources
 
 
-def make_selection(configuration):
-    """Returns the `Selection` of a configuration and the names of its select kernels, in the order of their numbers."""
-    kernels, payloads = list(dict.fromkeys(service.select for service in configuration.services)), configuration.payload_kernels
+def balanced(configuration):
+    """Returns (service, ids of targets, weights, select kernel) for each row of `Selection.services`: services, then groups."""
+    weights = {target.id: target.weight for target in configuration.targets}
+    own = [(service, service.members, None, service.select) for service in configuration.services]
+    groups = [(service, group.targets, group.weights or None, group.balance)
+              for service in configuration.services for group in service.groups]
+    return [(service, identifiers, given or tuple(weights[identifier] for identifier in identifiers), kernel)
+            for service, identifiers, given, kernel in own + groups]
+
+
+def make_selection(configuration, targets, counted):
+    """Returns the `Selection` of a configuration and the names of its select kernels, in the order of their numbers.
+
+    What it has in common with `targets` and the counters (`counted`) is the same memory.
+    """
+    shares, payloads = balanced(configuration), configuration.payload_kernels
+    kernels = list(dict.fromkeys(kernel for _, _, _, kernel in shares))
     number_of = {target.id: number for number, target in enumerate(configuration.targets)}
-    rows = np.zeros(len(configuration.services), services.SERVICE).view(np.recarray)
+    rows = np.zeros(len(shares), services.SERVICE).view(np.recarray)
     lines, patterns, first_member = [], b"", 0
+    row_of = {(service.name, group.name): services.GROUP + row for row, (service, group) in enumerate(
+        ((service, group) for service in configuration.services for group in service.groups), len(configuration.services))}
     for number, service in enumerate(configuration.services):
-        fallback = -1 if service.default_target is None else number_of[service.default_target]
+        fallback = row_of.get((service.name, service.default), number_of.get(service.default_target, -1))
         rows[number] = (int(service.listen.address), service.listen.port, service.listen.last_port, int(service.listen.network.netmask),
                         BINDINGS[service.binding],
                         services.STRAY_DROP if service.stray == "drop" else services.STRAY_RESET,
-                        kernels.index(service.select), first_member, len(service.targets), fallback,
+                        kernels.index(service.select), first_member, len(service.members), fallback,
                         len(lines), len(service.rules), OFFER, path_mss(configuration), service.attempts,
                         tuple(payloads.index(names[0]) if names else -1 for names in service.payloads),
-                        services.UNKNOWN_SCALE)
-        first_member += len(service.targets)
+                        services.UNKNOWN_SCALE, 0, 0)
+        first_member += len(service.members)
         for rule in service.ordered_rules:
             pattern = content_rules.pattern_of(service.select, rule)
             length = len(pattern.octets)
-            lines.append((len(patterns), length, service.targets.index(rule.target), HOWS[pattern.how],
-                          len(patterns) + length, rule.offset))
+            member = row_of[service.name, rule.group] if rule.group else service.members.index(rule.target)
+            lines.append((len(patterns), length, member, HOWS[pattern.how], len(patterns) + length, rule.offset))
             patterns += pattern.octets + pattern.mask
+    home = settle_groups(configuration, shares, kernels, rows, first_member)
+    table = settle_tables(shares, rows)
+    members = len(targets.members)
     selection = services.Selection(
         rows, np.array(lines or [(0,) * len(services.RULE)], services.RULE).view(np.recarray),
         np.frombuffer(patterns or b"\0", np.uint8).copy(), np.zeros((len(rows), services.MEMORY), np.int64),
         np.full(1, -1, np.int64), np.zeros(configuration.held_stride, np.uint8), np.full(2, -1, np.int64),
-        np.zeros(4 * configuration.held_stride, np.uint8))
+        assembled=np.zeros(4 * configuration.held_stride, np.uint8),
+        client=np.zeros(4, np.int64), tick=np.zeros(1, np.int64), target=targets.members, home=home,
+        weight=_column(weight for _, _, weights, _ in shares for weight in weights), current=np.zeros(members, np.int64),
+        table=table, states=targets.states, until=targets.until, pending=np.zeros(len(targets.rows), np.int64), counted=counted)
     return selection, kernels
+
+
+def settle_groups(configuration, shares, kernels, rows, first_member):
+    """Fills the rows of groups, behind those of services; returns which member of its service each member is (int64)."""
+    home = [member for service in configuration.services for member in range(len(service.members))]
+    for row, (service, identifiers, _, kernel) in enumerate(shares):
+        if row < len(configuration.services):
+            continue
+        rows[row].port, rows[row].last_port, rows[row].fallback, rows[row].scale = -1, -1, -1, services.UNKNOWN_SCALE
+        rows[row].payload_kernel = -1
+        rows[row].select, rows[row].first_member, rows[row].members = kernels.index(kernel), first_member, len(identifiers)
+        first_member += len(identifiers)
+        home += [service.members.index(identifier) for identifier in identifiers]
+    return _column(home)
+
+
+def settle_tables(shares, rows):
+    """Gives each row that is balanced by Maglev a table of its own; returns all of them (uint16)."""
+    tables, start = [], 0
+    for row, (_, identifiers, weights, kernel) in zip(rows, shares, strict=True):
+        if kernel == "maglev":
+            tables.append(select_maglev.make_table(identifiers, weights))
+            row.table, row.places = start, len(tables[-1])
+            start += len(tables[-1])
+    return np.concatenate(tables) if tables else np.zeros(1, np.uint16)
 
 
 def make_payload_rules(configuration):
@@ -334,11 +384,11 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
     network.announced[0] = 0 if share.worker == 0 else arp.ANNOUNCEMENTS
     steering, inputs = make_steering(configuration, share)
     targets, sources = make_targets(configuration, want_neighbours(configuration, network), share, steering)
-    selection, kernels = make_selection(configuration)
     engine = configuration.engine
     accepts = any(service.accept_proxy_protocol for service in configuration.services)
     kept = records.allocate_records(engine.detailed_records, engine.connections, engine.records, engine.connections if accepts else 0)
     connections = make_connections(configuration, kept.wraps, kept.origins)
+    selection, kernels = make_selection(configuration, targets, connections.counters.targets)
     state = State(
         control=np.zeros(8, np.int64), clock=_column([ticks_now, 0, round((1 << 32) * 1_000_000 / hertz)]),
         idle=_column([engine.idle_sleep_us if engine.idle == "backoff" else 0, EMPTY_PASSES]),

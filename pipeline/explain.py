@@ -40,20 +40,22 @@ def _target(configuration, target):
     return {"id": target.id, "ip": str(target.ip), "port": target.port, "through": configuration.ports[hop.port].name,
             "gateway": None if hop.address == target.ip else str(hop.address), "mac": target.mac,
             "linux_if": target.linux_if, "used_by": [service.name for service in configuration.services
-                                                     if target.id in service.targets]}
+                                                     if target.id in service.members]}
 
 
 def _service(configuration, service):
-    addresses = sorted({address for identifier in service.targets
+    addresses = sorted({address for identifier in service.members
                         for address in configuration.source_addresses(service, configuration.target(identifier))})
     left_out = {str(address): configuration.left_out_ports(service, address) for address in addresses}
     return {"name": service.name, "listen": str(service.listen), "binding": service.binding, "select": service.select,
             "payload_to_target": service.payload_to_target, "payload_to_client": service.payload_to_client,
             **({"payload_rules": [rule.model_dump(exclude_unset=True) for rule in service.payload_rules]} if service.payload_rules else {}),
-            "targets": list(service.targets), "default": service.default, "stray": service.stray,
+            "targets": list(service.members), "default": service.default, "stray": service.stray,
             "attempts": service.attempts, **({"timeouts": service.own_timeouts} if service.own_timeouts else {}),
-            "rules": [{"match": rule.match, "target": rule.target,
+            "rules": [{"match": rule.match, "target": rule.target or rule.group,
                        **{key: getattr(rule, key) for key in ("exact", "mask", "offset") if getattr(rule, key)}} for rule in service.rules],
+            **({"groups": [{"name": group.name, "balance": group.balance, "targets": list(group.targets)}
+                           for group in service.groups]} if service.groups else {}),
             "source_addresses": [str(address) for address in addresses], "source_ports": list(service.source_ports),
             "left_out_source_ports": {address: ports for address, ports in left_out.items() if ports}}
 

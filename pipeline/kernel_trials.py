@@ -147,7 +147,8 @@ def try_select(kernel, place):
             tried += 1
             if whole(answer):
                 return f"{tried} payloads", whole(answer)
-            if not (answer in (services.NO_MATCH, services.NEED_MORE) or 0 <= answer < members):
+            if not (answer in (services.NO_MATCH, services.NEED_MORE) or 0 <= answer < members
+                    or services.GROUP <= answer < services.GROUP + len(selection.services)):
                 faults.append(f"it answers {answer} to {text[:40]!r}; it must be 0 to {members - 1}, NO_MATCH (-1) or NEED_MORE (-2)")
             if selection.rewrite[0] > len(selection.scratch):
                 faults.append(f"it says that scratch has {selection.rewrite[0]} bytes; there is room for {len(selection.scratch)}")

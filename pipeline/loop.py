@@ -29,7 +29,7 @@ from pipeline.kernels.counters import (
     TOTAL_SLEEPS,
 )
 from pipeline.kernels.exception import leave_to_kernel, take_from_kernel
-from pipeline.kernels.expire import expire, set_timers, stop_all
+from pipeline.kernels.expire import expire, release_removed, set_timers, stop_all
 from pipeline.kernels.faults import NEVER, RECEIVING, TRANSMITTING, choose_duplicates, earliest, emerge, hold, lose
 from pipeline.kernels.hand_over import (
     MOST_SHARED,
@@ -49,6 +49,7 @@ from pipeline.kernels.open import open_connections, retire
 from pipeline.kernels.outbox import dispose, settle
 from pipeline.kernels.profile import AT_POLL, AT_RECEIVE, AT_RECORD, AT_SEND, AT_STAGES, AT_TIMERS
 from pipeline.kernels.profile import awake, close_burst, count_paths, first_pass, mark, next_pass
+from pipeline.kernels.proxy_protocol import find_ends
 from pipeline.kernels.refuse import refuse
 from pipeline.kernels.recorder import (
     AGAIN,
@@ -73,7 +74,7 @@ from pipeline.kernels.records import EXHAUSTED, REFUSED, ask_for_records
 from pipeline.kernels.report import report
 from pipeline.kernels.repetition import restore
 from pipeline.kernels.reshape import exhausted, map_row, write_stream
-from pipeline.kernels.services import NEED_MORE, NO_MATCH, REFUSE_CLIENT
+from pipeline.kernels.services import GROUP, NEED_MORE, NO_MATCH, REFUSE_CLIENT, claim, is_usable
 from pipeline.kernels.shape_held import copy_held, put_held, settle_held, take_held, take_rewrite
 from pipeline.kernels.shaping import EDIT_BYTES, END_CONNECTION, SHOW_AGAIN, is_pushed, is_to_be_shown, show_again, take_change, take_new
 from pipeline.kernels.split import cut
@@ -168,7 +169,7 @@ def ask_select(state, connection):
     connections, selection, held = state.connections, state.selection, state.connections.held
     hot, cold = connections.hot[connection], connections.cold[connection]
     service = cold.service
-    exclude(connections, connection, selection, state.targets)
+    exclude(connections, connection, service, selection, state.targets)
     start, length = 0, 0
     if hot.options & HOLDS:
         slot, header = int64(connections.openings[cold.opening].held), int64(connections.openings[cold.opening].header)
@@ -181,6 +182,32 @@ def ask_select(state, connection):
 
 
 @kernel
+def ask_group(state, connection, row):
+    """Has the balancing kernel of a group choose; returns the member of the connection's service that this is, or NO_MATCH."""
+    selection = state.selection
+    exclude(state.connections, connection, row, selection, state.targets)
+    group = selection.services[row]
+    member = select(group.select, selection.scratch[:0], row, selection)
+    return selection.home[group.first_member + member] if 0 <= member < group.members else NO_MATCH
+
+
+@kernel
+def settle_answer(state, connection, answer):
+    """Returns what an answer comes to: a group's is its member, and who cannot be had is nobody's, the fall-back too."""
+    connections, selection, targets = state.connections, state.selection, state.targets
+    if answer >= GROUP:
+        answer = ask_group(state, connection, answer - GROUP)
+    service = selection.services[connections.cold[connection].service]
+    if 0 <= answer < service.members and not is_usable(selection, targets.members[service.first_member + answer]):
+        answer = NO_MATCH
+    target = target_of(connections, connection, answer, selection, targets)
+    if target >= GROUP:
+        member = ask_group(state, connection, target - GROUP)
+        return member if member >= 0 else REFUSE_CLIENT
+    return REFUSE_CLIENT if target >= 0 and not is_usable(selection, target) else answer
+
+
+@kernel
 def choose(state, now):
     """Has every connection in `choices` answered, by its select kernel unless nobody is to be asked.
 
@@ -188,17 +215,24 @@ def choose(state, now):
     """
     connections, selection, targets = state.connections, state.selection, state.targets
     choices = connections.choices
+    if choices.filled[0] > 0:
+        selection.pending[:] = 0
+        selection.tick[0] = connections.budget[3]
     for number in range(choices.filled[0]):
         connection, asks = choices.connection[number], choices.row[number] != ASK_NOBODY
         selection.rewrite[0] = -1
         answer = take_header(connections, connection)
+        find_ends(connections, connection, selection.client)
         if answer == NEED_MORE and not asks:
             answer = REFUSE_CLIENT
         elif answer == NO_MATCH and asks:
             answer = ask_select(state, connection)
+        answer = settle_answer(state, connection, answer)
         choices.answer[number] = answer
-        if connections.hot[connection].options & HOLDS and target_of(connections, connection, answer, selection, targets) >= 0:
-            if not show_held(state, connection, now):
+        target = target_of(connections, connection, answer, selection, targets)
+        if target >= 0:
+            claim(selection, targets, target)
+            if connections.hot[connection].options & HOLDS and not show_held(state, connection, now):
                 choices.answer[number] = REFUSE_CLIENT
 
 
@@ -273,6 +307,9 @@ def timers(state, phase, stopped, now):
     tick = now // TICK_MICROSECONDS
     if phase == STOP:
         stop_all(state.connections, stopped, STOPPED_A_PASS, state.records, now)
+        return True
+    if state.targets.health[2] != state.targets.health[3]:
+        release_removed(state.connections, state.targets, STOPPED_A_PASS, state.records, now)
         return True
     if tick == state.connections.budget[3] and state.wheel.now[0] >= tick and state.wheel.now[1] == 0:
         return state.connections.releases.filled[0] > 0

@@ -110,7 +110,8 @@ ONE_FAULT = [
      "it must be a prefix of addresses that are all the engine's own"),
     ('name = "web"', 'name = "web"\nselect = "round_robbin"', 'services[0].select = "round_robbin" must be one of '
      '"round_robin", "http_path", "http_host", "number_modulo", "at_random", "tls_sni", "tls_alpn", "http2_path", "http2_authority", '
-     '"ldap_dn", "postgresql_database", "postgresql_user", "redis_user", "mqtt_client_id", "octets", or a kernel of '
+     '"ldap_dn", "postgresql_database", "postgresql_user", "redis_user", "mqtt_client_id", "octets", "weighted_round_robin", '
+     '"least_connections", "source_hash", "maglev", "two_choices", or a kernel of '
      'your own as "package.module:function" or "file.py:function"; did you mean "round_robin"?'),
     ('name = "web"', 'name = "web"\nsource_ports = [9, 5]',
      "services[0].source_ports = [9, 5] runs backwards; it must be [lowest, highest], two port numbers from 1 to "

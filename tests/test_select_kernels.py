@@ -36,7 +36,18 @@ def selection(rules=(), members=3, how=EXACT):
         np.full(1, -1, np.int64),
         np.zeros(64, np.uint8),
         np.full(2, -1, np.int64),
-        np.zeros(64, np.uint8),
+        assembled=np.zeros(64, np.uint8),
+        client=np.zeros(4, np.int64),
+        tick=np.zeros(1, np.int64),
+        target=np.arange(members, dtype=np.int64),
+        home=np.arange(members, dtype=np.int64),
+        weight=np.ones(members, np.int64),
+        current=np.zeros(members, np.int64),
+        table=np.zeros(1, np.uint16),
+        states=np.zeros(members, np.int64),
+        until=np.zeros(members, np.int64),
+        pending=np.zeros(members, np.int64),
+        counted=np.zeros((members, 5), np.int64),
     )
 
 

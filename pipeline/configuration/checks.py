@@ -5,8 +5,8 @@ import os
 from pipeline.configuration import traffic_checks
 from pipeline.configuration.faults import Fault
 from pipeline.configuration.content_rules import CONTENTS, hexadecimal, same_content
-from pipeline.configuration.models import PAYLOAD_SELECTS, RULE_SELECTS, SLOTS, available_cores
-from pipeline.configuration.values import place_in_network, suggestion
+from pipeline.configuration.models import PAYLOAD_SELECTS, RULE_SELECTS, SLOTS, Service, available_cores
+from pipeline.configuration.values import REFUSE, place_in_network, suggestion
 
 
 MOST_WORKERS = 64
@@ -38,12 +38,17 @@ def faults(configuration):
 
 def warnings(configuration):
     """Yields Faults that do not keep the engine from running."""
-    used = {identifier for service in configuration.services for identifier in service.targets}
+    used = {identifier for service in configuration.services for identifier in service.members}
     for index, target in enumerate(configuration.targets):
         if target.id not in used and configuration.engine.mode == "proxy":
             yield Fault(("targets", index), f'("{target.id}") is used by no service')
     for index, service in enumerate(configuration.services):
         chosen = {rule.target for rule in service.rules} | {service.default_target}
+        named = {rule.group for rule in service.rules} | {service.default}
+        for place, group in enumerate(service.groups):
+            if group.name not in named:
+                yield Fault(("services", index, "groups", place), f'("{group.name}") is named by no rule and no default')
+            chosen |= set(group.targets) if group.name in named else set()
         for identifier in service.targets if service.select in RULE_SELECTS else ():
             if identifier not in chosen:
                 yield Fault(("services", index), f'has target "{identifier}", which no rule and no default leads to')
@@ -261,6 +266,7 @@ def _targets(configuration):
         yield Fault(("targets", index, "ip"), f"with port = {configuration.targets[index].port} is already "
                     f"targets[{first}]; two targets must differ in ip or port")
     for index, target in enumerate(configuration.targets):
+        yield from _check_of_target(index, target)
         if target.mac and target.linux_if:
             yield Fault(("targets", index, "linux_if"), "excludes mac; one of the two must go")
         if target.ip in ours:
@@ -272,6 +278,17 @@ def _targets(configuration):
                                                               for route in configuration.routes):
             yield Fault(("targets", index, "ip"), "cannot be reached; it must be in a network of a port, "
                         "or [[routes]] must lead there")
+
+
+def _check_of_target(index, target):
+    """Refuses keys of a check that its kind has no use for, and one without what it needs."""
+    used = {"connect": (), "send": ("send", "expect"), "http": ("path", "status")}
+    check = target.check
+    for key in ("send", "expect", "path", "status") if check else ():
+        if key in check.model_fields_set and key not in used[check.kind]:
+            yield Fault(("targets", index, "check", key), f'is not used with kind = "{check.kind}"; it must go')
+    if check and check.kind == "send" and not check.expect:
+        yield Fault(("targets", index, "check", "expect"), 'is missing; kind = "send" must know what answer to expect')
 
 
 def _listening(configuration):
@@ -324,9 +341,32 @@ def _service_targets(configuration):
                             "is not the id of one of [[targets]]" + suggestion(identifier, known))
         for place, first in _repeated(service.targets):
             yield Fault(("services", index, "targets", place), f"is already targets[{first}] of this service")
-        if service.default_target and service.default not in service.targets:
+        if not service.members:
+            missing = "" if "targets" in service.model_fields_set else "is missing; it "
+            yield Fault(("services", index, "targets"), f"{missing}must be {Service.model_fields['targets'].description}")
+        if service.default_target and service.default not in service.members:
             yield Fault(("services", index, "default"), 'is not among the targets of this service; it must be '
                         'one of them, or "refuse"')
+        yield from _groups(configuration, index, service)
+
+
+def _groups(configuration, index, service):
+    """Refuses groups with targets that are not there, with weights that do not fit, and names that mean two things."""
+    known = [target.id for target in configuration.targets]
+    for number, first in _repeated(group.name for group in service.groups):
+        yield Fault(("services", index, "groups", number, "name"), f"is already that of groups[{first}]; it must be another one")
+    for number, group in enumerate(service.groups):
+        location = ("services", index, "groups", number)
+        if group.name in (*service.members, REFUSE):
+            yield Fault((*location, "name"), f'("{group.name}") means something else as a default; it must be another one than '
+                        f'"{REFUSE}" and the targets\' ids')
+        for place, identifier in enumerate(group.targets):
+            if identifier not in known:
+                yield Fault((*location, "targets", place), "is not the id of one of [[targets]]" + suggestion(identifier, known))
+        for place, first in _repeated(group.targets):
+            yield Fault((*location, "targets", place), f"is already targets[{first}] of this group")
+        if group.weights and len(group.weights) != len(group.targets):
+            yield Fault((*location, "weights"), f"must have a weight for each of the {len(group.targets)} targets, or go")
 
 
 def _selects(configuration):
@@ -337,7 +377,7 @@ def _selects(configuration):
         if service.select in RULE_SELECTS and not service.rules:
             example = CONTENTS[service.select].example
             yield Fault(("services", index, "rules"), f'must have a rule for select = "{service.select}", such as '
-                        f'[{{match = "{example}", target = "{service.targets[0]}"}}]')
+                        f'[{{match = "{example}", target = "{(*service.members, "a")[0]}"}}]')
         if service.rules and service.select not in RULE_SELECTS:
             yield Fault(("services", index, "rules"), f'is not used by select = "{service.select}"; it must go, '
                         'or select must be one that looks for it, such as "http_path" or "tls_sni"')
@@ -366,9 +406,17 @@ def _rules(configuration):
             if not content.is_right(rule.match):
                 yield Fault((*location, "match"), f"must be {content.right}")
             yield from _rule_keys(configuration, service, rule, location)
-            if rule.target not in service.targets:
+            if rule.group is not None and rule.target is not None:
+                yield Fault((*location, "group"), "excludes target; one of the two must go")
+            elif rule.group is not None:
+                names = [group.name for group in service.groups]
+                if rule.group not in names:
+                    yield Fault((*location, "group"), "is not the name of one of this service's groups" + suggestion(rule.group, names))
+            elif rule.target is None:
+                yield Fault((*location, "target"), "is missing; a rule must have a target or a group")
+            elif rule.target not in service.members:
                 yield Fault((*location, "target"),
-                            "is not among the targets of this service" + suggestion(rule.target, service.targets))
+                            "is not among the targets of this service" + suggestion(rule.target, service.members))
         matches = [same_content(service.select, rule) if content.is_right(rule.match) else place
                    for place, rule in enumerate(service.rules)]
         for place, first in _repeated(matches):

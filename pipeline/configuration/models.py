@@ -15,6 +15,8 @@ SLOTS = tuple(slot for slot in slots.SLOTS if slot not in slots.OF_SERVICES)
 """Slots that `[kernels]` can fill; the select kernel is chosen by each service."""
 HEADER_ROOM = 128
 """Bytes that are kept before the held ones for a PROXY header that is sent (kernels/proxy_header.py)."""
+BALANCING = ("round_robin", "at_random", "weighted_round_robin", "least_connections", "source_hash", "maglev", "two_choices")
+"""Our select kernels that look at no payload."""
 RULE_SELECTS = tuple(content_rules.CONTENTS)
 """Our select kernels that work on a service's `rules`."""
 PAYLOAD_SELECTS = (*RULE_SELECTS, "number_modulo")
@@ -199,6 +201,44 @@ class ServiceTimeouts(_Section):
     time_wait: float | None = seconds(None)
 
 
+class Health(_Section):
+    """`[health]`: what is learned of targets from the connections to them: so many failures in a row make one down.
+
+    `release` is what becomes of the connections of a target that is put into maintenance.
+    """
+
+    fall: int = whole(0, 0, 1000, " (failures in a row; 0: never)")
+    retry: float = seconds(5.0, 0.01, 86400, " (until one connection is let try a target that is down)")
+    release: Literal["keep", "reset"] = choice("keep", "keep", "reset")
+
+
+class Check(_Section):
+    """`[targets.check]`: how a target is asked whether it is well."""
+
+    kind: Literal["connect", "send", "http"] = choice(..., "connect", "send", "http")
+    send: str = Field("", description="what is sent, text")
+    expect: str = Field("", description="what the answer has to contain, text")
+    path: values.Path = "/"
+    status: int = whole(200, 100, 599)
+    interval: float = seconds(2.0, 0.05, 3600)
+    timeout: float = seconds(1.0, 0.05, 60)
+    rise: int = whole(2, 1, 100, " (answers in a row)")
+    fall: int = whole(3, 1, 100, " (failures in a row)")
+
+    def question(self, address, port):
+        """Returns what a target at `address` and `port` is sent (bytes)."""
+        if self.kind == "http":
+            return f"GET {self.path} HTTP/1.0\r\nHost: {address}:{port}\r\nConnection: close\r\n\r\n".encode()
+        return self.send.encode()
+
+    def is_answer(self, answer):
+        """Says whether `answer` (bytes) is what a target says that is well."""
+        if self.kind == "http":
+            line = answer.split(b"\r\n")[0].split(b" ")
+            return len(line) > 1 and line[0].startswith(b"HTTP/") and line[1] == str(self.status).encode()
+        return self.expect.encode() in answer
+
+
 class Target(_Section):
     """`[[targets]]`: a server; `mac` or `linux_if` (whose MAC is taken) instead of ARP."""
 
@@ -207,13 +247,25 @@ class Target(_Section):
     port: int = whole(..., 1, 65535)
     mac: values.Mac | None = None
     linux_if: values.LinuxInterface | None = None
+    weight: int = whole(1, 0, 1000, " (0: no new connections)")
+    check: Check | None = Field(None, description="a table [targets.check]")
+
+
+class Group(_Section):
+    """`[[services.groups]]`: targets among which a balancing kernel chooses where a rule, or the default, names the group."""
+
+    name: values.Name
+    targets: tuple[values.TargetId, ...] = Field(min_length=1, description="a list of one or more ids of [[targets]]")
+    weights: tuple[values.Weight, ...] = Field((), description="a list of weights from 0 to 1000, one for each of targets")
+    balance: Literal[BALANCING] = choice("round_robin", *BALANCING)
 
 
 class Rule(_Section):
-    """A line of a service's `rules`: payloads that match go to a target."""
+    """A line of a service's `rules`: payloads that match go to a target, or to one of a group."""
 
     match: values.Match
-    target: values.TargetId
+    target: values.TargetId | None = None
+    group: values.Name | None = None
     exact: bool = switch(False)
     mask: values.Mask | None = None
     offset: int = whole(0, 0, 65471, " (bytes of the payload before the match)")
@@ -273,7 +325,8 @@ class Service(Listed):
     payload_to_target: values.Payload | None = None
     payload_to_client: values.Payload | None = None
     payload_rules: tuple[PayloadRule, ...] = Field((), description="[[services.payload_rules]] tables")
-    targets: tuple[values.TargetId, ...] = Field(min_length=1, description="a list of one or more ids of [[targets]]")
+    targets: tuple[values.TargetId, ...] = Field((), description="a list of one or more ids of [[targets]]")
+    groups: tuple[Group, ...] = Field((), description="[[services.groups]] tables")
     attempts: int = whole(3, 1, 3)
     default: values.Name = REFUSE
     stray: Literal["reset", "drop"] = choice("reset", "reset", "drop")
@@ -292,8 +345,18 @@ class Service(Listed):
 
     @property
     def default_target(self):
-        """Id (str) of the target for a payload that matches nothing, or None where that is refused."""
-        return None if self.default == REFUSE else self.default
+        """Id (str) of the target for a payload that matches nothing, or None where that is refused or a group's."""
+        return None if self.default == REFUSE or self.default_group else self.default
+
+    @property
+    def default_group(self):
+        """The Group for a payload that matches nothing, or None."""
+        return next((group for group in self.groups if group.name == self.default), None)
+
+    @property
+    def members(self):
+        """The ids (tuple of str) of all its targets: its own, then those of its groups, each once."""
+        return tuple(dict.fromkeys([*self.targets, *(identifier for group in self.groups for identifier in group.targets)]))
 
     @property
     def payloads(self):
@@ -348,6 +411,7 @@ class Configuration(_Section):
     ports: tuple[Port, ...] = Field(min_length=1, description="one or more [[ports]] tables")
     routes: tuple[Route, ...] = Field((), description="[[routes]] tables")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="a table [timeouts]")
+    health: Health = Field(default_factory=Health, description="a table [health]")
     targets: tuple[Target, ...] = Field((), description="one or more [[targets]] tables")
     services: tuple[Service, ...] = Field((), description="one or more [[services]] tables")
     access: Access | None = Field(None, description="a table [access]")
@@ -445,7 +509,7 @@ class Configuration(_Section):
         """Yields (Service, Target, IPv4Address) for each address from which a service connects to a target of its own."""
         named = {target.id: target for target in self.targets}
         for service in self.services:
-            for target in map(named.get, service.targets):
+            for target in map(named.get, service.members):
                 for address in self.source_addresses(service, target):
                     yield service, target, address
 

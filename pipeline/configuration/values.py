@@ -422,6 +422,16 @@ RssKey = _kind(str, _rss_key, _RSS_KEY_IS)
 Core = Annotated[int, Field(strict=True, ge=0, description="the number of a core, such as 1")]
 
 
+def _path(value, info):
+    _require(isinstance(value, str) and value.startswith("/") and value.isascii() and value.isprintable() and " " not in value, _PATH_IS)
+    return value
+
+
+_PATH_IS = 'a path that begins with "/", without spaces, such as "/health"'
+Path = _kind(str, _path, _PATH_IS)
+Weight = Annotated[int, Field(strict=True, ge=0, le=1000, description="a whole number from 0 to 1000")]
+
+
 def whole(default, low, high, note=""):
     """Returns the field of a whole number from `low` to `high`."""
     return Field(default, strict=True, ge=low, le=high, description=f"a whole number from {low} to {high}{note}")
