@@ -47,7 +47,7 @@ def spread(choose, found, connections=CONNECTIONS):
     """Returns the member (list) of each of so many connections, all of which stay open."""
     answers = []
     for number in range(connections):
-        found.client[:] = client(number)
+        found.client[:2] = client(number)
         answer = int(choose(NOTHING, 0, found))
         answers.append(answer)
         if answer >= 0:
@@ -80,7 +80,7 @@ def test_only_who_is_up_and_has_weight_and_has_not_failed_is_chosen(name, member
     """`until` 9 lies ahead of now, which is 5."""
     found = selection([weight for weight, _, _ in members], table=name == "maglev")
     found.states[:], found.until[:] = [state for _, state, _ in members], [until for _, _, until in members]
-    found.tick[0], found.excluded[:], found.client[:] = 5, excluded, (address, address & 0xFFFF)
+    found.tick[0], found.excluded[:], found.client[:2] = 5, excluded, (address, address & 0xFFFF)
     there = {number for number, (weight, state, until) in enumerate(members)
              if weight > 0 and state == 0 and until <= 5 and number not in excluded}
     for _ in range(4):
@@ -139,7 +139,7 @@ def test_the_same_address_comes_to_the_same_target_from_any_port():
     for address in range(1000, 1100):
         answers = set()
         for port in range(1024, 1034):
-            found.client[:] = address, port
+            found.client[:2] = address, port
             answers.add(int(source_hash(NOTHING, 0, found)))
         assert len(answers) == 1
 
