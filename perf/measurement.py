@@ -151,6 +151,15 @@ def in_turns(cases, runs, say=lambda words: None, warm_up=1):
     return {name: np.array(rows) for name, rows in taken.items()}
 
 
+LAYOUTS = 5
+"""How often engines are made anew where two are compared: by where its memory happens to lie, one takes 5 to 15 % more or fewer ticks."""
+
+
+def joined(layouts):
+    """Returns one dict of arrays of what `in_turns` has returned for each of several layouts, run behind run."""
+    return {name: np.concatenate([taken[name] for taken in layouts]) for name in layouts[0]}
+
+
 def quartiles_of_ratios(these, those):
     """Returns the same of the ratios of two arrays, run by run: of turns that met the same neighbours on the machine."""
     low, median, high = np.percentile(these / those, (25, 50, 75))

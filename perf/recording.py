@@ -31,8 +31,6 @@ PACKETS_A_CONNECTION = 7
 """That come in, without the target's acknowledgement of the payload, which is one more."""
 OFF = "off"
 WORST = 0.15
-LAYOUTS = 5
-"""How often the engines of the connections are made anew."""
 
 
 def with_recorders(bench, recorded, around):
@@ -83,13 +81,13 @@ def one_layout(folder, runs, say, opened, together, burst, snap, buffer, kinds):
 
 def connections(folder, runs, say, opened, together, burst, packets, snap, buffer, kinds):
     """Returns the rows of the connections workload, with as many runs as it takes to record that many packets."""
-    runs = -(-max(runs, packets / (min(together, opened) * (PACKETS_A_CONNECTION + 1))) // LAYOUTS)
+    runs = -(-max(runs, packets / (min(together, opened) * (PACKETS_A_CONNECTION + 1))) // measurement.LAYOUTS)
     found = []
-    for layout in range(LAYOUTS):
+    for layout in range(measurement.LAYOUTS):
         inside = folder / f"layout-{layout}"
         inside.mkdir()
         found.append(one_layout(inside, int(runs), say, opened, together, burst, snap, buffer, kinds))
-    taken = {name: np.concatenate([ticks[name] for ticks, _ in found]) for name in (OFF, *kinds)}
+    taken = measurement.joined([ticks for ticks, _ in found])
     return [row_of(name, taken, [counts[name] for _, counts in found if name in counts]) for name in taken]
 
 
@@ -138,7 +136,7 @@ def show(console, result):
     if "forward" in result:
         console.print(measurement.table("A packet of an established connection", ("octets, " + columns[0], *columns[1:]),
                                         [(f"{row['octets']}, {row['recording']}", *words_of(row)) for row in result["forward"]]))
-    console.print(f"Medians (and quartiles) of {result['runs']} runs or more, of connections with engines made {LAYOUTS} times, costs of "
+    console.print(f"Medians (and quartiles) of {result['runs']} runs or more, of connections with engines made {measurement.LAYOUTS} times, costs of "
                   f"pairs of runs; at most {result['worst']:.0%} is allowed for `record` on connections. {measurement.TICKS}")
 
 

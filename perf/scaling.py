@@ -42,8 +42,6 @@ SLOWER = 64
 OF_COPIES, MORE_HANDED = 0.95, 1.3
 """What issue 5 asks: scaling by that of two copies at least, ticks with hand-over by those without at most."""
 WAYS = ("alone", "copies", "workers", "handed")
-LAYOUTS = 5
-"""How often all engines are made anew: the same one has 5 to 15 % more or fewer ticks by where its memory happens to lie."""
 
 
 class Part(Rotation):
@@ -182,8 +180,9 @@ def measure(runs, say, opened, together, burst):
     rows = []
     with Threads(cores) as threads:
         for count in opened:
-            taken = [one_layout(threads, count, together, burst, -(-runs // LAYOUTS), say) for _ in range(LAYOUTS)]
-            rows.append(compared(count, {way: np.concatenate([found[way] for found in taken]) for way in WAYS}))
+            layouts = range(measurement.LAYOUTS)
+            taken = [one_layout(threads, count, together, burst, -(-runs // len(layouts)), say) for _ in layouts]
+            rows.append(compared(count, measurement.joined(taken)))
     return {"unit": "TSC ticks a connection", "burst": burst, "together": together, "cores": cores, "steps": STEPS,
             "topology": topology(cores), "says": SAYS, "rows": rows, "goals": goals(rows)}
 
@@ -214,7 +213,7 @@ def show(console, result):
     for goal in result["goals"]:
         console.print(f"{goal['what']}: {goal['value']:.3f} ({goal['bound']}: {'reached' if goal['reached'] else 'MISSED'})",
                       highlight=False)
-    console.print(f"Medians (and quartiles) of {result['runs']} runs in turns, with engines made {LAYOUTS} times, "
+    console.print(f"Medians (and quartiles) of {result['runs']} runs in turns, with engines made {measurement.LAYOUTS} times, "
                   f"{result['together']:,} connections a worker at a time, in bursts of {result['burst']}. {measurement.TICKS} {result['topology']} {result['says']}",
                   highlight=False)
 
