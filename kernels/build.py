@@ -1,6 +1,7 @@
 """Build: makes frames of the segments that the engine sends of its own, in fresh mbufs."""
 from numpy import int64
 
+from .address_option import tells_address, write_address
 from .checksum import data_start, difference, update
 from .connection import (
     AGED,
@@ -122,6 +123,8 @@ def write_options(packets, connections, at, hot, cold, side, row, now):
         write_timestamps(packets, connections, at + 4, hot, cold, side, syn, now)
     if segments.left[row] != segments.right[row]:
         length += write_block(packets, at + length, segments.left[row], segments.right[row])
+    if side == TARGET and tells_address(connections, cold, row):
+        length += write_address(packets, connections, segments.connection[row], at + length)
     return length
 
 

@@ -64,10 +64,11 @@ from .headers import ACK, CWR, ECE, RST, SYN
 from .jit import kernel
 from .native import address_of, prefetch, record_at
 from .open import SYN_RETRY
+from .proxy_protocol import put_header
 from .records import ACTIVE_RST, EXHAUSTED, REFUSED, TARGET_REFUSED, TARGET_UNREACHABLE, TCP_CLOSED, TCP_SYN_SENT, TIMEOUT, step
 from .release import forget_key
 from .sequence import wrap
-from .services import NEED_MORE
+from .services import NEED_MORE, REFUSE_CLIENT, note_failure
 from .shaping import is_shaped
 from .source_ports import LAST_BYTES, begin_above, give_back_source, give_source, next_source, note_last, take_source
 from .tcp_options import TIMESTAMPS_LENGTH, proxy_window
@@ -105,7 +106,7 @@ def is_untouched(connections, connection):
         return False
     opening = record_at(connections.openings, int64(cold.opening))
     if hot.options & HOLDS:
-        unsent = record_at(connections.held.delivery, int64(opening.held)).sent == 0
+        unsent = record_at(connections.held.delivery, int64(opening.held)).sent <= int64(opening.header)
     else:
         unsent = int64(hot.next[CLIENT]) == wrap(int64(opening.client_isn) + 1) and opening.wrapped & 1 << CLIENT == 0
     return unsent and wrap(int64(hot.next[TARGET]) + int64(hot.shift[TARGET])) == wrap(int64(opening.proxy_isn) + 1)
@@ -273,6 +274,8 @@ def target_of(connections, connection, answer, selection, targets):
     """
     hot, cold, held = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.held
     service = selection.services[cold.service]
+    if answer == REFUSE_CLIENT:
+        return -1
     if 0 <= answer < service.members:
         target = targets.members[service.first_member + answer]
         if not has_failed(connections, connection, target):
@@ -285,9 +288,9 @@ def target_of(connections, connection, answer, selection, targets):
 
 
 @kernel
-def exclude(connections, connection, selection, targets):
-    """Shows the select kernel which members of the service have failed a connection: at most two before the last try."""
-    service = selection.services[record_at(connections.cold, connection).service]
+def exclude(connections, connection, row, selection, targets):
+    """Shows the select kernel of a service or group which members have failed a connection: at most two before the last try."""
+    service = selection.services[row]
     selection.excluded[0], selection.excluded[1] = -1, -1
     if tried(connections, connection) == 0:
         return
@@ -338,7 +341,9 @@ def connect_one(batch, row, connections, connection, target, cause, targets, sou
     tick = now // TICK_MICROSECONDS
     if hot.options & BOUND:
         forsake(connections, connection, cause, targets, sources, tick)
-    lacking = bind(connections, connection, target, targets, sources, tick)
+    lacking = put_header(connections, connection)
+    if lacking < 0:
+        lacking = bind(connections, connection, target, targets, sources, tick)
     if lacking >= 0:
         counters.drops[lacking] += 1
         turn_away(connections, connection, EXHAUSTED, records, now)
@@ -369,6 +374,7 @@ def connect(batch, connections, selection, targets, sources, network, records, n
         target = -1
         if hot.options & BOUND:
             count_failure(connections, connection, cause)
+            note_failure(targets, int64(cold.target), now // TICK_MICROSECONDS)
         if tried(connections, connection) < (1 if cold.special & PLAIN else selection.services[cold.service].attempts):
             target = target_of(connections, connection, choices.answer[number], selection, targets)
         if target == NEED_MORE and hot.options & BOUND == 0 and cold.special & PLAIN == 0:

@@ -110,7 +110,8 @@ OPENING = np.dtype([
     ("window", "u2", (1,)),                       # the client's last, as on the wire, where it is kept
     ("tries", "u1"), ("wrapped", "u1"),           # retransmissions so far; sides (1 << side) whose `next` has passed 2**32
     ("opening", "u4"),                            # of a free record: the next free one
-    ("room", "u4", (4,)),
+    ("header", "u2"), ("reserved", "u2"),         # bytes of the PROXY header that lie before what the client has sent, 0 without
+    ("room", "u4", (3,)),
 ])
 """What a connection needs until it is spliced, and its held bytes have arrived: 64 bytes, of which there are fewer than of
 connections. The few whose target splits what passes, does without timestamps, or shows it to payload kernels (LASTING)
@@ -207,9 +208,10 @@ class Connections(NamedTuple):
     waiting: NamedTuple     # waiting_room.WaitingRoom
     deliveries: Listed      # have held bytes to send; detail: what (held_sender)
     shaped: NamedTuple      # shaping.Shaped
+    proxied: NamedTuple     # proxy_protocol.Proxied
     touched: Listed         # their timer has to be set anew
     releases: Listed        # have ended; detail: release causes, client's + 256 * target's
-    timeouts: np.ndarray    # int64 [8] ticks by state
+    timeouts: np.ndarray    # int64 [services, 8] ticks by state
     budget: np.ndarray      # int64 [5] resets and challenges left, gained a second, microseconds of the last gain, tick; most
                             # duplicate acknowledgements in turn a second
     secret: np.ndarray      # int64 [2] key of the initial sequence numbers

@@ -15,7 +15,7 @@ DROP_REASONS = (
     "larger_than_mtu", "reset_rate_limit", "draining", "no_mbuf", "transmit_full", "segments_full",
     "icmp_quote_invalid", "icmp_no_connection", "icmp_not_in_flight", "icmp_before_binding",
     "waiting_room_full", "waiting_already", "waited_too_long", "ack_storm", "mbufs_short", "edit_log_full", "first_copy_gone",
-    "opening_exhausted", "hand_over_full",
+    "opening_exhausted", "hand_over_full", "payload_refused", "payload_shown_again", "denied_by_engine", "denied_by_service",
 )
 """Reasons for which a packet, or a segment of the engine's own, is not sent; the index is the counter's."""
 
@@ -29,7 +29,8 @@ DROP_REASONS = (
  DROP_SEGMENTS_FULL, DROP_ICMP_QUOTE_INVALID, DROP_ICMP_NO_CONNECTION, DROP_ICMP_NOT_IN_FLIGHT,
  DROP_ICMP_BEFORE_BINDING, DROP_WAITING_ROOM_FULL, DROP_WAITING_ALREADY,
  DROP_WAITED_TOO_LONG, DROP_ACK_STORM, DROP_MBUFS_SHORT, DROP_EDIT_LOG_FULL,
- DROP_FIRST_COPY_GONE, DROP_OPENING_EXHAUSTED, DROP_HAND_OVER_FULL) = range(len(DROP_REASONS))
+ DROP_FIRST_COPY_GONE, DROP_OPENING_EXHAUSTED, DROP_HAND_OVER_FULL, DROP_PAYLOAD_REFUSED,
+ DROP_PAYLOAD_SHOWN_AGAIN, DROP_DENIED_BY_ENGINE, DROP_DENIED_BY_SERVICE) = range(len(DROP_REASONS))
 
 NOTICES = (
     "ipv4_options", "vlan_priority_tag", "several_segments", "duplicate_address", "neighbour_moved", "resets_sent",
@@ -39,6 +40,8 @@ NOTICES = (
     "other_target", "first_data_fallback", "keep_alives_answered", "old_connections_reset",
     "segments_waited", "split", "segments_reshaped", "payload_kernel_errors",
     "repeated_otherwise", "first_copies_given_up", "handed_over", "taken_over", "to_kernel", "from_kernel",
+    "proxy_headers_sent", "proxy_headers_taken", "proxy_headers_malformed",
+    "denied_by_reset",
 )
 """What is worth counting of packets that are not dropped, and of the engine's own doings."""
 
@@ -50,7 +53,9 @@ NOTICES = (
  NOTICE_FIRST_DATA_FALLBACK, NOTICE_KEEP_ALIVES_ANSWERED, NOTICE_OLD_CONNECTIONS_RESET,
  NOTICE_SEGMENTS_WAITED, NOTICE_SPLIT, NOTICE_SEGMENTS_RESHAPED, NOTICE_PAYLOAD_KERNEL_ERRORS,
  NOTICE_REPEATED_OTHERWISE, NOTICE_FIRST_COPIES_GIVEN_UP, NOTICE_HANDED_OVER, NOTICE_TAKEN_OVER,
- NOTICE_TO_KERNEL, NOTICE_FROM_KERNEL) = range(len(NOTICES))
+ NOTICE_TO_KERNEL, NOTICE_FROM_KERNEL,
+ NOTICE_PROXY_HEADERS_SENT, NOTICE_PROXY_HEADERS_TAKEN, NOTICE_PROXY_HEADERS_MALFORMED,
+ NOTICE_DENIED_BY_RESET) = range(len(NOTICES))
 
 EVENTS = (
     "received_syn", "sent_syn", "received_syn_ack", "sent_syn_ack", "received_ack_of_syn_ack",

@@ -52,6 +52,7 @@ from .records import (
     step,
 )
 from .sequence import distance, wrap
+from .services import MAINTENANCE
 from .shaping import acknowledged, sender_number
 from .verify import COLD_BYTES
 from .wheel import TICK_MICROSECONDS, ask_for_last, ask_for_place, ask_for_timer, comes_earlier, retry_at, schedule
@@ -77,11 +78,11 @@ def state_deadline(connections, connection):
     """Returns the tick at which a connection's state times out, as a 32-bit number."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     if hot.closing & RST_SEEN:
-        return wrap(int64(hot.stamp) + connections.timeouts[TIME_WAIT])
+        return wrap(int64(hot.stamp) + connections.timeouts[int64(cold.service), TIME_WAIT])
     since = int64(hot.stamp)
     if cold.special & OPENS and (hot.state < ESTABLISHED or hot.options & BOUND == 0):
         since = int64(record_at(connections.openings, int64(cold.opening)).since)
-    return wrap(since + connections.timeouts[hot.state])
+    return wrap(since + connections.timeouts[int64(cold.service), int64(hot.state)])
 
 
 @kernel
@@ -266,3 +267,22 @@ def stop_all(connections, first, count, records, now):
             step(records, connection, CLIENT, TCP_CLOSED, now)
             step(records, connection, TARGET, TCP_CLOSED, now)
             end(connections, connection, STOPPED, STOPPED)
+
+
+@kernel
+def release_removed(connections, targets, count, records, now):
+    """Looks at `count` further connections and resets those of targets in maintenance; ends the walk behind the last."""
+    first, last = targets.health[4], connections.hot.shape[0]
+    for connection in range(first, min(first + count, last)):
+        hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+        if hot.state == FREE or hot.state == TIME_WAIT or hot.options & BOUND == 0:
+            continue
+        if targets.states[int64(cold.target)] == MAINTENANCE:
+            reset_both(connections, connection)
+            step(records, connection, CLIENT, TCP_CLOSED, now)
+            step(records, connection, TARGET, TCP_CLOSED, now)
+            end(connections, connection, STOPPED, STOPPED)
+    targets.health[4] = first + count
+    if first + count >= last:
+        targets.health[4] = 0
+        targets.health[3] += 1

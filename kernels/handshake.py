@@ -61,6 +61,7 @@ from .jit import kernel
 from .native import record_at, swap32
 from .open import LEAST_MSS, SYN_ACK_RETRY, send_syn_ack
 from .opening import keep_recent
+from .proxy_protocol import has_origin
 from .records import (
     ACTIVE_CLOSE,
     ACTIVE_RST,
@@ -75,7 +76,7 @@ from .records import (
 )
 from .sequence import distance, wrap
 from .shape_held import nothing_held
-from .services import IMMEDIATE, UNKNOWN_SCALE
+from .services import IMMEDIATE, UNKNOWN_SCALE, note_success
 from .split import LEAST_PART
 from .tcp_options import TIMESTAMPS_LENGTH, offered, offered_scale, proxy_window, stamp_clock
 from .waiting_room import come_again, come_next, run_around
@@ -231,6 +232,13 @@ def tell_of_gap(batch, row, connections, connection):
 
 
 @kernel
+def is_header_again(batch, row, connections, connection):
+    """Says whether a row brings a PROXY header that we have taken already: our acknowledgement of that was lost."""
+    opening = record_at(connections.openings, int64(record_at(connections.cold, connection).opening))
+    return has_origin(connections, connection) and distance(batch.seq[row], int64(opening.client_isn)) <= 0
+
+
+@kernel
 def from_client(packets, base, batch, row, connections, connection, services, records, now, tick):
     """A client's segment before its connection is bound (SYN_RECEIVED, FIRST_DATA, CONNECTING, FIN_WAIT)."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
@@ -273,6 +281,8 @@ def from_client(packets, base, batch, row, connections, connection, services, re
         hold(packets, base, batch, row, connections, connection, records, now)
         if hot.state == FIRST_DATA and 0 < distance(batch.seq[row], int64(hot.next[CLIENT])) < connections.held.limit[0]:
             tell_of_gap(batch, row, connections, connection)
+        elif batch.verdict[row] == DROP and is_header_again(batch, row, connections, connection):
+            acknowledge(connections, connection, 0, 0)
 
 
 @kernel
@@ -307,6 +317,7 @@ def agree(packets, batch, row, connections, connection, services, targets, netwo
     """Takes in what the target's SYN-ACK agrees to of what the client was promised, and remembers what it declines."""
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     opening = record_at(connections.openings, int64(cold.opening))
+    note_success(targets, int64(cold.target))
     accepted = offered(batch, row) & int64(cold.agreed)
     declined = (int64(cold.agreed) & PROMISED) ^ accepted
     takes = max(batch.mss[row] if batch.mss[row] != 0 else LEAST_MSS, LEAST_PART)

@@ -5,6 +5,7 @@ a reason to send lists the connection in `deliveries`; `deliver` goes through th
 """
 from numpy import int64
 
+from .address_option import address_room
 from .connection import (
     CLIENT,
     FIN_SEEN,
@@ -56,13 +57,31 @@ def held_end(connections, connection):
 
 
 @kernel
+def header_is_held(connections, connection):
+    """Says whether a PROXY header is among the held bytes of a connection that has some."""
+    return record_at(connections.openings, int64(record_at(connections.cold, connection).opening)).header != 0
+
+
+@kernel
+def least_shown(connections, connection):
+    """Returns what a bound client that holds bytes is shown as acknowledged at least, in the target's numbers.
+
+    That is all that we own, else its initial number and one: a PROXY header lies below that (SPLICE 6.1).
+    """
+    if record_at(connections.hot, connection).options & OWNS:
+        return held_end(connections, connection)
+    opening = record_at(connections.openings, int64(record_at(connections.cold, connection).opening))
+    return wrap(int64(opening.syn_isn) + 1 + int64(opening.header))
+
+
+@kernel
 def shown_to_client(connections, connection):
     """Returns what a bound client may be shown as acknowledged, in the target's numbers: at least what we have acknowledged."""
     hot = record_at(connections.hot, connection)
     acked = int64(hot.acked[TARGET])
-    if hot.options & (HOLDS | OWNS) != HOLDS | OWNS:
+    if hot.options & HOLDS == 0:
         return acked
-    stop = held_end(connections, connection)
+    stop = least_shown(connections, connection)
     return stop if before(acked, stop) else acked
 
 
@@ -112,7 +131,7 @@ def deliver_one(connections, connection, what):
     closes = hot.closing & (FIN_SEEN << CLIENT) != 0 and stop == wrap(first + length + 1)
     at = delivery.sent if what == FRESH else delivery.acked
     while at < max(length, int64(closes)):
-        part = next_part(delivery, length, at, most, what)
+        part = next_part(delivery, length, at, most - address_room(connections, connection, at), what)
         if part <= 0 and at < length:
             break
         last = at + part >= length
@@ -226,14 +245,14 @@ def show_owned(batch, row, hot, stop):
 
 @kernel
 def owned_is_shown(batch, row, connections, connection):
-    """Shows the client what its target's acknowledgement means beyond the held bytes, which we have acknowledged ourselves.
+    """Shows the client what its target's acknowledgement means beyond what we have acknowledged ourselves, or a PROXY header.
 
     The acknowledgement never goes back below those, and the window is what they leave of the target's: zero where they
     fill it, which is the target's word and not ours (SPLICE 1.2, 1.3). A bare acknowledgement with an option beside
     timestamps (SACK) tells of a gap in *our* bytes: to the client it would be a duplicate, a reason to send again what
     has arrived. Returns whether the segment is kept from it.
     """
-    if not show_owned(batch, row, record_at(connections.hot, connection), held_end(connections, connection)):
+    if not show_owned(batch, row, record_at(connections.hot, connection), least_shown(connections, connection)):
         return False
     plain = TCP_LENGTH + (TIMESTAMPS_LENGTH if batch.stamps[row] != 0 else 0)
     return batch.payload_length[row] == 0 and batch.control[row] & FIN == 0 and batch.payload[row] - batch.transport[row] > plain

@@ -78,7 +78,7 @@ def append(packets, base, batch, row, held, slot, offset):
     """
     have, limit = held.length[slot], held.limit[0]
     skip = have - offset
-    part = min(batch.payload_length[row] - skip, limit - have)
+    part = max(min(batch.payload_length[row] - skip, limit - have), 0)  # a PROXY header can have filled it beyond the limit
     copy_payload(packets, base, batch.mbuf[row], batch.payload[row], skip, part, held.octets,
                  slot * held.stride[0] + have)
     held.length[slot] = have + part

@@ -41,6 +41,9 @@ class Network(NamedTuple):
     mss: np.ndarray              # [1] what fits every port: the least MTU less the headers of IPv4 and TCP
     own_address: np.ndarray      # [n] addresses that are ours
     own_port: np.ndarray         # [n] the port that answers for it, -1 for every port
+    own_network: np.ndarray      # [k] prefixes of which all addresses are ours, beside those
+    own_mask: np.ndarray         # [k]
+    own_network_port: np.ndarray  # [k] the port that answers for them, -1 for every port
     route_network: np.ndarray    # [m] longest prefix first
     route_mask: np.ndarray       # [m]
     route_gateway: np.ndarray    # [m] 0 where on-link
@@ -68,6 +71,10 @@ def owns(network, address, port):
     for number in range(network.own_address.shape[0]):
         if network.own_address[number] == address:
             owner = network.own_port[number]
+            return port < 0 or owner < 0 or owner == port
+    for number in range(network.own_network.shape[0]):
+        if address & network.own_mask[number] == network.own_network[number]:
+            owner = network.own_network_port[number]
             return port < 0 or owner < 0 or owner == port
     return False
 

@@ -154,7 +154,7 @@ def fill(packets, batch, row, connections, connection, service, offer, mss, scal
     hot.next[CLIENT], hot.next[TARGET] = wrap(batch.seq[row] + 1), 0
     hot.acked[CLIENT], hot.acked[TARGET] = wrap(proxy_isn + 1), 0
     opening.since, opening.retry, opening.tries = tick & 0xFFFFFFFF, retry_at(tick + SYN_ACK_RETRY), 0
-    opening.held, cold.source = NO_HELD, 0
+    opening.held, opening.header, cold.source = NO_HELD, 0, 0
     cold.agreed, cold.stamp_shift = (offered(batch, row) & offer) | scale << OFFERED_SCALE, 0
     opening.stamp, cold.target_stamp = 0, 0
     if binding == SIMPLE:
@@ -218,6 +218,8 @@ def open_one(packets, batch, row, connections, services, network, records, now):
     scale = int64(services[number].scale) if services[number].scale != UNKNOWN_SCALE else PROXY_SCALE
     fill(packets, batch, row, connections, connection, number, offer, int64(services[number].mss), scale, binding, neighbour, now)
     begin_shaping(connections, connection, services[number])
+    if connections.proxied.origins.shape[0] > 0:
+        connections.proxied.origins[connection, 0] = 0
     if not insert(connections.buckets, batch.hash[row], connection * 2 + CLIENT):
         end_opening(connections, connection)
         give(connections.free, connections.cold, connection)

@@ -43,7 +43,9 @@ RECORD = np.dtype([
     ("closed", "i8"), ("octets", "i8", (2,)),           # microseconds; payload that each side has sent
     ("remote_address", "u4", (2,)), ("local_address", "u4", (2,)),
     ("remote_port", "u2", (2,)), ("local_port", "u2", (2,)),
-    ("service", "u2"), ("target", "u2"), ("cause", "u1", (2,)), ("reserved", "u1", (10,)),
+    ("service", "u2"), ("target", "u2"), ("cause", "u1", (2,)),
+    ("origin_port", "u2"), ("origin_address", "u4"),    # of the client, as a PROXY header has told; 0 without
+    ("reserved", "u1", (4,)),
 ])
 """A finished record: two cache lines."""
 
@@ -58,13 +60,15 @@ class Records(NamedTuple):
     ring: np.ndarray      # RECORD [n]
     head: np.ndarray      # int64 [1] finished so far, written by the worker
     tail: np.ndarray      # int64 [1] fetched so far, written by Python
+    origins: np.ndarray   # int64 [connections, 5] what PROXY headers have told (proxy_protocol.Proxied); none where nobody accepts one
 
 
-def allocate_records(enabled, connections, ring):
-    """Returns `Records`; without `enabled` nothing is kept and no memory taken."""
+def allocate_records(enabled, connections, ring, origins=0):
+    """Returns `Records`, with `origins` rows of what PROXY headers tell; without `enabled` nothing is kept and no memory taken."""
     kept = connections if enabled else 1
     return Records(np.array([int(enabled)], np.int64), allocate(kept, WORK), np.zeros((kept, 2), np.uint32),
-                   np.zeros((kept, 2), np.uint16), allocate(ring if enabled else 1, RECORD), np.zeros(1, np.int64), np.zeros(1, np.int64))
+                   np.zeros((kept, 2), np.uint16), allocate(ring if enabled else 1, RECORD), np.zeros(1, np.int64), np.zeros(1, np.int64),
+                   np.zeros((origins, 5), np.int64))
 
 
 def steps_of(record, side):
@@ -158,4 +162,7 @@ def finish(records, counters, hot, cold, connection, causes, now):
         done.octets[side] = 0
         if hot.options & SPLICED or side == CLIENT:
             done.octets[side] = octets_sent(hot, side, int64(records.initial[connection, side]), int64(records.wraps[connection, side]))
+    done.origin_address, done.origin_port = 0, 0
+    if records.origins.shape[0] > 0 and records.origins[connection, 0] != 0:
+        done.origin_address, done.origin_port = records.origins[connection, 1], records.origins[connection, 2]
     store_release(address_of(records.head), head + 1)

@@ -18,7 +18,7 @@ from .jit import kernel
 from .native import record_at, swap16, swap32
 from .opening import keep_stamp_of
 from .own_acknowledgement import LEAST_WINDOW, acknowledge
-from .records import EXHAUSTED, TCP_CLOSED, step
+from .records import TCP_CLOSED, step
 from .sequence import distance, wrap
 from .repetition import seal
 from .shaping import STREAM_BYTES, forget_acknowledged
@@ -259,9 +259,9 @@ def map_row(packets, base, batch, row, connections):
 
 
 @kernel
-def exhausted(batch, row, count, connections, reason, records, now):
-    """Ends the connection of a row for which a pool has nothing left, with RST to both sides; its rows from there on are
-    dropped for that reason."""
+def exhausted(batch, row, count, connections, reason, cause, records, now):
+    """Ends the connection of a row for which a pool has nothing left, or which a payload kernel has ended, with RST to both
+    sides and that release cause; its rows from there on are dropped for that reason."""
     connection, counters = batch.flow[row] >> 1, connections.counters
     for later in range(row, count):
         if batch.verdict[later] == FORWARD and batch.flow[later] >> 1 == connection:
@@ -272,4 +272,4 @@ def exhausted(batch, row, count, connections, reason, records, now):
     reset_both(connections, connection)
     step(records, connection, CLIENT, TCP_CLOSED, now)
     step(records, connection, TARGET, TCP_CLOSED, now)
-    end(connections, connection, EXHAUSTED, EXHAUSTED)
+    end(connections, connection, cause, cause)

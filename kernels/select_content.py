@@ -8,9 +8,10 @@ hostile: nothing outside the view is read.
 from numpy import int64
 
 from .jit import kernel
+from .rules import find_rule, lower
 from .services import NEED_MORE, NO_MATCH
 
-TAB, LF, CR, SPACE, COLON, OPEN_BRACKET, CLOSE_BRACKET = 9, 10, 13, 32, 58, 91, 93
+TAB, LF, CR, SPACE, COLON, QUESTION_MARK, OPEN_BRACKET, CLOSE_BRACKET = 9, 10, 13, 32, 58, 63, 91, 93
 LONGEST_NUMBER = 18
 
 
@@ -35,12 +36,6 @@ def find_octet(payload, octet, start):
         if payload[at] == octet:
             return at
     return -1
-
-
-@kernel
-def lower(octet):
-    """Returns an ASCII letter in lower case, anything else as it is."""
-    return int64(octet) + 32 if 65 <= octet <= 90 else int64(octet)
 
 
 @kernel
@@ -70,23 +65,12 @@ def request_target(payload):
 
 @kernel
 def http_path(payload, service, selection):
-    """The first rule whose pattern begins the path of an HTTP/1 request; rules stand longest first."""
+    """The first rule that begins the path of an HTTP/1 request, or is all of it without the query where it is an exact one."""
     start, stop = request_target(payload)
     if start < 0:
         return start
-    row = selection.services[service]
-    for number in range(row.first_rule, row.first_rule + row.rules):
-        rule = selection.rules[number]
-        if rule.length > stop - start:
-            continue
-        same = True
-        for at in range(rule.length):
-            if selection.patterns[rule.pattern + at] != payload[start + at]:
-                same = False
-                break
-        if same:
-            return rule.member
-    return NO_MATCH
+    query = find_octet(payload[:stop], QUESTION_MARK, start)
+    return find_rule(payload[start:stop], (query if query >= 0 else stop) - start, False, service, selection)
 
 
 @kernel
@@ -112,22 +96,18 @@ def host_value(payload):
 
 
 @kernel
+def without_port(host):
+    """Returns the length of a host (uint8 [n]) without its port (RFC 3986, section 3.2)."""
+    literal = host.shape[0] > 0 and host[0] == OPEN_BRACKET
+    colon = find_octet(host, COLON, max(find_octet(host, CLOSE_BRACKET, 0), 0) if literal else 0)
+    return colon if colon >= 0 else host.shape[0]
+
+
+@kernel
 def http_host(payload, service, selection):
-    """The rule whose pattern is the Host of an HTTP/1 request, in any case, its port left out."""
+    """The rule for the Host of an HTTP/1 request, in any case, its port left out."""
     start, stop = host_value(payload)
     if start < 0:
         return start
-    literal = start < stop and payload[start] == OPEN_BRACKET
-    colon = find_octet(payload[:stop], COLON, find_octet(payload[:stop], CLOSE_BRACKET, start) if literal else start)
-    length = (colon if colon >= 0 else stop) - start
-    row = selection.services[service]
-    for number in range(row.first_rule, row.first_rule + row.rules):
-        rule = selection.rules[number]
-        same = rule.length == length
-        for at in range(rule.length if same else 0):
-            if lower(selection.patterns[rule.pattern + at]) != lower(payload[start + at]):
-                same = False
-                break
-        if same:
-            return rule.member
-    return NO_MATCH
+    length = without_port(payload[start:stop])
+    return find_rule(payload[start:start + length], length, True, service, selection)

@@ -59,8 +59,11 @@ def take_held(connections, connection):
     if not is_shaped(connections, flow) or shaped.position[flow] != NOT_BEGUN:
         return 0
     cold = record_at(connections.cold, connection)
-    slot = int64(record_at(connections.openings, int64(cold.opening)).held)
-    length, start = held.length[slot], slot * held.stride[0]
+    opening = record_at(connections.openings, int64(cold.opening))
+    slot, header = int64(opening.held), int64(opening.header)
+    length, start = held.length[slot] - header, slot * held.stride[0] + header
+    if length == 0 and header > 0:
+        return 0
     for number in range(length):
         shaped.before[number] = held.octets[start + number]
         shaped.after[number] = held.octets[start + number]
@@ -71,15 +74,15 @@ def take_held(connections, connection):
 @kernel
 def put_held(connections, connection, changed):
     """Holds the `changed` bytes that a payload kernel has left in `after`."""
-    held, shaped = connections.held, connections.shaped
-    if changed < 0 or changed > held.stride[0]:
+    held, shaped, cold = connections.held, connections.shaped, record_at(connections.cold, connection)
+    opening = record_at(connections.openings, int64(cold.opening))
+    slot, header = int64(opening.held), int64(opening.header)
+    if changed < 0 or header + changed > held.stride[0]:
         connections.counters.notices[NOTICE_PAYLOAD_KERNEL_ERRORS] += 1
         return
-    cold = record_at(connections.cold, connection)
-    slot = int64(record_at(connections.openings, int64(cold.opening)).held)
     for number in range(changed):
-        held.octets[slot * held.stride[0] + number] = shaped.after[number]
-    held.length[slot] = changed
+        held.octets[slot * held.stride[0] + header + number] = shaped.after[number]
+    held.length[slot] = header + changed
 
 
 @kernel

@@ -1,9 +1,12 @@
 """Shaping: payload kernels see every byte of a direction once and in order, and may change it (SPLICE 5.1). The slot `payload`.
 
-`kernel(payload, length, position, tailroom, user) -> length`: `payload` (uint8, 1-D) has `length` new bytes and `tailroom`
-more behind them to grow into; `position` is the number of the first of them in the stream, from 0; `user` (int64
-[USER_CELLS]) belongs to the connection, both directions share it, and starts as zeros. The answer is how many bytes there
-are then, 0 to `length` + `tailroom`; any other leaves all as it was, counted. Where the stream is cut is the network's.
+`kernel(payload, length, position, tailroom, user, given) -> length`: `payload` (uint8, 1-D) has `length` new bytes and
+`tailroom` more behind them to grow into; `position` is the number of the first of them in the stream, from 0; `user` (int64
+[USER_CELLS]) belongs to the connection, both directions share it, and starts as zeros; `given` (`payload_rules.Given`) has
+what the configuration says, and a kernel may do without it. Where there are `payload_rules`, each has `user` to itself, and
+`payload` is what the rule before it has left. The answer is how many bytes there are then, 0 to `length` + `tailroom`;
+END_CONNECTION, to reset both sides; SHOW_AGAIN, to drop the segment, so that its sender repeats it (held bytes cannot be
+dropped: there it is an error). Any other leaves all as it was, counted. Where the stream is cut is the network's.
 """
 from typing import NamedTuple
 
@@ -13,12 +16,13 @@ from numpy import int64
 from .batch import DROP, FORWARD, KIND_TCP
 from .connection import CLIENT, FIN_SEEN, SHAPED, SPECIAL, TARGET
 from .copying import copy_payload
-from .counters import DROP_UNEXPECTED_SEGMENT, NOTICE_FIRST_COPIES_GIVEN_UP, NOTICE_PAYLOAD_KERNEL_ERRORS, UNEXPECTED
+from .counters import DROP_PAYLOAD_SHOWN_AGAIN, DROP_UNEXPECTED_SEGMENT, NOTICE_FIRST_COPIES_GIVEN_UP, NOTICE_PAYLOAD_KERNEL_ERRORS, UNEXPECTED
 from .edits import EDIT_BYTES, Edits, add_edit, allocate_edits, forget_edits, to_sender
 from .first_copies import FirstCopies, allocate_first_copies, forget_copies, keep
-from .headers import FIN, RST, SYN
+from .headers import FIN, PSH, RST, SYN
 from .jit import kernel
 from .native import record_at
+from .payload_rules import PayloadRules, allocate_payload_rules
 from .sequence import distance, wrap
 from .waiting_room import wait
 
@@ -28,6 +32,8 @@ SHOWN_AT_ONCE = 2048
 STREAM_BYTES = 60_000
 """Room for what a segment becomes; what is beyond is left to a retransmission."""
 NOT_BEGUN = -1
+END_CONNECTION, SHOW_AGAIN = -2, -3
+"""What a payload kernel answers beside a number of bytes: both sides get a RST; these bytes are not taken, and dropped."""
 REFUSED, NEXT, GAP = range(3)
 """What a segment of a shaped side is: not to be passed, what comes next (or came before), beyond a gap."""
 WINDOW = 1 << 16
@@ -45,20 +51,22 @@ class Shaped(NamedTuple):
     grown: np.ndarray        # [flows] by how much the log has lengthened the stream
     told_ack: np.ndarray     # [flows] acknowledgement (in the other side's numbers, NOT_BEGUN before the first one) and
     told_window: np.ndarray  # [flows] window, unscaled, of this side's last segment that passed
-    user: np.ndarray         # [connections, USER_CELLS]
+    user: np.ndarray         # [connections, cells] of all payload kernels of a service
     before: np.ndarray       # uint8: bytes as they came
     after: np.ndarray        # uint8: as a kernel has left them
     stream: np.ndarray       # uint8 [STREAM_BYTES] what a segment becomes
     part: np.ndarray         # [4] of `stream`: start, end, whether that is all, the first byte's number as the receiver counts
+    rules: PayloadRules      # what payload kernels of each service there are, and what they are given
 
 
-def allocate_shaped(edits, pieces, connections, held_bytes):
-    """Returns `Shaped` for that many connections, a log of `edits` edits and `pieces` pieces of first copies."""
+def allocate_shaped(edits, pieces, connections, held_bytes, rules=None, cells=USER_CELLS):
+    """Returns `Shaped` for that many connections, a log of `edits` edits and `pieces` pieces of first copies, with these
+    PayloadRules, whose kernels have `cells` cells of a connection's together."""
     columns = [np.zeros(2 * connections, np.int64) for _ in range(5)]
     return Shaped(allocate_edits(edits, connections), allocate_first_copies(pieces, connections), *columns,
-                  np.zeros((connections, USER_CELLS), np.int64), np.zeros(max(held_bytes, EDIT_BYTES), np.uint8),
+                  np.zeros((connections, cells), np.int64), np.zeros(max(held_bytes, EDIT_BYTES), np.uint8),
                   np.zeros(max(held_bytes, EDIT_BYTES), np.uint8),
-                  np.zeros(STREAM_BYTES, np.uint8), np.zeros(4, np.int64))
+                  np.zeros(STREAM_BYTES, np.uint8), np.zeros(4, np.int64), rules or allocate_payload_rules(0, 1, 0))
 
 
 @kernel
@@ -74,7 +82,7 @@ def begin_shaping(connections, connection, service):
         return
     for flow in range(connection * 2, connection * 2 + 2):
         shaped.position[flow], shaped.told_ack[flow], shaped.grown[flow] = NOT_BEGUN, NOT_BEGUN, 0
-    for cell in range(USER_CELLS):
+    for cell in range(shaped.user.shape[1]):
         shaped.user[connection, cell] = 0
 
 
@@ -142,11 +150,29 @@ def place_of(batch, row, connections, flow, tick):
 
 
 @kernel
+def lies_beyond_shown(batch, row, shaped):
+    """Says whether a row follows bytes that a payload kernel has not taken: its place is not known before these are."""
+    flow = batch.flow[row]
+    return shaped.position[flow] != NOT_BEGUN and distance(batch.seq[row], shaped.seen[flow]) > 0
+
+
+@kernel
+def show_again(batch, row, connections):
+    """Drops a row whose bytes a payload kernel has not taken; its sender repeats it."""
+    batch.verdict[row] = DROP
+    connections.counters.drops[DROP_PAYLOAD_SHOWN_AGAIN] += 1
+
+
+@kernel
 def is_to_be_shown(batch, row, connections):
     """Says whether a row passes with payload that a payload kernel has to see, or has seen."""
     if batch.verdict[row] != FORWARD or batch.kind[row] != KIND_TCP or batch.control[row] & RST:
         return False
-    if batch.payload_length[row] == 0 or not is_shaped(connections, batch.flow[row]):
+    if batch.payload_length[row] + int64(batch.control[row] & FIN) == 0 or not is_shaped(connections, batch.flow[row]):
+        return False
+    if lies_beyond_shown(batch, row, connections.shaped):
+        show_again(batch, row, connections)
+    if batch.verdict[row] == DROP or batch.payload_length[row] == 0:
         return False
     if batch.control[row] & SYN:  # mode `simple` passes SYNs on; their payload is shown to nobody
         batch.verdict[row] = DROP
@@ -167,6 +193,13 @@ def take_new(packets, base, batch, row, connections):
     for number in range(length):
         shaped.after[number] = shaped.before[number]
     return length
+
+
+@kernel
+def is_pushed(batch, row, shaped, length):
+    """Returns 1 where the `length` bytes shown next are the last ones of a row, and its sender has no more for now, else 0."""
+    stop = wrap(batch.seq[row] + batch.payload_length[row])
+    return int64(batch.control[row] & (PSH | FIN) != 0 and wrap(shaped.seen[batch.flow[row]] + length) == stop)
 
 
 @kernel

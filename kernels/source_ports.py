@@ -130,11 +130,15 @@ def is_old(value, last):
 
 @kernel
 def begin_above(connections, connection, last, tick):
-    """Chooses our SYN's initial number: the client's own, or one above the last sent from this port; timestamps alike."""
+    """Chooses our SYN's initial number: the client's own, less a PROXY header, or one above the last sent from this port.
+
+    Timestamps alike.
+    """
     hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
     opening = record_at(connections.openings, int64(cold.opening))
-    delta = wrap(int64(hot.shift[CLIENT]) - int64(opening.syn_isn) + int64(opening.client_isn))
-    number, stamp, stamp_shift = int64(opening.client_isn), int64(opening.first_stamp), 0
+    initial = wrap(int64(opening.client_isn) - int64(opening.header))
+    delta = wrap(int64(hot.shift[CLIENT]) - int64(opening.syn_isn) + initial)
+    number, stamp, stamp_shift = initial, int64(opening.first_stamp), 0
     if last.used and distance(wrap(tick), int64(last.tick)) < TWO_LIFETIMES:
         if is_old(number, int64(last.seq)):
             number = wrap(int64(last.seq) + NUMBERS_APART)
@@ -142,7 +146,7 @@ def begin_above(connections, connection, last, tick):
             stamp_shift = wrap(int64(last.stamp) + 1 - stamp)
     last.tick = wrap(tick)
     opening.syn_isn = number
-    hot.shift[CLIENT] = wrap(number - int64(opening.client_isn) + delta)
+    hot.shift[CLIENT] = wrap(number - initial + delta)
     cold.stamp_shift = stamp_shift
     if stamp_shift != 0:
         cold.special |= AGED

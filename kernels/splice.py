@@ -50,7 +50,7 @@ from .connect import is_untouched, target_fails, unsplice
 from .farewell import closed, ended_by_reset
 from .handshake import unexpected
 from .headers import ACK, FIN, RST, SYN
-from .held_sender import held_end, keep_latest, keep_owned_shown, owned_is_shown, take_acknowledgement
+from .held_sender import header_is_held, held_end, keep_latest, keep_owned_shown, owned_is_shown, take_acknowledgement
 from .jit import kernel
 from .native import record_at
 from .open import reopens
@@ -221,7 +221,7 @@ def follow_delivery(packets, batch, row, connections, connection, side, inside, 
         return False
     if inside:
         take_acknowledgement(batch, row, connections, connection, tick)
-    return hot.options & OWNS != 0 and owned_is_shown(batch, row, connections, connection)
+    return (hot.options & OWNS != 0 or header_is_held(connections, connection)) and owned_is_shown(batch, row, connections, connection)
 
 
 @kernel

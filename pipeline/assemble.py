@@ -7,6 +7,8 @@ import secrets
 import numpy as np
 
 from pipeline import replacement
+from pipeline.access_lists import make_access
+from pipeline.configuration import content_rules
 from pipeline.errors import ConfigurationError
 from pipeline.kernels import (
     arp,
@@ -19,10 +21,16 @@ from pipeline.kernels import (
     memory,
     neighbours,
     observe,
+    octet_search,
     outbox,
+    payload_rules,
     profile,
+    proxy_header,
+    proxy_protocol,
     recorder,
     records,
+    select_maglev,
+    rules,
     services,
     shaping,
     source_ports,
@@ -40,7 +48,10 @@ OFFER = connection.PROMISED_SACK | connection.PROMISED_TIMESTAMPS | connection.P
 """What targets are believed to support until one has declined it."""
 OUTBOX = 2 * ORDERS
 """Packets that one burst of 64 can make for a port."""
+HOWS = {"exact": rules.EXACT, "prefix": rules.PREFIX, "suffix": rules.SUFFIX}
 BINDINGS = {"delayed": services.DELAYED, "immediate": services.IMMEDIATE, "simple": services.SIMPLE}
+PROXY_VERSIONS = {"off": proxy_protocol.NOT_SENT, "v1": proxy_header.V1, "v2": proxy_header.V2}
+EXPECTED = {"delayed": proxy_protocol.EXPECTED_BEFORE_PAYLOAD, "immediate": proxy_protocol.EXPECTED_ALONE}
 EMPTY_PASSES = 2000
 """Passes without a packet before a worker that backs off sleeps for the first time: some 50 microseconds of spinning."""
 
@@ -85,7 +96,8 @@ def make_network(configuration, macs):
     own = {(int(address), number) for number in range(len(ports)) for address in configuration.answered_addresses(number)}
     near = {address for address, _ in own}
     own |= {(int(service.listen.address), -1) for service in configuration.services
-            if int(service.listen.address) not in near}
+            if service.listen.length == 32 and int(service.listen.address) not in near}
+    prefixes = [(network, configuration.on_link(network.network_address)) for network in configuration.prefixes]
     routes = [(interface.network, 0, number, int(interface.ip)) for number, port in enumerate(ports)
               for interface in port.addresses]
     for route in configuration.routes:
@@ -97,6 +109,9 @@ def make_network(configuration, macs):
         exception=_column(beside.index(number) if number in beside else -1 for number in range(len(beside))),
         beside=_column(beside), mtu=mtus, mss=_column([path_mss(configuration)]),
         own_address=_column(address for address, _ in sorted(own)), own_port=_column(port for _, port in sorted(own)),
+        own_network=_column(int(network.network_address) for network, _ in prefixes),
+        own_mask=_column(int(network.netmask) for network, _ in prefixes),
+        own_network_port=_column(link[0] if link else -1 for _, link in prefixes),
         route_network=_column(int(route[0].network_address) for route in routes),
         route_mask=_column(int(route[0].netmask) for route in routes),
         route_gateway=_column(route[1] for route in routes), route_port=_column(route[2] for route in routes),
@@ -178,51 +193,144 @@ def make_targets(configuration, numbers, share, steering):
         sources.ring[pool, :len(free)] = free
         sources.address[pool, :len(addresses)] = addresses
     number_of = {target.id: number for number, target in enumerate(configuration.targets)}
-    for service in configuration.services:
-        members += [number_of[identifier] for identifier in service.targets]
-    return services.Targets(rows, _column(members)), sources
+    for _, identifiers, _, _ in balanced(configuration):
+        members += [number_of[identifier] for identifier in identifiers]
+    fall, retry = configuration.health.fall, configuration.health.retry
+    return services.Targets(rows, _column(members), *(np.zeros(len(rows), np.int64) for _ in range(3)),
+                            _column([fall, max(round(retry * 1_000_000 / wheel.TICK_MICROSECONDS), 1), 0, 0, 0])), sources
 
 
-def make_selection(configuration):
-    """Returns the `Selection` of a configuration and the names of its select kernels, in the order of their numbers."""
-    kernels, payloads = list(dict.fromkeys(service.select for service in configuration.services)), configuration.payload_kernels
+def balanced(configuration):
+    """Returns (service, ids of targets, weights, select kernel) for each row of `Selection.services`: services, then groups."""
+    weights = {target.id: target.weight for target in configuration.targets}
+    own = [(service, service.members, None, service.select) for service in configuration.services]
+    groups = [(service, group.targets, group.weights or None, group.balance)
+              for service in configuration.services for group in service.groups]
+    return [(service, identifiers, given or tuple(weights[identifier] for identifier in identifiers), kernel)
+            for service, identifiers, given, kernel in own + groups]
+
+
+def make_selection(configuration, targets, counted):
+    """Returns the `Selection` of a configuration and the names of its select kernels, in the order of their numbers.
+
+    What it has in common with `targets` and the counters (`counted`) is the same memory.
+    """
+    shares, payloads = balanced(configuration), configuration.payload_kernels
+    kernels = list(dict.fromkeys(kernel for _, _, _, kernel in shares))
     number_of = {target.id: number for number, target in enumerate(configuration.targets)}
-    rows = np.zeros(len(configuration.services), services.SERVICE).view(np.recarray)
-    rules, patterns, first_member = [], b"", 0
+    rows = np.zeros(len(shares), services.SERVICE).view(np.recarray)
+    lines, patterns, first_member = [], b"", 0
+    row_of = {(service.name, group.name): services.GROUP + row for row, (service, group) in enumerate(
+        ((service, group) for service in configuration.services for group in service.groups), len(configuration.services))}
     for number, service in enumerate(configuration.services):
-        fallback = -1 if service.default_target is None else number_of[service.default_target]
-        rows[number] = (int(service.listen.address), service.listen.port,
+        fallback = row_of.get((service.name, service.default), number_of.get(service.default_target, -1))
+        rows[number] = (int(service.listen.address), service.listen.port, service.listen.last_port, int(service.listen.network.netmask),
                         BINDINGS[service.binding],
                         services.STRAY_DROP if service.stray == "drop" else services.STRAY_RESET,
-                        kernels.index(service.select), first_member, len(service.targets), fallback,
-                        len(rules), len(service.rules), OFFER, path_mss(configuration), service.attempts,
-                        tuple(-1 if name is None else payloads.index(name) for name in service.payloads),
-                        services.UNKNOWN_SCALE)
-        first_member += len(service.targets)
+                        kernels.index(service.select), first_member, len(service.members), fallback,
+                        len(lines), len(service.rules), OFFER, path_mss(configuration), service.attempts,
+                        tuple(payloads.index(names[0]) if names else -1 for names in service.payloads),
+                        services.UNKNOWN_SCALE, 0, 0)
+        first_member += len(service.members)
         for rule in service.ordered_rules:
-            pattern = rule.match.encode()
-            rules.append((len(patterns), len(pattern), service.targets.index(rule.target)))
-            patterns += pattern
+            pattern = content_rules.pattern_of(service.select, rule)
+            length = len(pattern.octets)
+            member = row_of[service.name, rule.group] if rule.group else service.members.index(rule.target)
+            lines.append((len(patterns), length, member, HOWS[pattern.how], len(patterns) + length, rule.offset))
+            patterns += pattern.octets + pattern.mask
+    home = settle_groups(configuration, shares, kernels, rows, first_member)
+    table = settle_tables(shares, rows)
+    members = len(targets.members)
     selection = services.Selection(
-        rows, np.array(rules or [(0, 0, 0)], services.RULE).view(np.recarray),
+        rows, np.array(lines or [(0,) * len(services.RULE)], services.RULE).view(np.recarray),
         np.frombuffer(patterns or b"\0", np.uint8).copy(), np.zeros((len(rows), services.MEMORY), np.int64),
-        np.full(1, -1, np.int64), np.zeros(configuration.held_stride, np.uint8), np.full(2, -1, np.int64))
+        np.full(1, -1, np.int64), np.zeros(configuration.held_stride, np.uint8), np.full(2, -1, np.int64),
+        assembled=np.zeros(4 * configuration.held_stride, np.uint8),
+        client=np.zeros(4, np.int64), tick=np.zeros(1, np.int64), target=targets.members, home=home,
+        weight=_column(weight for _, _, weights, _ in shares for weight in weights), current=np.zeros(members, np.int64),
+        table=table, states=targets.states, until=targets.until, pending=np.zeros(len(targets.rows), np.int64), counted=counted)
     return selection, kernels
+
+
+def settle_groups(configuration, shares, kernels, rows, first_member):
+    """Fills the rows of groups, behind those of services; returns which member of its service each member is (int64)."""
+    home = [member for service in configuration.services for member in range(len(service.members))]
+    for row, (service, identifiers, _, kernel) in enumerate(shares):
+        if row < len(configuration.services):
+            continue
+        rows[row].port, rows[row].last_port, rows[row].fallback, rows[row].scale = -1, -1, -1, services.UNKNOWN_SCALE
+        rows[row].payload_kernel = -1
+        rows[row].select, rows[row].first_member, rows[row].members = kernels.index(kernel), first_member, len(identifiers)
+        first_member += len(identifiers)
+        home += [service.members.index(identifier) for identifier in identifiers]
+    return _column(home)
+
+
+def settle_tables(shares, rows):
+    """Gives each row that is balanced by Maglev a table of its own; returns all of them (uint16)."""
+    tables, start = [], 0
+    for row, (_, identifiers, weights, kernel) in zip(rows, shares, strict=True):
+        if kernel == "maglev":
+            tables.append(select_maglev.make_table(identifiers, weights))
+            row.table, row.places = start, len(tables[-1])
+            start += len(tables[-1])
+    return np.concatenate(tables) if tables else np.zeros(1, np.uint16)
+
+
+def make_payload_rules(configuration):
+    """Returns the `PayloadRules` of a configuration, and how many cells the payload kernels of a connection have together.
+
+    Those without a rule share the first ones, in both directions; each rule has its own.
+    """
+    payloads, places, octets, most = configuration.payload_kernels, [], b"", shaping.USER_CELLS
+    chains = np.zeros((len(configuration.services), 2, 2), np.int64)
+    for number, service in enumerate(configuration.services):
+        cell = shaping.USER_CELLS
+        for side, chain in enumerate(service.payload_chains):
+            chains[number, side] = len(places), len(places) + len(chain)
+            for name, rule in chain:
+                search, replacement = rule.octets if rule else (b"", b"")
+                cells = payload_rules.CELLS.get(name, shaping.USER_CELLS)
+                places.append((payloads.index(name), cell if rule else 0, cells, len(octets), len(search), len(octets) + 2 * len(search),
+                               len(replacement), *((rule.first, rule.rate or 0, rule.burst or 0, int(rule.refuse_anonymous is not False))
+                                                   if rule else (0, 0, 0, 0))))
+                octets += search + bytes(octet_search.failures(search)) + replacement
+                cell += cells if rule else 0
+        most = max(most, cell)
+    rules = payload_rules.allocate_payload_rules(len(places), len(chains), len(octets))
+    rules.rows[:len(places)] = places
+    rules.octets[:len(octets)] = np.frombuffer(octets, np.uint8)
+    return rules._replace(chains=chains), most
 
 
 def make_shaped(configuration):
     """Returns the `Shaped` of a configuration, next to nothing where no service has payload kernels."""
     engine = configuration.engine
     if configuration.payload_kernels:
-        return shaping.allocate_shaped(engine.edits, engine.first_copies, engine.connections, configuration.held_stride)
-    return shaping.allocate_shaped(0, 0, 1, 0)
+        rules, cells = make_payload_rules(configuration)
+        return shaping.allocate_shaped(engine.edits, engine.first_copies, engine.connections, configuration.held_stride, rules, cells)
+    return shaping.allocate_shaped(0, 0, 1, 0, payload_rules.allocate_payload_rules(0, len(configuration.services), 0))
 
 
-def make_connections(configuration, wraps):
-    """Returns the `Connections` of a configuration, all free; `wraps` are those of its records."""
+def make_proxied(configuration, origins):
+    """Returns the `Proxied` of a configuration: who gets a PROXY header, and from whom one is taken.
+
+    `origins` are those of its records.
+    """
+    listed = configuration.services
+    trusted = [(number, int(network.network_address), int(network.netmask))
+               for number, service in enumerate(listed) for network in service.accept_proxy_protocol]
+    return proxy_protocol.allocate_proxied(
+        [PROXY_VERSIONS[service.proxy_protocol] for service in listed], [int(service.toa) for service in listed],
+        [EXPECTED[service.binding] if service.accept_proxy_protocol else 0 for service in listed],
+        trusted, origins)
+
+
+def make_connections(configuration, wraps, origins):
+    """Returns the `Connections` of a configuration, all free; `wraps` and `origins` are those of its records."""
     engine, capacity, opening = configuration.engine, configuration.engine.connections, configuration.opening_records
-    ticks = {name: max(round(seconds * 1_000_000 / wheel.TICK_MICROSECONDS), 1)
-             for name, seconds in configuration.timeouts}
+    spans = [{**dict(configuration.timeouts), **service.own_timeouts} for service in configuration.services]
+    ticks = [[0] + [max(round(named[name] * 1_000_000 / wheel.TICK_MICROSECONDS), 1) for name in connection.STATES[1:]] for named in spans]
     counted = counters.allocate_counters(len(configuration.targets), len(configuration.services), len(records.CAUSES),
                                          len(connection.STATES))
     counted.states[connection.FREE] = capacity
@@ -235,11 +343,11 @@ def make_connections(configuration, wraps):
         held=connection.allocate_held(engine.held_connections, engine.held_bytes, configuration.held_stride),
         segments=connection.allocate_segments(orders), parts=connection.allocate_parts(orders // 2),
         choices=connection.allocate_choices(orders), deliveries=connection.allocate_listed(orders),
-        shaped=make_shaped(configuration),
+        shaped=make_shaped(configuration), proxied=make_proxied(configuration, origins),
         waiting=waiting_room.allocate_waiting_room(engine.waiting_places, engine.waiting_per_connection,
                                                     configuration.port_count),
         touched=connection.allocate_listed(orders), releases=connection.allocate_listed(orders),
-        timeouts=_column([0] + [ticks[name] for name in connection.STATES[1:]]),
+        timeouts=np.array(ticks, np.int64).reshape(-1, len(connection.STATES)),
         budget=_column([engine.reset_rate, engine.reset_rate, 0, -1, engine.ack_storm]),
         secret=np.zeros(2, np.int64),
         lingering=np.full((connection.LINGERING, 2), -1, np.int64), wraps=wraps, counters=counted)
@@ -276,10 +384,11 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
     network.announced[0] = 0 if share.worker == 0 else arp.ANNOUNCEMENTS
     steering, inputs = make_steering(configuration, share)
     targets, sources = make_targets(configuration, want_neighbours(configuration, network), share, steering)
-    selection, kernels = make_selection(configuration)
     engine = configuration.engine
-    kept = records.allocate_records(engine.detailed_records, engine.connections, engine.records)
-    connections = make_connections(configuration, kept.wraps)
+    accepts = any(service.accept_proxy_protocol for service in configuration.services)
+    kept = records.allocate_records(engine.detailed_records, engine.connections, engine.records, engine.connections if accepts else 0)
+    connections = make_connections(configuration, kept.wraps, kept.origins)
+    selection, kernels = make_selection(configuration, targets, connections.counters.targets)
     state = State(
         control=np.zeros(8, np.int64), clock=_column([ticks_now, 0, round((1 << 32) * 1_000_000 / hertz)]),
         idle=_column([engine.idle_sleep_us if engine.idle == "backoff" else 0, EMPTY_PASSES]),
@@ -294,7 +403,7 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
         faults=make_faults(configuration), claims=make_claims(configuration),
         mailbox=kernel_neighbours.allocate_mailbox(MAILBOX if configuration.exception_ports else 1), inputs=inputs,
         steering=steering, observed=np.zeros(observe.OBSERVED, np.int64), recorder=recorder.allocate_recorder(),
-        capture=recorder.allocate_recorder(), profile=profile.allocate_profile())
+        capture=recorder.allocate_recorder(), profile=profile.allocate_profile(), access=make_access(configuration))
     settle_chances(state, [secrets.randbits(32) for _ in range(2)])
     return state, kernels
 

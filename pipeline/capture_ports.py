@@ -21,7 +21,8 @@ def addresses_of(frame):
 def _ports_by_address(configuration):
     """Returns a function from a frame to the number of the port that it comes in by, None where it is not for us."""
     owners = {int(address): number for number in range(len(configuration.ports)) for address in configuration.answered_addresses(number)}
-    listening = {int(service.listen.address) for service in configuration.services} - owners.keys()
+    listening = {int(service.listen.address) for service in configuration.services if service.listen.length == 32} - owners.keys()
+    owners_of_prefixes = [(network, configuration.on_link(network.network_address)) for network in configuration.prefixes]
 
     def port_of(frame):
         """Returns the number of the port for a frame."""
@@ -31,6 +32,10 @@ def _ports_by_address(configuration):
         if found[1] in listening:
             hop = configuration.next_hop(ipaddress.IPv4Address(found[0]))
             return hop.port if hop else 0
+        for network, link in owners_of_prefixes:
+            if ipaddress.IPv4Address(found[1]) in network and found[1] not in owners:
+                hop = None if link else configuration.next_hop(ipaddress.IPv4Address(found[0]))
+                return link[0] if link else hop.port if hop else 0
         return owners.get(found[1])
     return port_of
 

@@ -21,6 +21,12 @@ def _place(said, slot, kernel):
     return place_from(kernel, said, "SLOT=KERNEL, with the name of one of our kernels, ")
 
 
+def _with(service, keys, replaced):
+    """Returns a service with these keys, without the payload rules of the directions in `replaced`."""
+    rules = tuple(rule for rule in service.payload_rules if rule.direction not in replaced)
+    return service.model_copy(update={**keys, "payload_rules": rules})
+
+
 def override(configuration, choices, option="--kernel"):
     """Returns a Configuration with the kernels of `choices` ("SLOT=KERNEL", given by `option`); raises ConfigurationError.
 
@@ -38,10 +44,14 @@ def override(configuration, choices, option="--kernel"):
             keys.update(dict.fromkeys(SERVICE_KEYS[slot], place))
         else:
             kernels[slot] = _place(said, slot, kernel)
+    for key, direction in (("payload_to_target", "to_target"), ("payload_to_client", "to_client")):
+        if key in keys:  # instead of all payload kernels there
+            keys.setdefault("payload_rules", set()).add(direction)
+    replaced = keys.pop("payload_rules", set())
     if "select" in keys and keys["select"] not in RULE_SELECTS:
         keys["rules"] = ()  # nobody looks at them then, which in a file would be a mistake
     made = configuration.model_copy(update={
-        "kernels": kernels, "services": tuple(service.model_copy(update=keys) for service in configuration.services)})
+        "kernels": kernels, "services": tuple(_with(service, keys, replaced) for service in configuration.services)})
     found = list(checks.faults(made))
     if found:
         raise ConfigurationError(*(f"{option} {f' {option} '.join(choices)}: {faults.dotted(fault.location)} {fault.sentence}"

@@ -176,7 +176,7 @@ def _with_kernels(settings, chosen):
 def _check_kernels(config, settings):
     """Refuses short names of kernels that their slot does not have, and kernels of the user's that do not fit theirs."""
     foreign = [("select", service.select) for service in settings.services if ":" in service.select]
-    foreign += [("payload", name) for service in settings.services for name in service.payloads if name and ":" in name]
+    foreign += [("payload", name) for service in settings.services for names in service.payloads for name in names if ":" in name]
     foreign += [(slot, place) for slot, place in settings.kernels.items() if ":" in place]
     if foreign:
         from pipeline import kernel_places, replacement
@@ -329,6 +329,46 @@ def top(socket, name, interval):
             except RunError:
                 console.print("the engine has ended")
                 return
+
+
+@commands.group()
+def target():
+    """Show the targets of a running engine, and change their states."""
+
+
+def _engine_of_target(command):
+    """Adds the options that choose the engine, by which NAME is left to the target."""
+    command = click.option("--socket", metavar="PATH", type=click.Path(),
+                           help="The statistics socket of the engine (engine.stats_socket).")(command)
+    return click.option("--engine", metavar="NAME", help="The name of the engine (engine.name), where several run.")(command)
+
+
+def _print_targets(found, as_json):
+    if as_json:
+        _print_json(found)
+        return
+    for row in found["targets"]:
+        click.echo(f"{row['id']:<20} {row['state']:<12} {row['why']}".rstrip())
+
+
+@target.command("list")
+@_engine_of_target
+@_JSON
+def list_targets(socket, engine, as_json):
+    """Print each target's state, and who says so."""
+    from pipeline import stats_socket
+    _print_targets(stats_socket.request(_socket_of(socket, engine), "targets"), as_json)
+
+
+@target.command("set")
+@click.argument("target")
+@click.argument("state", type=click.Choice(["up", "down", "drain", "maintenance"]))
+@_engine_of_target
+@_JSON
+def set_target(target, state, socket, engine, as_json):
+    """Put a target into a state: up; drain or down (no new connections, its own go on); maintenance (as health.release says)."""
+    from pipeline import stats_socket
+    _print_targets(stats_socket.request(_socket_of(socket, engine), "target set", arguments=(target, state)), as_json)
 
 
 @commands.command()

@@ -19,7 +19,7 @@ from numba.core.errors import NumbaError
 
 from pipeline import replacement
 from pipeline.errors import ConfigurationError
-from pipeline.kernel_places import default_of, file_of, is_ours, kernel_at, place_of
+from pipeline.kernel_places import default_of, file_of, is_ours, kernel_at, parameters_of, place_of
 from pipeline.kernels import jit
 from pipeline.profile_marks import marked, unmarked
 from pipeline.slots import SLOTS
@@ -43,12 +43,16 @@ def _import_lines(slot, place, name):
     return f"# {jit.stamp(origin)}\n{name} = kernel_at({slot!r}, {located!r})\n"
 
 
-def _dispatch(slot, name, count, otherwise):
-    """Returns the source of `name`, which asks one of `count` kernels of a slot that are numbered; else it answers so."""
-    arguments = ", ".join(SLOTS[slot].parameters)
-    lines = [f"@kernel\ndef {name}(number, {arguments}):\n"]
-    for number in range(count):
-        lines.append(f"    if number == {number}:\n        return whole_number({slot}_{number}({arguments}))\n")
+def _dispatch(slot, name, places, otherwise):
+    """Returns the source of `name`, which asks one of the kernels at `places`, by their numbers; else it answers so.
+
+    A kernel that does without the last parameters is not given them.
+    """
+    parameters = list(SLOTS[slot].parameters)
+    lines = [f"@kernel\ndef {name}(number, {', '.join(parameters)}):\n"]
+    for number, place in enumerate(places):
+        taken = parameters[:len(parameters_of(slot, place, kernel_at(slot, place)))]
+        lines.append(f"    if number == {number}:\n        return whole_number({slot}_{number}({', '.join(taken)}))\n")
     return "".join(lines) + f"    return {otherwise}\n\n\n"
 
 
@@ -109,8 +113,8 @@ def source(kernels, selects, device, mode="proxy", payloads=(), checked=False, t
                 for number, name in enumerate(names)]
     lines += [_import_lines(slot, place, f"{slot}_{number}") for slot, number, place in numbered]
     lines.append(f"\n\nPAYLOAD_KERNELS = {len(payloads)}\nOBSERVES = {int(_chosen(kernels, 'observe') != default_of('observe'))}\n\n\n")
-    lines.append(_dispatch("select", "select", len(selects), "NO_MATCH"))
-    lines.append(_dispatch("payload", "show", len(payloads), "length"))
+    lines.append(_dispatch("select", "select", [place for slot, _, place in numbered if slot == "select"], "NO_MATCH"))
+    lines.append(_dispatch("payload", "show", [place for slot, _, place in numbered if slot == "payload"], "length"))
     package = replacement.package_for(kernels, [(slot, place) for slot, _, place in numbered])
     text = head + "".join(lines) + tail
     if package is None:

@@ -10,6 +10,7 @@ import subprocess
 from typing import NamedTuple
 
 from pipeline.bed import address_of
+from pipeline.configuration.models import BALANCING
 from pipeline.errors import RunError
 from pipeline.web_server import HEADER
 
@@ -122,11 +123,11 @@ def requests_of(configuration):
     for service in configuration.services:
         url = f"http://{service.listen.address}" + (f":{service.listen.port}" if service.listen.port != 80 else "")
         if service.select == "http_path":
-            asked = [(url + rule.match, None, [rule.target]) for rule in service.rules]
+            asked = [(url + rule.match, None, _of_rule(service, rule)) for rule in service.rules]
         elif service.select == "http_host":
-            asked = [(url + "/", rule.match, [rule.target]) for rule in service.rules]
-        elif service.select == "round_robin":
-            asked = [(url + "/", None, service.targets)]
+            asked = [(url + "/", rule.match, _of_rule(service, rule)) for rule in service.rules]
+        elif service.select in BALANCING:
+            asked = [(url + "/", None, service.members)]
         else:
             asked = []
         asked += _by_default(service, url)
@@ -134,6 +135,11 @@ def requests_of(configuration):
             expected = frozenset(names[target] for target in targets)
             if None not in expected:
                 yield Request(address, host_header, expected)
+
+
+def _of_rule(service, rule):
+    """Returns the ids of the targets that a rule leads to."""
+    return next((group.targets for group in service.groups if group.name == rule.group), [rule.target])
 
 
 def _by_default(service, url):

@@ -16,6 +16,8 @@ from pipeline.profile_marks import stage_names
 from pipeline.processor_counters import ProcessorCounters, counted
 from pipeline.progress import compiling_aloud
 from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT
+from pipeline.health_checks import HealthChecks
+from pipeline.target_states import TargetStates
 from pipeline.steering import ALONE, key_of, shares_of, steering_rules
 from pipeline.worker import Workers, on_core, read_ticks
 
@@ -59,7 +61,7 @@ class Engine:
         self.workers = self.started = None
         self.states = []
         self.ports, self.pool = [], None
-        self.neighbours = None
+        self.neighbours = self.target_states = None
         self._around = contextlib.ExitStack()
         self._stops, self._said, self._timer = 0, set(), None
         self._begin = lambda: None
@@ -90,6 +92,9 @@ class Engine:
                 compose.first_call(run, self.states[0], settings.kernels, [*selects, *payloads])
             if settings.generator and settings.generator.clients:
                 self.state.connections.settings.most_open[0] = 0
+            if settings.engine.mode == "proxy":
+                self.target_states = TargetStates(settings, self.states, self.say)
+                self._around.enter_context(HealthChecks(settings, self.target_states))
             self.workers = Workers(run, self.states, settings.engine.cores, surround)
             if self.recorders:
                 known = {target.id: assemble.static_mac(target) for target in settings.targets if target.linux_if is not None}
@@ -273,7 +278,8 @@ class Engine:
                     **({"proxy": self.proxy.snapshot()} if self.proxy else {})}
         return {
             **shown,
-            "targets": snapshot.of_targets(settings, states),
+            "targets": [{**target, **self.target_states.told(target["id"])} if self.target_states else target
+                        for target in snapshot.of_targets(settings, states)],
             "services": snapshot.of_services(settings, states),
             "neighbours": snapshot.of_neighbours(settings, states),
         }
@@ -281,6 +287,17 @@ class Engine:
     def _of_workers(self):
         report = generator_report if self.configuration.engine.mode == "generator" else snapshot
         return [report.of_worker(core, state) for core, state in zip(self.configuration.engine.cores, self.states, strict=True)]
+
+    def targets(self):
+        """Returns the targets' states (dict, JSON-able)."""
+        if self.target_states is None:
+            raise RunError(f'an engine in mode = "{self.configuration.engine.mode}" has no target states')
+        return self.target_states.listed()
+
+    def set_target(self, identifier, state):
+        """Puts a target into a state (strs); returns all targets' states."""
+        self.targets()
+        return self.target_states.set(identifier, state)
 
     @property
     def complete(self):

@@ -38,7 +38,7 @@ def check_local_ports(configuration):
                for interface in configuration.interface_addresses(number)}
     for number, service in enumerate(configuration.services):
         low, high = service.source_ports
-        for target in map(configuration.target, service.targets):
+        for target in map(configuration.target, service.members):
             shared = kernels & set(configuration.source_addresses(service, target))
             if shared and low <= highest and lowest <= high:
                 raise ConfigurationError(

@@ -40,18 +40,22 @@ def _target(configuration, target):
     return {"id": target.id, "ip": str(target.ip), "port": target.port, "through": configuration.ports[hop.port].name,
             "gateway": None if hop.address == target.ip else str(hop.address), "mac": target.mac,
             "linux_if": target.linux_if, "used_by": [service.name for service in configuration.services
-                                                     if target.id in service.targets]}
+                                                     if target.id in service.members]}
 
 
 def _service(configuration, service):
-    addresses = sorted({address for identifier in service.targets
+    addresses = sorted({address for identifier in service.members
                         for address in configuration.source_addresses(service, configuration.target(identifier))})
     left_out = {str(address): configuration.left_out_ports(service, address) for address in addresses}
     return {"name": service.name, "listen": str(service.listen), "binding": service.binding, "select": service.select,
             "payload_to_target": service.payload_to_target, "payload_to_client": service.payload_to_client,
-            "targets": list(service.targets), "default": service.default, "stray": service.stray,
-            "attempts": service.attempts,
-            "rules": [{"match": rule.match, "target": rule.target} for rule in service.rules],
+            **({"payload_rules": [rule.model_dump(exclude_unset=True) for rule in service.payload_rules]} if service.payload_rules else {}),
+            "targets": list(service.members), "default": service.default, "stray": service.stray,
+            "attempts": service.attempts, **({"timeouts": service.own_timeouts} if service.own_timeouts else {}),
+            "rules": [{"match": rule.match, "target": rule.target or rule.group,
+                       **{key: getattr(rule, key) for key in ("exact", "mask", "offset") if getattr(rule, key)}} for rule in service.rules],
+            **({"groups": [{"name": group.name, "balance": group.balance, "targets": list(group.targets)}
+                           for group in service.groups]} if service.groups else {}),
             "source_addresses": [str(address) for address in addresses], "source_ports": list(service.source_ports),
             "left_out_source_ports": {address: ports for address, ports in left_out.items() if ports}}
 
@@ -170,6 +174,10 @@ def _service_lines(service):
     lines += [f"  {rule['match']} goes to {rule['target']}" for rule in service["rules"]]
     lines += [f"  what {who} send is shown to {service[key]}" for key, who in
               (("payload_to_target", "clients"), ("payload_to_client", "targets")) if service[key]]
+    for rule in service.get("payload_rules", ()):
+        told = ", ".join(f"{key} = {value}" for key, value in rule.items() if key not in ("direction", "kernel"))
+        lines.append(f"  what {'clients' if rule['direction'] == 'to_target' else 'targets'} send is shown to {rule['kernel']}"
+                     + (f" ({told})" if told else ""))
     silent = "gets a RST" if service["default"] == "refuse" else f"goes to {service['default']}"
     if service["binding"] == "delayed":
         lines.append(f"  a client that says too little within first_data {silent}")

@@ -38,7 +38,7 @@ def guessed_slot(place):
     found = kernel_places.function_in(None, place, kernel_places.module_of(None, place))
     given = kernel_places.parameters_of(None, place, found)
     for slot, described in SLOTS.items():
-        if tuple(described.parameters) == given:
+        if given in (tuple(described.parameters), tuple(described.parameters)[:len(described.parameters) - described.spared]):
             return slot
     if function in SLOTS:
         return function

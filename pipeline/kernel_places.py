@@ -12,7 +12,7 @@ import numba
 from pipeline import kernel_statements
 from pipeline.errors import ConfigurationError
 from pipeline.kernels import jit
-from pipeline.slots import SLOTS, names, signature
+from pipeline.slots import SLOTS, fits, names, signature
 
 
 def key(slot):
@@ -133,7 +133,7 @@ def kernel_at(slot, place):
     """
     found = function_in(slot, place, module_of(slot, place))
     given = parameters_of(slot, place, found)
-    if len(given) != len(SLOTS[slot].parameters):
+    if not fits(slot, len(given)):
         raise wrong_signature(slot, place, signature(slot), f"{place.rpartition(':')[2]}({', '.join(given)})")
     if not is_ours(place) and (fault := kernel_statements.fault(found)):
         raise ConfigurationError(fault)

@@ -5,12 +5,13 @@ Each function is given the kernel, which can be called, and its place; it return
 import numpy as np
 
 from pipeline import replacement
-from pipeline.kernel_places import default_of, kernel_at
-from pipeline.kernels import flow_table, lookup, parse, records, schedule, services, wheel
+from pipeline.kernel_places import default_of, kernel_at, parameters_of
+from pipeline.kernels import flow_table, lookup, octet_search, parse, payload_rules, records, schedule, services, shaping, wheel
 from pipeline.kernels.batch import DROP, KIND_ARP, KIND_ICMP, KIND_NONE, KIND_TCP, NO_FLOW, PENDING, Batch
 from pipeline.kernels.connection import COLD, HOT
 from pipeline.kernels.flow_hash import hash_key
 from pipeline.kernels.memory import allocate
+from pipeline.slots import SLOTS
 from pipeline.trial_engine import NOW, Bench, columns_differ, differing, outcome
 
 BURSTS = (1, 2, 7, 32, 64, 256, 256)
@@ -146,7 +147,8 @@ def try_select(kernel, place):
             tried += 1
             if whole(answer):
                 return f"{tried} payloads", whole(answer)
-            if not (answer in (services.NO_MATCH, services.NEED_MORE) or 0 <= answer < members):
+            if not (answer in (services.NO_MATCH, services.NEED_MORE) or 0 <= answer < members
+                    or services.GROUP <= answer < services.GROUP + len(selection.services)):
                 faults.append(f"it answers {answer} to {text[:40]!r}; it must be 0 to {members - 1}, NO_MATCH (-1) or NEED_MORE (-2)")
             if selection.rewrite[0] > len(selection.scratch):
                 faults.append(f"it says that scratch has {selection.rewrite[0]} bytes; there is room for {len(selection.scratch)}")
@@ -155,17 +157,29 @@ def try_select(kernel, place):
     return f"{tried} payloads", faults
 
 
+def given_of(search, replacement):
+    """Returns a `Given` of one rule with this search and replacement (bytes)."""
+    octets = search + bytes(octet_search.failures(search)) + replacement
+    rules = payload_rules.allocate_payload_rules(1, 1, len(octets))
+    rules.octets[:len(octets)] = np.frombuffer(octets, np.uint8)
+    rules.rows[0] = (0, 0, 8, 0, len(search), 2 * len(search), len(replacement), 0, 1000, 1000, 1)
+    return payload_rules.Given(rules.rows, rules.octets, rules.hits, 0, 1, 0)
+
+
 def try_payload(kernel, place):
     """Pieces of a stream, with and without room to grow: the answer must be within it, and nothing behind it be touched."""
-    random, faults, user, position = np.random.default_rng(4), [], np.zeros(services.MEMORY, np.int64), 0
+    random, faults, user, position = np.random.default_rng(4), [], np.zeros(max(payload_rules.CELLS.values()), np.int64), 0
+    rules = given_of(b"ab", b"abc")
+    six = len(parameters_of("payload", place, kernel_at("payload", place))) == len(SLOTS["payload"].parameters)
     for _ in range(300):
         length, tailroom = int(random.integers(1, 1461)), int(random.choice([0, 1, 700, 6000]))
         whole_buffer = random.integers(0, 256, length + tailroom + 64, np.uint8)
         behind = whole_buffer[length + tailroom:].copy()
-        answer = kernel(whole_buffer[:length + tailroom], length, position, tailroom, user)
+        further = (rules._replace(now=position),) if six else ()
+        answer = kernel(whole_buffer[:length + tailroom], length, position, tailroom, user, *further)
         if whole(answer):
             return "300 pieces", whole(answer)
-        if not 0 <= answer <= length + tailroom:
+        if not 0 <= answer <= length + tailroom and answer not in (shaping.END_CONNECTION, shaping.SHOW_AGAIN):
             faults.append(f"it answers {answer} for {length} bytes with room for {tailroom} more; it must be 0 to {length + tailroom}")
         if (whole_buffer[length + tailroom:] != behind).any():
             faults.append(f"it writes behind the room for {length} + {tailroom} bytes")

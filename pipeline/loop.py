@@ -6,6 +6,8 @@ the kernels that the configuration names; as it stands it runs our own kernels o
 # isort: skip_file
 from numpy import int64
 
+from pipeline.kernels.accept_proxy_protocol import take_header
+from pipeline.kernels.access import LISTS, admit
 from pipeline.kernels.arp import answer_arp, build_requests, neighbours_to_ask
 from pipeline.kernels.batch import KIND_TCP, REFUSE, REPORT
 from pipeline.kernels.build import build
@@ -18,6 +20,7 @@ from pipeline.kernels.counters import (
     DROP_EDIT_LOG_FULL,
     DROP_MBUFS_SHORT,
     DROP_NO_MBUF,
+    DROP_PAYLOAD_REFUSED,
     NOTICE_TAKEN_OVER,
     TOTAL_BURSTS,
     TOTAL_LOOPS,
@@ -26,7 +29,7 @@ from pipeline.kernels.counters import (
     TOTAL_SLEEPS,
 )
 from pipeline.kernels.exception import leave_to_kernel, take_from_kernel
-from pipeline.kernels.expire import expire, set_timers, stop_all
+from pipeline.kernels.expire import expire, release_removed, set_timers, stop_all
 from pipeline.kernels.faults import NEVER, RECEIVING, TRANSMITTING, choose_duplicates, earliest, emerge, hold, lose
 from pipeline.kernels.hand_over import (
     MOST_SHARED,
@@ -46,6 +49,7 @@ from pipeline.kernels.open import open_connections, retire
 from pipeline.kernels.outbox import dispose, settle
 from pipeline.kernels.profile import AT_POLL, AT_RECEIVE, AT_RECORD, AT_SEND, AT_STAGES, AT_TIMERS
 from pipeline.kernels.profile import awake, close_burst, count_paths, first_pass, mark, next_pass
+from pipeline.kernels.proxy_protocol import find_ends
 from pipeline.kernels.refuse import refuse
 from pipeline.kernels.recorder import (
     AGAIN,
@@ -64,14 +68,15 @@ from pipeline.kernels.recorder import (
     forget_last,
     keep,
 )
+from pipeline.kernels.payload_rules import Given
 from pipeline.kernels.release import release
-from pipeline.kernels.records import ask_for_records
+from pipeline.kernels.records import EXHAUSTED, REFUSED, ask_for_records
 from pipeline.kernels.report import report
 from pipeline.kernels.repetition import restore
 from pipeline.kernels.reshape import exhausted, map_row, write_stream
-from pipeline.kernels.services import NO_MATCH
+from pipeline.kernels.services import GROUP, NEED_MORE, NO_MATCH, REFUSE_CLIENT, claim, is_usable
 from pipeline.kernels.shape_held import copy_held, put_held, settle_held, take_held, take_rewrite
-from pipeline.kernels.shaping import EDIT_BYTES, is_to_be_shown, take_change, take_new
+from pipeline.kernels.shaping import EDIT_BYTES, END_CONNECTION, SHOW_AGAIN, is_pushed, is_to_be_shown, show_again, take_change, take_new
 from pipeline.kernels.split import cut
 from pipeline.kernels.source_ports import lend
 from pipeline.kernels.verify import verify
@@ -107,7 +112,7 @@ OBSERVES = 0
 
 
 @kernel
-def show(number, payload, length, position, tailroom, user):
+def show(number, payload, length, position, tailroom, user, given):
     """Shows the payload kernel with that number the next bytes of a stream."""
     return length
 # composed to here
@@ -122,10 +127,26 @@ OVERSLEEP = 120
 
 # stages from here
 @kernel
-def show_held(state, connection):
+def show_all(state, connection, side, octets, length, position, pushed, now):
+    """Shows a piece of a stream to each payload kernel of its direction in turn; returns what the last one has answered."""
+    shaped, rules, room = state.connections.shaped, state.connections.shaped.rules, octets.shape[0]
+    chain = rules.chains[state.connections.cold[connection].service, side]
+    for number in range(chain[0], chain[1]):
+        rule = rules.rows[number]
+        cells = shaped.user[connection, rule.first_cell:rule.first_cell + rule.cells]
+        given = Given(rules.rows, rules.octets, rules.hits, number, pushed, now)
+        answer = show(rule.kernel, octets, length, position, room - length, cells, given)
+        if answer < 0 or answer > room:
+            return answer
+        length = answer
+    return length
+
+
+@kernel
+def show_held(state, connection, now):
     """A connection is given a target: takes in what select has made of the held bytes, and shows them to the payload kernel.
 
-    Both once, whatever becomes of the target (SPLICE 5.1, 5.3).
+    Both once, whatever becomes of the target (SPLICE 5.1, 5.3). Returns whether the connection may go on.
     """
     connections, shaped, room = state.connections, state.connections.shaped, state.connections.held.stride[0]
     if tried(connections, connection) == 0:
@@ -133,10 +154,13 @@ def show_held(state, connection):
     if PAYLOAD_KERNELS:
         length = take_held(connections, connection)
         if length > 0:
-            kernel_number = state.selection.services[connections.cold[connection].service].payload_kernel[CLIENT]
-            changed = show(kernel_number, shaped.after[:room], length, 0, room - length, shaped.user[connection])
+            changed = show_all(state, connection, CLIENT, shaped.after[:room], length, 0, 1, now)
+            if changed == END_CONNECTION:
+                connections.counters.drops[DROP_PAYLOAD_REFUSED] += 1
+                return False
             put_held(connections, connection, changed)
     settle_held(connections, connection)
+    return True
 
 
 @kernel
@@ -145,11 +169,11 @@ def ask_select(state, connection):
     connections, selection, held = state.connections, state.selection, state.connections.held
     hot, cold = connections.hot[connection], connections.cold[connection]
     service = cold.service
-    exclude(connections, connection, selection, state.targets)
+    exclude(connections, connection, service, selection, state.targets)
     start, length = 0, 0
     if hot.options & HOLDS:
-        slot = connections.openings[cold.opening].held
-        start, length = slot * held.stride[0], held.length[slot]
+        slot, header = int64(connections.openings[cold.opening].held), int64(connections.openings[cold.opening].header)
+        start, length = slot * held.stride[0] + header, held.length[slot] - header
     payload = held.octets[start:start + length]
     if tried(connections, connection) > 0:  # what it changes in place now is nobody's
         copy_held(connections, start, length, selection)
@@ -158,21 +182,58 @@ def ask_select(state, connection):
 
 
 @kernel
-def choose(state):
+def ask_group(state, connection, row):
+    """Has the balancing kernel of a group choose; returns the member of the connection's service that this is, or NO_MATCH."""
+    selection = state.selection
+    exclude(state.connections, connection, row, selection, state.targets)
+    group = selection.services[row]
+    member = select(group.select, selection.scratch[:0], row, selection)
+    return selection.home[group.first_member + member] if 0 <= member < group.members else NO_MATCH
+
+
+@kernel
+def settle_answer(state, connection, answer):
+    """Returns what an answer comes to: a group's is its member, and who cannot be had is nobody's, the fall-back too."""
+    connections, selection, targets = state.connections, state.selection, state.targets
+    if answer >= GROUP:
+        answer = ask_group(state, connection, answer - GROUP)
+    service = selection.services[connections.cold[connection].service]
+    if 0 <= answer < service.members and not is_usable(selection, targets.members[service.first_member + answer]):
+        answer = NO_MATCH
+    target = target_of(connections, connection, answer, selection, targets)
+    if target >= GROUP:
+        member = ask_group(state, connection, target - GROUP)
+        return member if member >= 0 else REFUSE_CLIENT
+    return REFUSE_CLIENT if target >= 0 and not is_usable(selection, target) else answer
+
+
+@kernel
+def choose(state, now):
     """Has every connection in `choices` answered, by its select kernel unless nobody is to be asked.
 
     What is held of one that gets a target, the fall-back too, is shown to the payload kernel then.
     """
     connections, selection, targets = state.connections, state.selection, state.targets
     choices = connections.choices
+    if choices.filled[0] > 0:
+        selection.pending[:] = 0
+        selection.tick[0] = connections.budget[3]
     for number in range(choices.filled[0]):
-        connection, answer = choices.connection[number], NO_MATCH
+        connection, asks = choices.connection[number], choices.row[number] != ASK_NOBODY
         selection.rewrite[0] = -1
-        if choices.row[number] != ASK_NOBODY:
+        answer = take_header(connections, connection)
+        find_ends(connections, connection, selection.client)
+        if answer == NEED_MORE and not asks:
+            answer = REFUSE_CLIENT
+        elif answer == NO_MATCH and asks:
             answer = ask_select(state, connection)
+        answer = settle_answer(state, connection, answer)
         choices.answer[number] = answer
-        if connections.hot[connection].options & HOLDS and target_of(connections, connection, answer, selection, targets) >= 0:
-            show_held(state, connection)
+        target = target_of(connections, connection, answer, selection, targets)
+        if target >= 0:
+            claim(selection, targets, target)
+            if connections.hot[connection].options & HOLDS and not show_held(state, connection, now):
+                choices.answer[number] = REFUSE_CLIENT
 
 
 @kernel
@@ -185,19 +246,23 @@ def show_payload(state, count, now):
     for row in range(count):
         if not is_to_be_shown(batch, row, connections):
             continue
-        reason = restore(state.packets, state.base[0], batch, row, connections)
+        cause, reason = EXHAUSTED, restore(state.packets, state.base[0], batch, row, connections)
         while reason < 0:
             length = take_new(state.packets, state.base[0], batch, row, connections)
             if length == 0:
                 break
             flow = batch.flow[row]
-            number = state.selection.services[connections.cold[flow >> 1].service].payload_kernel[flow & 1]
-            changed = show(number, shaped.after[:EDIT_BYTES], length, shaped.position[flow], EDIT_BYTES - length,
-                           shaped.user[flow >> 1])
-            if not take_change(connections, flow, length, changed):
+            pushed = is_pushed(batch, row, shaped, length)
+            changed = show_all(state, flow >> 1, flow & 1, shaped.after[:EDIT_BYTES], length, shaped.position[flow], pushed, now)
+            if changed == SHOW_AGAIN:
+                show_again(batch, row, connections)
+                break
+            if changed == END_CONNECTION:
+                reason, cause = DROP_PAYLOAD_REFUSED, REFUSED
+            elif not take_change(connections, flow, length, changed):
                 reason = DROP_EDIT_LOG_FULL
         if reason >= 0:
-            exhausted(batch, row, count, connections, reason, state.records, now)
+            exhausted(batch, row, count, connections, reason, cause, state.records, now)
 
 
 @kernel
@@ -242,6 +307,9 @@ def timers(state, phase, stopped, now):
     tick = now // TICK_MICROSECONDS
     if phase == STOP:
         stop_all(state.connections, stopped, STOPPED_A_PASS, state.records, now)
+        return True
+    if state.targets.health[2] != state.targets.health[3]:
+        release_removed(state.connections, state.targets, STOPPED_A_PASS, state.records, now)
         return True
     if tick == state.connections.budget[3] and state.wheel.now[0] >= tick and state.wheel.now[1] == 0:
         return state.connections.releases.filled[0] > 0
@@ -351,12 +419,14 @@ def stages(state, port, count, handed, draining, now):
         retire(packets, batch, count, connections)
     release(connections, state.targets, state.sources, state.wheel, state.records, now)
     if left > 0:
+        if state.access.settings[LISTS] != 0:
+            admit(batch, count, state.access, services, counters)
         open_connections(packets, batch, count, connections, services, network, state.records,
                          refusal(state, draining), now)
         transition(packets, base, batch, count, connections, services, state.targets, network, state.records, now)
     if PAYLOAD_KERNELS:
         shape(state, count, now)
-    choose(state)
+    choose(state, now)
     connect(batch, connections, state.selection, state.targets, state.sources, network, state.records, now)
     if left > 0:
         rewrite(packets, base, batch, count, connections, network, now)

@@ -22,6 +22,7 @@ def function_of(slot):
     """Returns the name of the kernel in a slot's starting point: the function with the slot's parameters."""
     tree = ast.parse((STARTS / f"{slot}.py").read_text())
     wanted = list(SLOTS[slot].parameters)
+    wanted = wanted[:len(wanted) - SLOTS[slot].spared]
     return next(node.name for node in tree.body if isinstance(node, ast.FunctionDef)
                 and [argument.arg for argument in node.args.args] == wanted)
 

@@ -169,6 +169,8 @@ class Run:
     def _answers(self):
         """Returns what the statistics socket answers, by question."""
         return {"snapshot": self._snapshot, "profile": lambda: self._of_engine("profile"),
+                "targets": lambda: self._of_engine("targets"),
+                "target set": lambda identifier, state: self._of_engine("set_target", identifier, state),
                 "profile on": lambda: self._switch_profile("start_profile", EVERY, 0.0),
                 "profile off": lambda: self._switch_profile("stop_profile")}
 

@@ -25,6 +25,7 @@ class Slot(NamedTuple):
     choices: tuple
     beside: tuple = ()    # functions that its module may bring along, all of them or none
     also: tuple = ()      # functions that it may bring along with those; without them nothing is done there
+    spared: int = 0       # how many of the last parameters a kernel may do without
 
 
 _PACKETS = {
@@ -73,24 +74,54 @@ SLOTS = {
         "Chooses the target of a connection.", "`choose` in pipeline/loop.py, once a connection or as often as it asks for more",
         {"payload": "uint8[n], the bytes held so far; may be changed in place", "service": "int64, number of the service",
          "selection": "services.Selection: services, rules, patterns; memory[service] are 8 int64 that are the kernel's; "
-                      "scratch and rewrite[0] hold other bytes to be sent"},
+                      "scratch and rewrite[0] hold other bytes to be sent; assembled is room for the kernel's own use"},
         "Returns the number of a target among the service's own, from 0 on; NO_MATCH; or NEED_MORE, to be asked again with more bytes.",
         (Choice("round_robin", "pipeline.kernels.select_balancing:round_robin", "Each target in turn."),
-         Choice("http_path", "pipeline.kernels.select_content:http_path", "Longest rule that begins the HTTP/1 path."),
-         Choice("http_host", "pipeline.kernels.select_content:http_host", "Rule that equals the HTTP/1 Host."),
+         Choice("http_path", "pipeline.kernels.select_content:http_path", "Longest rule that begins the HTTP/1 path, or is it."),
+         Choice("http_host", "pipeline.kernels.select_content:http_host", "Rule for the HTTP/1 Host, also *.example.org."),
          Choice("number_modulo", "pipeline.kernels.select_content:number_modulo",
                 "ProxyEngine's test rule: the number that starts the payload, modulo the number of targets."),
          Choice("at_random", "pipeline.kernels.select_balancing:at_random",
-                "Any target, by numbers that look random and are the same in every run."))),
+                "Any target, by numbers that look random and are the same in every run."),
+         Choice("tls_sni", "pipeline.kernels.select_tls:tls_sni", "Rule for the server's name in a TLS ClientHello."),
+         Choice("tls_alpn", "pipeline.kernels.select_tls:tls_alpn", "First rule for a protocol that a TLS ClientHello offers."),
+         Choice("http2_path", "pipeline.kernels.select_http2:http2_path", "Longest rule that begins the path of the first HTTP/2 request."),
+         Choice("http2_authority", "pipeline.kernels.select_http2:http2_authority", "Rule for the authority of the first HTTP/2 request."),
+         Choice("ldap_dn", "pipeline.kernels.select_ldap:ldap_dn", "Longest rule that ends the DN of the first LDAP request: of a bind, the name."),
+         Choice("postgresql_database", "pipeline.kernels.select_postgresql:postgresql_database", "Rule for the database in a StartupMessage."),
+         Choice("postgresql_user", "pipeline.kernels.select_postgresql:postgresql_user", "Rule for the user in a StartupMessage."),
+         Choice("redis_user", "pipeline.kernels.select_redis:redis_user", "Rule for the user of AUTH or HELLO, the first command; else default."),
+         Choice("mqtt_client_id", "pipeline.kernels.select_mqtt:mqtt_client_id", "Rule for the client identifier of MQTT 3.1, 3.1.1 and 5."),
+         Choice("octets", "pipeline.kernels.select_octets:octets", "First rule whose bytes are at their place, under its mask."),
+         Choice("weighted_round_robin", "pipeline.kernels.select_weighted:weighted_round_robin",
+                "Each target as often as its weight says, as evenly in between as can be."),
+         Choice("least_connections", "pipeline.kernels.select_least_connections:least_connections",
+                "The target with the fewest open connections for its weight."),
+         Choice("source_hash", "pipeline.kernels.select_source_hash:source_hash", "By the client's address, weighted."),
+         Choice("maglev", "pipeline.kernels.select_maglev:maglev", "Consistent hashing of the client's address and port, weighted."),
+         Choice("two_choices", "pipeline.kernels.select_two_choices:two_choices", "The less loaded of two drawn at random."))),
     "payload": Slot(
         "Sees, and may change, every byte of one direction.",
         "`show_payload` and `show_held` in pipeline/loop.py, for each piece of a stream, in order and once",
         {"payload": "uint8[length + tailroom], the next bytes of the stream and room behind them", "length": "int64",
          "position": "int64, number of the first byte in the stream", "tailroom": "int64",
-         "user": "int64[8], the kernel's own for this connection, 0 at first"},
-        "Returns how many bytes of `payload` are sent instead, 0 .. length + tailroom.",
+         "user": "int64[8], the kernel's own for this connection, 0 at first",
+         "given": "payload_rules.Given: its rule of the configuration, rows[number], octets, hits[number], pushed, now; a kernel "
+                  "may do without this parameter"},
+        "Returns how many bytes of `payload` are sent instead, 0 .. length + tailroom; END_CONNECTION (-2): both sides get a RST; or "
+        "SHOW_AGAIN (-3): the segment is dropped, for its sender to repeat it.",
         (Choice("unchanged", "pipeline.kernels.payload_text:unchanged", "Shows every byte to a kernel that changes none."),
-         Choice("mask_digits", "pipeline.kernels.payload_text:mask_digits", "Every decimal digit becomes a star."))),
+         Choice("mask_digits", "pipeline.kernels.payload_text:mask_digits", "Every decimal digit becomes a star."),
+         Choice("replace", "pipeline.kernels.payload_replace:replace", "Rule: each `search` becomes `replace`."),
+         Choice("refuse_pattern", "pipeline.kernels.payload_pattern:refuse_pattern", "Rule: `search` ends the connection."),
+         Choice("count_pattern", "pipeline.kernels.payload_pattern:count_pattern", "Rule: `search` is counted."),
+         Choice("insert_header", "pipeline.kernels.payload_insert_header:insert_header",
+                "Rule: the first HTTP/1 request gets the line `header`."),
+         Choice("rate_limit", "pipeline.kernels.payload_rate_limit:rate_limit",
+                "Rule: what is faster than `rate` octets a second, beyond `burst`, is dropped, to come again."),
+         Choice("ldap_guard", "pipeline.kernels.payload_ldap_guard:ldap_guard",
+                "Rule: anonymous LDAP clients are refused, bases that end with `search` end with `replace`.")),
+        spared=1),
     "express": Slot(
         "Sends the usual segments of established connections on at once.",
         "`stages` in pipeline/loop.py, behind lookup, once a burst",
@@ -157,6 +188,12 @@ OF_SERVICES = ("select", "payload")
 def names(slot):
     """Returns the short names of our kernels for a slot (tuple of str)."""
     return tuple(choice.name for choice in SLOTS[slot].choices)
+
+
+def fits(slot, count):
+    """Says whether a kernel with so many parameters has the signature of a slot."""
+    most = len(SLOTS[slot].parameters)
+    return most - SLOTS[slot].spared <= count <= most
 
 
 def signature(slot, name=None):

@@ -92,11 +92,22 @@ def of_targets(configuration, states):
             for number, target in enumerate(configuration.targets)]
 
 
+def of_payload_rules(service, number, states):
+    """Returns what all workers have counted for the payload rules of a service (dict), nothing where there are none."""
+    if not service.payload_rules:
+        return {}
+    rules = [state.connections.shaped.rules for state in states]
+    placed = [(rule, int(rules[0].chains[number, side, 0]) + place) for side, chain in enumerate(service.payload_chains)
+              for place, (_, rule) in enumerate(chain) if rule]
+    return {"payload_rules": [{"direction": rule.direction, "kernel": rule.kernel, "hits": int(sum(each.hits[row] for each in rules))}
+                              for rule, row in placed]}
+
+
 def of_services(configuration, states):
     """Returns what all workers have counted for each service (list of dict)."""
     counted = sum(state.counters.services for state in states)
     return [{"name": service.name, "listen": str(service.listen),
-             **_named(counters.OF_SERVICE, counted[number])}
+             **_named(counters.OF_SERVICE, counted[number]), **of_payload_rules(service, number, states)}
             for number, service in enumerate(configuration.services)]
 
 
@@ -140,13 +151,15 @@ def record_dict(configuration, record, started):
     def endpoint(field, side):
         return f"{address_text(record[f'{field}_address'][side])}:{record[f'{field}_port'][side]}"
 
+    through = record["origin_address"] != 0
     bound = record["target"] != connection.NO_TARGET
     opened = started + datetime.timedelta(microseconds=int(record["opened"]))
     return {
         "opened": opened.isoformat(timespec="microseconds"),
         "duration_us": int(record["closed"] - record["opened"]),
         "service": configuration.services[record["service"]].name,
-        "client": endpoint("remote", 0), "listen": endpoint("local", 0),
+        "client": f"{address_text(record['origin_address'])}:{record['origin_port']}" if through else endpoint("remote", 0),
+        **({"through": endpoint("remote", 0)} if through else {}), "listen": endpoint("local", 0),
         "target": configuration.targets[record["target"]].id if bound else None,
         "proxy": endpoint("local", 1) if bound else None,
         "release": {side: records.CAUSES[record["cause"][number]] for number, side in enumerate(SIDES)},

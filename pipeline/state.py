@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels import batch, connection, faults, outbox, profile, recorder, records, schedule, wheel
+from pipeline.kernels import access, batch, connection, faults, outbox, profile, recorder, records, schedule, wheel
 from pipeline.kernels.counters import Counters
 from pipeline.kernels.hand_over import Steering
 from pipeline.kernels.headers import Packets
@@ -53,6 +53,7 @@ class State(NamedTuple):
     recorder: recorder.Recorder   # what comes in, where the loop records it
     capture: recorder.Recorder    # what is sent
     profile: profile.Profile
+    access: access.Access
 
     @property
     def counters(self) -> Counters:

@@ -58,8 +58,8 @@ def find(name=None):
     return str(running[0])
 
 
-def request(path, question="snapshot", timeout=5.0):
-    """Returns the answer (dict) of the engine whose socket is at `path`; raises RunError."""
+def request(path, question="snapshot", timeout=5.0, arguments=()):
+    """Asks with `arguments` (strs). Returns the answer (dict) of the engine whose socket is at `path`; raises RunError."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(timeout)
@@ -67,7 +67,7 @@ def request(path, question="snapshot", timeout=5.0):
             if _peer_uid(connection) not in (os.geteuid(), 0):
                 raise RunError(f"{path} is answered by another user (uid {_peer_uid(connection)}), who is not trusted")
             with contextlib.suppress(BrokenPipeError):  # A server that refuses does so before it reads.
-                connection.sendall(json.dumps({"request": question}).encode() + b"\n")
+                connection.sendall(json.dumps({"request": question, **({"arguments": list(arguments)} if arguments else {})}).encode() + b"\n")
             text = _read_line(connection)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
         raise RunError(f"no engine is running that answers at {path}") from error
@@ -85,7 +85,7 @@ def request(path, question="snapshot", timeout=5.0):
 
 
 class StatsServer:
-    """Serves `answers` (dict of question -> function without arguments that returns a JSON-able dict).
+    """Serves `answers` (dict of question -> function, without arguments or of strs, that returns a JSON-able dict).
 
     A context manager. Starting raises RunError where a live engine has the socket or the folder is not ours
     alone; the socket of a dead engine is replaced.
@@ -171,13 +171,15 @@ class StatsServer:
             return {"error": f"only the owner of the engine (uid {os.geteuid()}) may ask, not uid {uid}"}
         line = _read_line(connection, LONGEST_REQUEST)
         try:
-            question = json.loads(line)["request"]
-            answer = self.answers[question]
+            asked = json.loads(line)
+            answer, arguments = self.answers[asked["request"]], [str(word) for word in (asked["arguments"] if "arguments" in asked else ())]
         except (ValueError, TypeError, KeyError, RecursionError):
             known = ", ".join(f'{{"request": "{question}"}}' for question in self.answers)
             return {"error": f"not a request; known here: {known}"}
         try:
-            return answer()
+            return answer(*arguments)
+        except RunError as error:
+            return {"error": str(error)}
         except Exception as error:
             # The engine goes on; whoever asked is told.
             return {"error": f"the engine could not answer: {type(error).__name__}: {error}"}

@@ -1,4 +1,5 @@
 """How packets find the worker that owns their connection: what the configuration asks for, and what a worker then owns."""
+import ipaddress
 from typing import NamedTuple
 
 import numpy as np
@@ -64,8 +65,8 @@ def port_blocks(configuration, share):
     A rule of a NIC for such a block would take the clients' packets too, where the listening address is a source address.
     """
     near = set(source_addresses(configuration)) if share.ruled else set()
-    heard = {int(block_of(service.listen.port, share.mask)) for service in configuration.services
-             if int(service.listen.address) in near}
+    heard = {int(block_of(port, share.mask)) for service in configuration.services for port in service.listen.ports
+             if any(ipaddress.IPv4Address(address) in service.listen.network for address in near)}
     return [NOBODY if block in heard else block % share.workers for block in range(blocks(share.mask))]
 
 

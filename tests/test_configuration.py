@@ -56,7 +56,7 @@ def test_what_is_left_out_has_a_default():
     assert loaded.engine.cores == (max(os.sched_getaffinity(0)),)
     service = loaded.services[0]
     assert (service.binding, service.select, service.default_target) == ("delayed", "round_robin", None)
-    assert service.listen == (ADDRESS("10.1.0.1"), 80)
+    assert service.listen == (ADDRESS("10.1.0.1"), 80, 80, 32)
 
 
 ONE_FAULT = [
@@ -96,12 +96,23 @@ ONE_FAULT = [
     ('ip = "10.2.0.11"', "", 'targets[0].ip is missing; it must be an IPv4 address of a host, such as "10.1.0.1"'),
     ('id = "a"', 'id = "refuse"', 'targets[0].id = "refuse" is taken: "refuse" stands for no target; it must be '
      "another name"),
-    ('"10.1.0.1:80"', '"10.1.0.1"', 'services[0].listen = "10.1.0.1" must be "address:port", such as "10.1.0.1:80"'),
+    ('"10.1.0.1:80"', '"10.1.0.1"', 'services[0].listen = "10.1.0.1" must be "address:port", such as "10.1.0.1:80", with a '
+     'range of ports as "10.1.0.1:8000-8999", or a prefix as "10.1.8.0/24:80"'),
     ('"10.1.0.1:80"', '"10.1.0.1:0"',
      'services[0].listen = "10.1.0.1:0" has a port number that is not from 1 to 65535'),
+    ('"10.1.0.1:80"', '"10.1.0.1:90-80"', 'services[0].listen = "10.1.0.1:90-80" has a range of ports that runs backwards; it must be '
+     '"address:port", such as "10.1.0.1:80", with a range of ports as "10.1.0.1:8000-8999", or a prefix as "10.1.8.0/24:80"'),
+    ('"10.1.0.1:80"', '"10.1.0.1/28:80"',
+     'services[0].listen = "10.1.0.1/28:80" has bits set behind its prefix; the network is "10.1.0.0/28"'),
+    ('"10.1.0.1:80"', '"10.1.0.0/23:80"', 'services[0].listen = "10.1.0.0/23:80" has the whole network 10.1.0.0/24 of ports[0] in it, '
+     "all of whose hosts would be taken for ours; it must be a part of that, or another network that is routed to us"),
+    ('"10.1.0.1:80"', '"10.2.0.8/29:80"', 'services[0].listen = "10.2.0.8/29:80" has the address of targets[0] in it (10.2.0.11); '
+     "it must be a prefix of addresses that are all the engine's own"),
     ('name = "web"', 'name = "web"\nselect = "round_robbin"', 'services[0].select = "round_robbin" must be one of '
-     '"round_robin", "http_path", "http_host", "number_modulo", "at_random", or a kernel of your own as "package.module:function" '
-     'or "file.py:function"; did you mean "round_robin"?'),
+     '"round_robin", "http_path", "http_host", "number_modulo", "at_random", "tls_sni", "tls_alpn", "http2_path", "http2_authority", '
+     '"ldap_dn", "postgresql_database", "postgresql_user", "redis_user", "mqtt_client_id", "octets", "weighted_round_robin", '
+     '"least_connections", "source_hash", "maglev", "two_choices", or a kernel of '
+     'your own as "package.module:function" or "file.py:function"; did you mean "round_robin"?'),
     ('name = "web"', 'name = "web"\nsource_ports = [9, 5]',
      "services[0].source_ports = [9, 5] runs backwards; it must be [lowest, highest], two port numbers from 1 to "
      "65535"),
@@ -135,8 +146,26 @@ ONE_FAULT = [
     ("[[routes]]", '[kernels]\npayload = "x"\n[[routes]]',
      'kernels.payload = "x" is not set here; each of [[services]] has payload_to_target and payload_to_client'),
     ('name = "web"', 'name = "web"\npayload_to_target = "mask_digit"', 'services[0].payload_to_target = "mask_digit" must be '
-     'one of "unchanged", "mask_digits", or a kernel of your own as "package.module:function" or "file.py:function"; '
+     'one of "unchanged", "mask_digits", "replace", "refuse_pattern", "count_pattern", "insert_header", "rate_limit", "ldap_guard", or a kernel of your own as "package.module:function" or "file.py:function"; '
      'did you mean "mask_digits"?'),
+    ('name = "web"', 'name = "web"\npayload_to_target = "replace"',
+     'services[0].payload_to_target = "replace" has to be told more: it must be [[services.payload_rules]] with direction = "to_target" and kernel = "replace"'),
+    ('name = "web"', 'name = "web"\npayload_rules = [{direction = "to_target", kernel = "insert_header"}]',
+     'services[0].payload_rules[0].header is missing; kernel = "insert_header" needs it: it must be a line of at most 253 ASCII characters such as "X-Forwarded-Proto: http"'),
+    ('name = "web"', 'name = "web"\npayload_rules = [{direction = "to_target", kernel = "refuse_pattern", search = "x", replace = "y"}]',
+     'services[0].payload_rules[0].replace = "y" is not used by kernel = "refuse_pattern"; it must go'),
+    ('name = "web"', 'name = "web"\npayload_rules = [{direction = "to_target", kernel = "refuse_pattern", search = ""}]',
+     'services[0].payload_rules[0].search = "" must be a text of 1 to 255 bytes in UTF-8'),
+    ('name = "web"', 'name = "web"\npayload_rules = [{direction = "to_target", kernel = "insert_header", header = "no header"}]',
+     'services[0].payload_rules[0].header = "no header" must be a line of at most 253 ASCII characters such as "X-Forwarded-Proto: http"'),
+    ('name = "web"', 'name = "web"\npayload_rules = [{direction = "to_client", kernel = "insert_header", header = "A: b"}]',
+     'services[0].payload_rules[0].direction = "to_client" must be "to_target": kernel = "insert_header" reads what clients send'),
+    ('name = "web"', 'name = "web"\npayload_rules = [{direction = "to_client", kernel = "unchanged"}, {direction = "to_client", kernel = "rate_limit", rate = 1, burst = 1}]',
+     'services[0].payload_rules[1].kernel = "rate_limit" must be the first of its direction: what "rate_limit" drops comes again, and no other kernel may have seen it'),
+    ('name = "web"', 'name = "web"\npayload_to_target = "unchanged"\npayload_rules = [{direction = "to_target", kernel = "unchanged"}]',
+     'services[0].payload_to_target = "unchanged" excludes payload_rules with direction = "to_target"; it must be one of them'),
+    ('name = "web"', 'name = "web"\npayload_rules = [{direction = "to_target", kernel = "ldap_guard", search = "dc=a"}]',
+     'services[0].payload_rules[0].search = "dc=a" and replace belong together; both must be given, or neither'),
     ('name = "right"', 'name = "left"', 'ports[1].name = "left" is already that of ports[0]; it must be another one'),
     ("net_af_packet1", "net_af_packet0", 'ports[1].device = "net_af_packet0,iface=px1" is already opened by ports[0]; '
      "each port needs one of its own"),
@@ -163,20 +192,39 @@ ONE_FAULT = [
      'must be one of them, or "refuse"'),
     ('"10.1.0.1:80"', '"10.1.0.0:80"', 'services[0].listen = "10.1.0.0:80" is the network address of 10.1.0.0/24 '
      "(ports[0]); it must be a host's"),
+    *(('name = "web"', f'name = "web"\nbinding = "simple"\n{key} = {value}', f'services[0].{key} = {shown} is not used with binding = '
+       '"simple", where the client\'s own handshake goes on to the target; it must go, or binding must be "delayed" or "immediate"')
+      for key, value, shown in (("toa", "true", "true"), ("proxy_protocol", '"v1"', '"v1"'))),
     ('name = "web"', 'name = "web"\nbinding = "immediate"\nselect = "number_modulo"', 'services[0].select = '
      '"number_modulo" looks at the payload, which binding = "immediate" does not wait for; it must be "round_robin" or '
      'a kernel of your own, or binding must be "delayed"'),
     ('name = "web"', 'name = "web"\nselect = "http_path"',
      'services[0].rules must have a rule for select = "http_path", such as [{match = "/a", target = "a"}]'),
     ('name = "web"', 'name = "web"\nrules = [{match = "/a", target = "a"}]', 'services[0].rules = [{match = "/a", '
-     'target = "a"}] is not used by select = "round_robin"; it must go, or select must be "http_path" or "http_host"'),
+     'target = "a"}] is not used by select = "round_robin"; it must go, or select must be one that looks for it, '
+     'such as "http_path" or "tls_sni"'),
     ('name = "web"', 'name = "web"\nselect = "http_path"\nrules = [{match = "a", target = "a"}]',
      'services[0].rules[0].match = "a" must be a path that begins with "/", such as "/a"'),
     ('name = "web"', 'name = "web"\nselect = "http_host"\nrules = [{match = "A.org", target = "a"}, '
      '{match = "a.ORG", target = "b"}]',
      'services[0].rules[1].match = "a.ORG" is already that of rules[0]; it must be another one'),
     ('name = "web"', 'name = "web"\nselect = "http_host"\nrules = [{match = "a.org:80", target = "a"}]',
-     'services[0].rules[0].match = "a.org:80" must be a host name without a port, such as "a.example.org"'),
+     'services[0].rules[0].match = "a.org:80" must be a host name without a port, such as "a.example.org", or '
+     '"*.example.org" for all below it'),
+    ('name = "web"', 'name = "web"\nselect = "tls_sni"\nrules = [{match = "10.1.0.1", target = "a"}]',
+     'services[0].rules[0].match = "10.1.0.1" must be a host name without a port, such as "a.example.org", or '
+     '"*.example.org" for all below it'),
+    ('name = "web"', 'name = "web"\nselect = "tls_sni"\nrules = [{match = "a.org", exact = true, target = "a"}]',
+     'services[0].rules[0].exact = true is not used by select = "tls_sni"; it must go'),
+    ('name = "web"', 'name = "web"\nselect = "octets"\nrules = [{match = "0x160", target = "a"}]',
+     'services[0].rules[0].match = "0x160" must be text, or octets in hexadecimal such as "0x1603"'),
+    ('name = "web"', 'name = "web"\nselect = "octets"\nrules = [{match = "0x1603", mask = "0xff", target = "a"}]',
+     'services[0].rules[0].mask = "0xff" must be as long as the match: 2 bytes'),
+    ('name = "web"', 'name = "web"\nselect = "octets"\nrules = [{match = "0x1603", mask = "ff0f", target = "a"}]',
+     'services[0].rules[0].mask = "ff0f" must be the bits that count, in hexadecimal such as "0xff0f"'),
+    ('name = "web"', 'name = "web"\nselect = "octets"\nrules = [{match = "0x1603", offset = 16383, target = "a"}]',
+     "services[0].rules[0].offset = 16383 with the match reaches beyond what is held of a client's first bytes "
+     "(engine.held_bytes = 16384)"),
     ('name = "web"', 'name = "web"\nselect = "http_host"\nrules = [{match = "a.org", target = "c"}]',
      'services[0].rules[0].target = "c" is not among the targets of this service; known here: a, b'),
     ('name = "web"', 'name = "web"\nsource_addresses = ["10.2.0.11"]', 'services[0].source_addresses[0] = "10.2.0.11" '
@@ -402,6 +450,17 @@ def test_rules_are_ordered_by_how_specific_they_are():
                    'rules = [{match = "/", target = "a"}, {match = "/ab", target = "b"}]')
     service = configuration.parse(text, "x.toml").services[0]
     assert [rule.match for rule in service.ordered_rules] == ["/ab", "/"]
+
+
+@pytest.mark.parametrize(("select", "matches", "ordered"), [
+    ("tls_sni", ["*.b.org", "a.b.org", "*.a.b.org"], ["a.b.org", "*.a.b.org", "*.b.org"]),
+    ("tls_alpn", ["h2", "http/1.1", "h3"], ["h2", "http/1.1", "h3"]),
+    ("octets", ["a", "0x6162", "abc"], ["a", "0x6162", "abc"]),
+])
+def test_rules_are_tried_as_their_kernel_needs_it(select, matches, ordered):
+    rules = ", ".join(f'{{match = "{match}", target = "a"}}' for match in matches)
+    text = changed(GOOD, 'name = "web"', f'name = "web"\nselect = "{select}"\nrules = [{rules}]')
+    assert [rule.match for rule in configuration.parse(text, "x.toml").services[0].ordered_rules] == ordered
 
 
 @pytest.mark.parametrize(("old", "new", "warning"), [

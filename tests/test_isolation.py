@@ -69,7 +69,7 @@ def test_workers_get_memory_of_their_own_with_the_same_in_it(checked):
 @in_parent
 def test_an_array_that_two_workers_share_is_refused_by_name():
     first, second = two_states()
-    aliased = second._replace(wheel=second.wheel._replace(now=first.connections.timeouts[3:5]))
+    aliased = second._replace(wheel=second.wheel._replace(now=first.connections.timeouts[0, 3:5]))
     with pytest.raises(IsolationError, match="connections.timeouts of worker 0 and wheel.now of worker 1 are the same memory"):
         isolation.isolated([first, aliased])
 

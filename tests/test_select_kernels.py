@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kernel_bed import EXAMPLES, generated
 
 from pipeline.kernels import services
+from pipeline.kernels.rules import EXACT, PREFIX
 from pipeline.kernels.select_balancing import round_robin
 from pipeline.kernels.select_content import http_host, http_path, number_modulo
 from pipeline.kernels.services import NEED_MORE, NO_MATCH
@@ -18,29 +19,41 @@ HOSTS = [(b"one.example", 0), (b"Two.Example", 1), (b"10.0.0.1", 2), (b"x", 1)]
 KERNELS = {"number_modulo": number_modulo, "http_path": http_path, "http_host": http_host, "round_robin": round_robin}
 
 
-def selection(rules=(), members=3):
+def selection(rules=(), members=3, how=EXACT):
     """Returns a `Selection` of two services: number 0 has no rules, number 1 has `rules` [(pattern, member)]."""
     rows = np.zeros(2, services.SERVICE).view(np.recarray)
     rows.members = members
     rows[1].first_rule, rows[1].rules = 0, len(rules)
     patterns, kept = b"", []
     for pattern, member in rules:
-        kept.append((len(patterns), len(pattern), member))
+        kept.append((len(patterns), len(pattern), member, how, 0, 0))
         patterns += pattern
     return services.Selection(
         rows,
-        np.array(kept or [(0, 0, 0)], services.RULE).view(np.recarray),
+        np.array(kept or [(0,) * len(services.RULE)], services.RULE).view(np.recarray),
         np.frombuffer(patterns or b"\0", np.uint8).copy(),
         np.zeros((2, services.MEMORY), np.int64),
         np.full(1, -1, np.int64),
         np.zeros(64, np.uint8),
         np.full(2, -1, np.int64),
+        assembled=np.zeros(64, np.uint8),
+        client=np.zeros(4, np.int64),
+        tick=np.zeros(1, np.int64),
+        target=np.arange(members, dtype=np.int64),
+        home=np.arange(members, dtype=np.int64),
+        weight=np.ones(members, np.int64),
+        current=np.zeros(members, np.int64),
+        table=np.zeros(1, np.uint16),
+        states=np.zeros(members, np.int64),
+        until=np.zeros(members, np.int64),
+        pending=np.zeros(members, np.int64),
+        counted=np.zeros((members, 5), np.int64),
     )
 
 
 RULES = {
     "number_modulo": selection(),
-    "http_path": selection(PATHS),
+    "http_path": selection(PATHS, how=PREFIX),
     "http_host": selection(HOSTS),
     "round_robin": selection(),
 }

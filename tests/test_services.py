@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernel_bed import PORT, SERVICE, KernelBed, address, generated
 
+from pipeline.kernels.services import SERVICE as SERVICE_ROW
 from pipeline.kernels.services import find_service
 from pipeline.kernels.source_ports import LAST, SourcePorts, give_source, take_source
 
@@ -67,3 +68,19 @@ def test_services_are_found_by_address_and_port_both():
     assert [find_service(rows, at, PORT + 2), find_service(rows, at + 1, PORT), find_service(rows[:0], at, PORT)] == [
         -1
     ] * 3
+
+
+addresses = st.integers(0x0A010000, 0x0A01000F)
+places = st.tuples(addresses, st.sampled_from([0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFC, 0xFFFFFFF0]), st.integers(78, 84), st.integers(0, 4))
+
+
+@generated
+@given(st.lists(places, max_size=6), addresses, st.integers(77, 90))
+def test_the_most_specific_service_is_found(listed, at, port):
+    rows = np.zeros(len(listed), SERVICE_ROW).view(np.recarray)
+    fits = []
+    for number, (first, mask, low, more) in enumerate(listed):
+        rows[number].address, rows[number].mask, rows[number].port, rows[number].last_port = first & mask, mask, low, low + more
+        if at & mask == first & mask and low <= port <= low + more:
+            fits.append((-mask, more, number))
+    assert find_service(rows, at, port) == (min(fits)[2] if fits else -1)

@@ -58,7 +58,7 @@ def test_only_functions_that_call_what_is_replaced_come_from_the_copies():
     package = replacement.package_for({"timers": "single"})
     assert package.moved["expire"] == {"set_timers"} and package.moved["release"] == {"release"} and "transition" not in package.moved
     text = compose.source({"timers": "single"}, ["round_robin"], "memory")
-    assert f"from {package.name}.expire import set_timers; from pipeline.kernels.expire import expire, stop_all" in text
+    assert f"from {package.name}.expire import set_timers; from pipeline.kernels.expire import expire, release_removed, stop_all" in text
     assert f"from {package.name}.wheel import advance; from pipeline.kernels.wheel import TICK_MICROSECONDS" in text
 
 

@@ -24,6 +24,7 @@ OF_KERNELS = (
     "express",
     "initial_number",
     "select_kernels",
+    "payload_rules",
     "arp",
     "icmp",
     "icmp_errors",
@@ -33,8 +34,12 @@ OF_KERNELS = (
     "arena",
     "toeplitz",
     "nic_model",
+    "proxy_header",
     "exception",
 )
+if os.environ.get("PIPELINE_SOAK") == "1":  # half a minute of compiling
+    OF_KERNELS += ("select_tls", "select_octets", "select_http", "select_http2", "select_ldap", "select_postgresql", "select_redis",
+                   "select_mqtt")
 LONGEST_COMPILATION = 600
 
 pytestmark = pytest.mark.skipif(

@@ -4,11 +4,14 @@ import os
 
 from pipeline.configuration import traffic_checks
 from pipeline.configuration.faults import Fault
-from pipeline.configuration.models import PAYLOAD_SELECTS, RULE_SELECTS, SLOTS, available_cores
-from pipeline.configuration.values import place_in_network, suggestion
+from pipeline.configuration.content_rules import CONTENTS, hexadecimal, same_content
+from pipeline.configuration.models import PAYLOAD_SELECTS, RULE_SELECTS, SLOTS, Service, available_cores
+from pipeline.configuration.values import REFUSE, place_in_network, suggestion
 
 
 MOST_WORKERS = 64
+LEAST_FOR_HEADER = 256
+"""Bytes that a received PROXY header may have at least."""
 
 
 def faults(configuration):
@@ -17,6 +20,8 @@ def faults(configuration):
     missing = list({"forward": _forward, "generator": traffic_checks.missing, "proxy": _proxy}[mode](configuration))
     if mode != "generator" and configuration.generator:
         missing.append(Fault(("generator",), f'is not used with engine.mode = "{mode}"; it must go, or mode must be "generator"'))
+    if mode != "proxy" and configuration.access:
+        missing.append(Fault(("access",), f'is not used with engine.mode = "{mode}"; it must go, or mode must be "proxy"'))
     missing += _needless_exceptions(configuration)
     yield from missing
     if missing:
@@ -27,18 +32,23 @@ def faults(configuration):
             yield from check(configuration)
         return
     for check in (_engine, _port_faults, _kernels, _unique_names, _devices, _exception_devices, _on_link_networks, _routes, _targets, _listening,
-                  _service_targets, _selects, _rules, _source_addresses, _bed, _bed_hosts):
+                  _service_targets, _access, _selects, _rules, _payload_rules, _proxy_protocol, _source_addresses, _bed, _bed_hosts):
         yield from check(configuration)
 
 
 def warnings(configuration):
     """Yields Faults that do not keep the engine from running."""
-    used = {identifier for service in configuration.services for identifier in service.targets}
+    used = {identifier for service in configuration.services for identifier in service.members}
     for index, target in enumerate(configuration.targets):
         if target.id not in used and configuration.engine.mode == "proxy":
             yield Fault(("targets", index), f'("{target.id}") is used by no service')
     for index, service in enumerate(configuration.services):
         chosen = {rule.target for rule in service.rules} | {service.default_target}
+        named = {rule.group for rule in service.rules} | {service.default}
+        for place, group in enumerate(service.groups):
+            if group.name not in named:
+                yield Fault(("services", index, "groups", place), f'("{group.name}") is named by no rule and no default')
+            chosen |= set(group.targets) if group.name in named else set()
         for identifier in service.targets if service.select in RULE_SELECTS else ():
             if identifier not in chosen:
                 yield Fault(("services", index), f'has target "{identifier}", which no rule and no default leads to')
@@ -70,6 +80,20 @@ def _forward(configuration):
     for place, table, key in [*parts, *(((), configuration, key) for key in ("targets", "services", "routes", "kernels"))]:
         if getattr(table, key):
             yield Fault((*place, key), 'is not used with engine.mode = "forward", which looks at no packet; it must go')
+
+
+def _access(configuration):
+    """Refuses prefixes that one table both allows and denies, and resets that a service would not let out."""
+    tables = [(("access",), configuration.access)] if configuration.access else []
+    tables += [(("services", index), service) for index, service in enumerate(configuration.services)]
+    for place, table in tables:
+        for network in sorted(set(table.allowed) & set(table.denied_sources)):
+            yield Fault((*place, "deny"), f"lists {network}, which allow lists as well; it must be in one of them")
+    if configuration.access and configuration.access.denied == "reset":
+        for index, service in enumerate(configuration.services):
+            if service.stray == "drop":
+                yield Fault(("services", index, "stray"), '= "drop" keeps the resets back that access.denied = "reset" asks for; '
+                            "one of them must change")
 
 
 def _port_faults(configuration):
@@ -213,7 +237,7 @@ def _wrong_place(configuration, address):
 def _ours(configuration):
     """Returns a dict of address -> whose it is (str), for the ports' and the services' addresses."""
     ours = {service.listen.address: f"services[{index}] listens"
-            for index, service in enumerate(configuration.services)}
+            for index, service in enumerate(configuration.services) if service.listen.length == 32}
     ours.update({address: "generator.clients have it" for address in configuration.client_addresses})
     ours.update({target.ip: f"{target.id} is played there" for target in configuration.played_targets})
     ours.update({interface.ip: f"ports[{port}] has it" for port, _, interface in _own_addresses(configuration)})
@@ -242,6 +266,7 @@ def _targets(configuration):
         yield Fault(("targets", index, "ip"), f"with port = {configuration.targets[index].port} is already "
                     f"targets[{first}]; two targets must differ in ip or port")
     for index, target in enumerate(configuration.targets):
+        yield from _check_of_target(index, target)
         if target.mac and target.linux_if:
             yield Fault(("targets", index, "linux_if"), "excludes mac; one of the two must go")
         if target.ip in ours:
@@ -255,16 +280,56 @@ def _targets(configuration):
                         "or [[routes]] must lead there")
 
 
+def _check_of_target(index, target):
+    """Refuses keys of a check that its kind has no use for, and one without what it needs."""
+    used = {"connect": (), "send": ("send", "expect"), "http": ("path", "status")}
+    check = target.check
+    for key in ("send", "expect", "path", "status") if check else ():
+        if key in check.model_fields_set and key not in used[check.kind]:
+            yield Fault(("targets", index, "check", key), f'is not used with kind = "{check.kind}"; it must go')
+    if check and check.kind == "send" and not check.expect:
+        yield Fault(("targets", index, "check", "expect"), 'is missing; kind = "send" must know what answer to expect')
+
+
 def _listening(configuration):
     gateways = {route.gateway: f"routes[{index}]" for index, route in enumerate(configuration.routes)}
     for index, first in _repeated(service.listen for service in configuration.services):
         yield Fault(("services", index, "listen"), f"is already that of services[{first}]; it must be another one")
+    yield from _ambiguous(configuration.services)
     for index, service in enumerate(configuration.services):
-        if reason := _wrong_place(configuration, service.listen.address):
+        if service.listen.length < 32:
+            yield from _prefix(configuration, index, service.listen.network)
+        elif reason := _wrong_place(configuration, service.listen.address):
             yield Fault(("services", index, "listen"), reason)
         elif service.listen.address in gateways:
             yield Fault(("services", index, "listen"), f"is the gateway of {gateways[service.listen.address]}; "
                         "it must be an address of the engine's own")
+
+
+def _ambiguous(listed):
+    """Refuses ranges of ports that overlap on the same addresses without one being within the other: neither is more specific."""
+    for (first, one), (index, other) in itertools.combinations(enumerate(service.listen for service in listed), 2):
+        if one.network == other.network and one.port < other.port <= one.last_port < other.last_port or (
+                one.network == other.network and other.port < one.port <= other.last_port < one.last_port):
+            yield Fault(("services", index, "listen"), f"overlaps services[{first}] ({one}) and neither is within the other; "
+                        "one of them must end where the other begins, or be within it")
+
+
+def _prefix(configuration, index, network):
+    """Refuses a prefix in which there are hosts that are not ours, or that the kernel beside a port would have to answer for."""
+    for port, _, interface in _own_addresses(configuration):
+        if interface.network.subnet_of(network):
+            yield Fault(("services", index, "listen"), f"has the whole network {interface.network} of ports[{port}] in it, all of "
+                        "whose hosts would be taken for ours; it must be a part of that, or another network that is routed to us")
+        elif network.subnet_of(interface.network) and configuration.ports[port].exception:
+            yield Fault(("services", index, "listen"), f"is in a network of ports[{port}], beside whose exception port the kernel "
+                        "answers ARP, but not for prefixes; its addresses must be listed one a service")
+    others = {f"targets[{number}]": target.ip for number, target in enumerate(configuration.targets)}
+    others |= {f"the gateway of routes[{number}]": route.gateway for number, route in enumerate(configuration.routes)}
+    for whose, address in others.items():
+        if address in network:
+            yield Fault(("services", index, "listen"), f"has the address of {whose} in it ({address}); it must be a prefix of "
+                        "addresses that are all the engine's own")
 
 
 def _service_targets(configuration):
@@ -276,9 +341,32 @@ def _service_targets(configuration):
                             "is not the id of one of [[targets]]" + suggestion(identifier, known))
         for place, first in _repeated(service.targets):
             yield Fault(("services", index, "targets", place), f"is already targets[{first}] of this service")
-        if service.default_target and service.default not in service.targets:
+        if not service.members:
+            missing = "" if "targets" in service.model_fields_set else "is missing; it "
+            yield Fault(("services", index, "targets"), f"{missing}must be {Service.model_fields['targets'].description}")
+        if service.default_target and service.default not in service.members:
             yield Fault(("services", index, "default"), 'is not among the targets of this service; it must be '
                         'one of them, or "refuse"')
+        yield from _groups(configuration, index, service)
+
+
+def _groups(configuration, index, service):
+    """Refuses groups with targets that are not there, with weights that do not fit, and names that mean two things."""
+    known = [target.id for target in configuration.targets]
+    for number, first in _repeated(group.name for group in service.groups):
+        yield Fault(("services", index, "groups", number, "name"), f"is already that of groups[{first}]; it must be another one")
+    for number, group in enumerate(service.groups):
+        location = ("services", index, "groups", number)
+        if group.name in (*service.members, REFUSE):
+            yield Fault((*location, "name"), f'("{group.name}") means something else as a default; it must be another one than '
+                        f'"{REFUSE}" and the targets\' ids')
+        for place, identifier in enumerate(group.targets):
+            if identifier not in known:
+                yield Fault((*location, "targets", place), "is not the id of one of [[targets]]" + suggestion(identifier, known))
+        for place, first in _repeated(group.targets):
+            yield Fault((*location, "targets", place), f"is already targets[{first}] of this group")
+        if group.weights and len(group.weights) != len(group.targets):
+            yield Fault((*location, "weights"), f"must have a weight for each of the {len(group.targets)} targets, or go")
 
 
 def _selects(configuration):
@@ -287,32 +375,107 @@ def _selects(configuration):
             yield Fault(("services", index, "select"), f'looks at the payload, which binding = "{service.binding}" does not '
                         'wait for; it must be "round_robin" or a kernel of your own, or binding must be "delayed"')
         if service.select in RULE_SELECTS and not service.rules:
-            example = "/a" if service.select == "http_path" else "a.example.org"
+            example = CONTENTS[service.select].example
             yield Fault(("services", index, "rules"), f'must have a rule for select = "{service.select}", such as '
-                        f'[{{match = "{example}", target = "{service.targets[0]}"}}]')
+                        f'[{{match = "{example}", target = "{(*service.members, "a")[0]}"}}]')
         if service.rules and service.select not in RULE_SELECTS:
             yield Fault(("services", index, "rules"), f'is not used by select = "{service.select}"; it must go, '
-                        'or select must be "http_path" or "http_host"')
+                        'or select must be one that looks for it, such as "http_path" or "tls_sni"')
+
+
+def _proxy_protocol(configuration):
+    """Refuses PROXY headers and TOA where the connection is the client's own, and held bytes into which none would fit."""
+    for index, service in enumerate(configuration.services):
+        for key, used in (("proxy_protocol", service.proxy_protocol != "off"), ("toa", service.toa),
+                          ("accept_proxy_protocol", service.accept_proxy_protocol)):
+            if used and service.binding == "simple":
+                yield Fault(("services", index, key), 'is not used with binding = "simple", where the client\'s own handshake goes '
+                            'on to the target; it must go, or binding must be "delayed" or "immediate"')
+        if service.accept_proxy_protocol and configuration.engine.held_bytes < LEAST_FOR_HEADER:
+            yield Fault(("engine", "held_bytes"), f"must be at least {LEAST_FOR_HEADER}, into which a PROXY header fits, since "
+                        f"services[{index}] has accept_proxy_protocol")
 
 
 def _rules(configuration):
     for index, service in enumerate(configuration.services):
         if service.select not in RULE_SELECTS:
             continue
-        hosts = service.select == "http_host"
+        content = CONTENTS[service.select]
         for place, rule in enumerate(service.rules):
             location = ("services", index, "rules", place)
-            if hosts and set("/:") & set(rule.match):
-                yield Fault((*location, "match"), 'must be a host name without a port, such as "a.example.org"')
-            if not hosts and not rule.match.startswith("/"):
-                yield Fault((*location, "match"), 'must be a path that begins with "/", such as "/a"')
-            if rule.target not in service.targets:
+            if not content.is_right(rule.match):
+                yield Fault((*location, "match"), f"must be {content.right}")
+            yield from _rule_keys(configuration, service, rule, location)
+            if rule.group is not None and rule.target is not None:
+                yield Fault((*location, "group"), "excludes target; one of the two must go")
+            elif rule.group is not None:
+                names = [group.name for group in service.groups]
+                if rule.group not in names:
+                    yield Fault((*location, "group"), "is not the name of one of this service's groups" + suggestion(rule.group, names))
+            elif rule.target is None:
+                yield Fault((*location, "target"), "is missing; a rule must have a target or a group")
+            elif rule.target not in service.members:
                 yield Fault((*location, "target"),
-                            "is not among the targets of this service" + suggestion(rule.target, service.targets))
-        matches = [rule.match.lower() if hosts else rule.match for rule in service.rules]
+                            "is not among the targets of this service" + suggestion(rule.target, service.members))
+        matches = [same_content(service.select, rule) if content.is_right(rule.match) else place
+                   for place, rule in enumerate(service.rules)]
         for place, first in _repeated(matches):
             yield Fault(("services", index, "rules", place, "match"),
                         f"is already that of rules[{first}]; it must be another one")
+
+
+def _rule_keys(configuration, service, rule, location):
+    """Refuses keys that a rule has in vain, a mask that does not cover its match, and octets that are never held."""
+    for key, given in (("exact", rule.exact), ("mask", rule.mask is not None), ("offset", rule.offset > 0)):
+        if given and key not in CONTENTS[service.select].keys:
+            yield Fault((*location, key), f'is not used by select = "{service.select}"; it must go')
+    if service.select != "octets" or not CONTENTS["octets"].is_right(rule.match):
+        return
+    length = len(hexadecimal(rule.match))
+    if rule.mask is not None and len(rule.mask) // 2 - 1 != length:
+        yield Fault((*location, "mask"), f"must be as long as the match: {length} bytes")
+    if rule.offset + length > configuration.engine.held_bytes:
+        yield Fault((*location, "offset"), "with the match reaches beyond what is held of a client's first bytes (engine.held_bytes = "
+                    f"{configuration.engine.held_bytes})")
+PAYLOAD_KEYS = {"replace": (("search", "replace"), ("first",)), "refuse_pattern": (("search",), ("first",)),
+                "count_pattern": (("search",), ("first",)), "rate_limit": (("rate", "burst"), ()),
+                "insert_header": (("header",), ()), "ldap_guard": ((), ("search", "replace", "refuse_anonymous")),
+                "unchanged": ((), ()), "mask_digits": ((), ())}
+"""What a payload rule with a kernel of ours must say, and what it may say beside that."""
+UPWARD = ("insert_header", "ldap_guard")
+"""Payload kernels of ours that read what clients send."""
+
+
+def _payload_rules(configuration):
+    for index, service in enumerate(configuration.services):
+        for key in ("payload_to_target", "payload_to_client"):
+            name = getattr(service, key)
+            if PAYLOAD_KEYS.get(name, ((), ())) != ((), ()):
+                yield Fault(("services", index, key), f'has to be told more: it must be [[services.payload_rules]] with '
+                            f'direction = "{key[8:]}" and kernel = "{name}"')
+            elif name and any(rule.direction == key[8:] for rule in service.payload_rules):
+                yield Fault(("services", index, key), f'excludes payload_rules with direction = "{key[8:]}"; it must be one of them')
+        for place, rule in enumerate(service.payload_rules):
+            for key, sentence in _payload_rule(service, rule):
+                yield Fault(("services", index, "payload_rules", place, key), sentence)
+
+
+def _payload_rule(service, rule):
+    """Yields (key, sentence) for what is wrong with a payload rule of a service."""
+    keys = [key for key in type(rule).model_fields if key not in ("direction", "kernel")]
+    needed, further = PAYLOAD_KEYS.get(rule.kernel, ((), keys))
+    for key in keys:
+        if key in needed and getattr(rule, key) is None:
+            yield key, f'is missing; kernel = "{rule.kernel}" needs it: it must be {type(rule).model_fields[key].description}'
+        elif key in rule.model_fields_set and key not in (*needed, *further):
+            yield key, f'is not used by kernel = "{rule.kernel}"; it must go'
+    if rule.kernel in UPWARD and rule.direction != "to_target":
+        yield "direction", f'must be "to_target": kernel = "{rule.kernel}" reads what clients send'
+    if rule.kernel == "ldap_guard" and (rule.search is None) != (rule.replace is None):
+        yield "search", "and replace belong together; both must be given, or neither"
+    chain = [other for other in service.payload_rules if other.direction == rule.direction]
+    if rule.kernel == "rate_limit" and rule is not chain[0]:
+        yield "kernel", 'must be the first of its direction: what "rate_limit" drops comes again, and no other kernel may have seen it'
 
 
 def _source_addresses(configuration):

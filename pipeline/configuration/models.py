@@ -6,17 +6,21 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline import slots
-from pipeline.configuration import values
+from pipeline.configuration import content_rules, values
 from pipeline.configuration.traffic import Traffic
 from pipeline.configuration.values import REFUSE, PortRange, choice, rate, seconds, switch, whole
 from pipeline.stats_socket import default_path
 
 SLOTS = tuple(slot for slot in slots.SLOTS if slot not in slots.OF_SERVICES)
 """Slots that `[kernels]` can fill; the select kernel is chosen by each service."""
-PAYLOAD_SELECTS = ("http_path", "http_host", "number_modulo")
-"""Our select kernels that need the client's first payload, and so delayed binding."""
-RULE_SELECTS = ("http_path", "http_host")
+HEADER_ROOM = 128
+"""Bytes that are kept before the held ones for a PROXY header that is sent (kernels/proxy_header.py)."""
+BALANCING = ("round_robin", "at_random", "weighted_round_robin", "least_connections", "source_hash", "maglev", "two_choices")
+"""Our select kernels that look at no payload."""
+RULE_SELECTS = tuple(content_rules.CONTENTS)
 """Our select kernels that work on a service's `rules`."""
+PAYLOAD_SELECTS = (*RULE_SELECTS, "number_modulo")
+"""Our select kernels that need the client's first payload, and so delayed binding."""
 
 
 class _Section(BaseModel):
@@ -185,6 +189,56 @@ class Timeouts(_Section):
     time_wait: float = seconds(2)
 
 
+class ServiceTimeouts(_Section):
+    """`[services.timeouts]`: what is other than in `[timeouts]` for the connections of a service."""
+
+    syn_received: float | None = seconds(None)
+    first_data: float | None = seconds(None)
+    connecting: float | None = seconds(None)
+    established: float | None = seconds(None)
+    half_closed: float | None = seconds(None)
+    fin_wait: float | None = seconds(None)
+    time_wait: float | None = seconds(None)
+
+
+class Health(_Section):
+    """`[health]`: what is learned of targets from the connections to them: so many failures in a row make one down.
+
+    `release` is what becomes of the connections of a target that is put into maintenance.
+    """
+
+    fall: int = whole(0, 0, 1000, " (failures in a row; 0: never)")
+    retry: float = seconds(5.0, 0.01, 86400, " (until one connection is let try a target that is down)")
+    release: Literal["keep", "reset"] = choice("keep", "keep", "reset")
+
+
+class Check(_Section):
+    """`[targets.check]`: how a target is asked whether it is well."""
+
+    kind: Literal["connect", "send", "http"] = choice(..., "connect", "send", "http")
+    send: str = Field("", description="what is sent, text")
+    expect: str = Field("", description="what the answer has to contain, text")
+    path: values.Path = "/"
+    status: int = whole(200, 100, 599)
+    interval: float = seconds(2.0, 0.05, 3600)
+    timeout: float = seconds(1.0, 0.05, 60)
+    rise: int = whole(2, 1, 100, " (answers in a row)")
+    fall: int = whole(3, 1, 100, " (failures in a row)")
+
+    def question(self, address, port):
+        """Returns what a target at `address` and `port` is sent (bytes)."""
+        if self.kind == "http":
+            return f"GET {self.path} HTTP/1.0\r\nHost: {address}:{port}\r\nConnection: close\r\n\r\n".encode()
+        return self.send.encode()
+
+    def is_answer(self, answer):
+        """Says whether `answer` (bytes) is what a target says that is well."""
+        if self.kind == "http":
+            line = answer.split(b"\r\n")[0].split(b" ")
+            return len(line) > 1 and line[0].startswith(b"HTTP/") and line[1] == str(self.status).encode()
+        return self.expect.encode() in answer
+
+
 class Target(_Section):
     """`[[targets]]`: a server; `mac` or `linux_if` (whose MAC is taken) instead of ARP."""
 
@@ -193,46 +247,133 @@ class Target(_Section):
     port: int = whole(..., 1, 65535)
     mac: values.Mac | None = None
     linux_if: values.LinuxInterface | None = None
+    weight: int = whole(1, 0, 1000, " (0: no new connections)")
+    check: Check | None = Field(None, description="a table [targets.check]")
+
+
+class Group(_Section):
+    """`[[services.groups]]`: targets among which a balancing kernel chooses where a rule, or the default, names the group."""
+
+    name: values.Name
+    targets: tuple[values.TargetId, ...] = Field(min_length=1, description="a list of one or more ids of [[targets]]")
+    weights: tuple[values.Weight, ...] = Field((), description="a list of weights from 0 to 1000, one for each of targets")
+    balance: Literal[BALANCING] = choice("round_robin", *BALANCING)
 
 
 class Rule(_Section):
-    """A line of a service's `rules`: payloads that match go to a target."""
+    """A line of a service's `rules`: payloads that match go to a target, or to one of a group."""
 
     match: values.Match
-    target: values.TargetId
+    target: values.TargetId | None = None
+    group: values.Name | None = None
+    exact: bool = switch(False)
+    mask: values.Mask | None = None
+    offset: int = whole(0, 0, 65471, " (bytes of the payload before the match)")
 
 
-class Service(_Section):
+class PayloadRule(_Section):
+    """`[[services.payload_rules]]`: a payload kernel of one direction and what it is to do. Rules of a direction are asked in turn."""
+
+    direction: Literal["to_target", "to_client"] = choice(..., "to_target", "to_client")
+    kernel: values.Payload
+    search: values.Octets | None = Field(None, description=values.OCTETS_IS)
+    replace: values.Replacement | None = Field(None, description=values.REPLACEMENT_IS)
+    first: int = whole(0, 0, 1 << 40, " (bytes of the stream in which is searched; 0: all)")
+    header: values.Header | None = Field(None, description=values.HEADER_IS)
+    rate: int | None = whole(None, 1, 1 << 36, " (bytes a second)")
+    burst: int | None = whole(None, 1, 1 << 30, " (bytes)")
+    refuse_anonymous: bool | None = switch(None)
+
+    @property
+    def octets(self):
+        """What the kernel looks for, and what it puts there (bytes)."""
+        if self.header is not None:
+            return b"", self.header.encode() + b"\r\n"
+        return (self.search or "").encode(), (self.replace or "").encode()
+
+
+class Listed(_Section):
+    """Who may open connections, by the longest prefix that matches the source; without `allow`, all that are not denied."""
+
+    allow: tuple[values.Sources, ...] = Field((), description='a list of networks such as "10.0.0.0/8", or "file:NAME"')
+    deny: tuple[values.Sources, ...] = Field((), description='a list of networks such as "10.0.0.0/8", or "file:NAME"')
+
+    @property
+    def allowed(self):
+        """All networks that `allow` means, as a tuple of IPv4Network."""
+        return tuple(network for entry in self.allow for network in entry)
+
+    @property
+    def denied_sources(self):
+        """All networks that `deny` means, as a tuple of IPv4Network."""
+        return tuple(network for entry in self.deny for network in entry)
+
+
+class Access(Listed):
+    """`[access]`: who may open connections to any service, and what becomes of the SYNs of all others."""
+
+    denied: Literal["drop", "reset"] = choice("drop", "drop", "reset")
+
+
+class Service(Listed):
     """`[[services]]`: an endpoint that clients connect to, and the targets behind it."""
 
     name: values.Name
-    listen: values.ListenEndpoint
+    listen: values.ListenPlace
     binding: Literal["delayed", "immediate", "simple"] = choice("delayed", "delayed", "immediate", "simple")
     select: values.Select = "round_robin"
     payload_to_target: values.Payload | None = None
     payload_to_client: values.Payload | None = None
-    targets: tuple[values.TargetId, ...] = Field(min_length=1, description="a list of one or more ids of [[targets]]")
+    payload_rules: tuple[PayloadRule, ...] = Field((), description="[[services.payload_rules]] tables")
+    targets: tuple[values.TargetId, ...] = Field((), description="a list of one or more ids of [[targets]]")
+    groups: tuple[Group, ...] = Field((), description="[[services.groups]] tables")
     attempts: int = whole(3, 1, 3)
     default: values.Name = REFUSE
     stray: Literal["reset", "drop"] = choice("reset", "reset", "drop")
+    proxy_protocol: Literal["off", "v1", "v2"] = choice("off", "off", "v1", "v2")
+    toa: bool = switch(False)
+    accept_proxy_protocol: tuple[values.Network, ...] = Field((), description='a list of networks such as "10.0.0.0/8"')
     rules: tuple[Rule, ...] = Field((), description='a list of rules such as {match = "/a", target = "a"}')
     source_addresses: tuple[values.Address, ...] = Field((), description='a list of addresses such as "10.2.0.1"')
     source_ports: values.SourcePorts = PortRange(1024, 65535)
+    timeouts: ServiceTimeouts = Field(default_factory=ServiceTimeouts, description="a table [services.timeouts]")
+
+    @property
+    def own_timeouts(self):
+        """The time-outs (dict of state -> seconds) that this service has of its own."""
+        return {state: span for state, span in self.timeouts if span is not None}
 
     @property
     def default_target(self):
-        """Id (str) of the target for a payload that matches nothing, or None where that is refused."""
-        return None if self.default == REFUSE else self.default
+        """Id (str) of the target for a payload that matches nothing, or None where that is refused or a group's."""
+        return None if self.default == REFUSE or self.default_group else self.default
+
+    @property
+    def default_group(self):
+        """The Group for a payload that matches nothing, or None."""
+        return next((group for group in self.groups if group.name == self.default), None)
+
+    @property
+    def members(self):
+        """The ids (tuple of str) of all its targets: its own, then those of its groups, each once."""
+        return tuple(dict.fromkeys([*self.targets, *(identifier for group in self.groups for identifier in group.targets)]))
 
     @property
     def payloads(self):
-        """The payload kernels (str or None) for what clients send and for what targets send."""
-        return self.payload_to_target, self.payload_to_client
+        """The names of the payload kernels (tuples of str) for what clients send and for what targets send."""
+        return tuple(tuple(name for name, _ in chain) for chain in self.payload_chains)
+
+    @property
+    def payload_chains(self):
+        """The payload kernels for what clients send and for what targets send: tuples of (name, PayloadRule or None), in turn."""
+        alone = (("to_target", self.payload_to_target), ("to_client", self.payload_to_client))
+        return tuple((((name, None),) if name else ()) + tuple((rule.kernel, rule) for rule in self.payload_rules
+                                                                if rule.direction == direction) for direction, name in alone)
 
     @property
     def ordered_rules(self):
-        """The rules, longest match first, so that the first one that matches a path is the most specific."""
-        return tuple(sorted(self.rules, key=lambda rule: -len(rule.match)))
+        """The rules in the order in which the select kernel tries them: the most specific first, but where theirs counts."""
+        return content_rules.ordered(self.select, self.rules)
 
 
 class Host(_Section):
@@ -270,8 +411,10 @@ class Configuration(_Section):
     ports: tuple[Port, ...] = Field(min_length=1, description="one or more [[ports]] tables")
     routes: tuple[Route, ...] = Field((), description="[[routes]] tables")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="a table [timeouts]")
+    health: Health = Field(default_factory=Health, description="a table [health]")
     targets: tuple[Target, ...] = Field((), description="one or more [[targets]] tables")
     services: tuple[Service, ...] = Field((), description="one or more [[services]] tables")
+    access: Access | None = Field(None, description="a table [access]")
     generator: Traffic | None = Field(None, description="a table [generator]")
     bed: Bed | None = Field(None, description="a table [bed]")
 
@@ -318,7 +461,7 @@ class Configuration(_Section):
     @property
     def payload_kernels(self):
         """The names of all payload kernels (tuple of str), in the order of their numbers."""
-        return tuple(dict.fromkeys(name for service in self.services for name in service.payloads if name is not None))
+        return tuple(dict.fromkeys(name for service in self.services for names in service.payloads for name in names))
 
     @property
     def opening_records(self):
@@ -330,7 +473,8 @@ class Configuration(_Section):
     @property
     def held_stride(self):
         """Bytes (int) that there are for the held bytes of a connection: payload kernels may make four of each."""
-        return self.engine.held_bytes * (4 if self.payload_kernels else 1)
+        header = HEADER_ROOM if any(service.proxy_protocol != "off" for service in self.services) else 0
+        return self.engine.held_bytes * (4 if self.payload_kernels else 1) + header
 
     def target(self, identifier):
         """Returns the Target with that id; raises KeyError where there is none."""
@@ -365,15 +509,20 @@ class Configuration(_Section):
         """Yields (Service, Target, IPv4Address) for each address from which a service connects to a target of its own."""
         named = {target.id: target for target in self.targets}
         for service in self.services:
-            for target in map(named.get, service.targets):
+            for target in map(named.get, service.members):
                 for address in self.source_addresses(service, target):
                     yield service, target, address
 
     def left_out_ports(self, service, address):
         """Returns the sorted ports of `service.source_ports` on which some service listens at `address`."""
         low, high = service.source_ports
-        return sorted({other.listen.port for other in self.services
-                       if other.listen.address == address and low <= other.listen.port <= high})
+        heard = [other.listen.ports for other in self.services if address in other.listen.network]
+        return sorted({port for ports in heard for port in range(max(ports.start, low), min(ports.stop, high + 1))})
+
+    @property
+    def prefixes(self):
+        """The networks (sorted tuple of IPv4Network) of more than one address on which services listen."""
+        return tuple(sorted({service.listen.network for service in self.services if service.listen.length < 32}))
 
     def interface_addresses(self, port):
         """Returns the addresses (tuple of IPv4Interface) that the kernel's interface gets beside the port with that index.
@@ -388,9 +537,10 @@ class Configuration(_Section):
         """Returns the addresses that the engine answers ARP for on the port with that index, its own first.
 
         Beside its own there are listening and source addresses, and those of a generator's ends, in the port's networks.
+        `prefixes` on which services listen are not among them, however small.
         """
         own = [interface.ip for interface in self.ports[port].addresses]
-        virtual = [service.listen.address for service in self.services]
+        virtual = [service.listen.address for service in self.services if service.listen.length == 32]
         virtual += [address for service in self.services for address in service.source_addresses]
         virtual += [target.ip for target in self.played_targets] + list(self.client_addresses)
         near = [address for address in virtual if (link := self.on_link(address)) and link[0] == port]

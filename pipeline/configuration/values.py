@@ -40,7 +40,9 @@ _ADDRESS_IS = 'an IPv4 address of a host, such as "10.1.0.1"'
 _ADDRESS_RANGE_IS = 'an IPv4 address or a range of them, such as "10.1.0.2" or "10.1.0.10-10.1.0.19"'
 _INTERFACE_ADDRESS_IS = 'an IPv4 address with the prefix length of its network, such as "10.1.0.1/24"'
 _NETWORK_IS = 'an IPv4 network, such as "10.2.0.0/16" or "0.0.0.0/0"'
+_SOURCES_IS = _NETWORK_IS + ', or "file:NAME" with one such network a line'
 _ENDPOINT_IS = '"address:port", such as "10.1.0.1:80"'
+_LISTEN_IS = '"address:port", such as "10.1.0.1:80", with a range of ports as "10.1.0.1:8000-8999", or a prefix as "10.1.8.0/24:80"'
 _MAC_IS = 'a unicast MAC address, such as "02:00:00:00:00:01"'
 _CONFIGURATION_FILE_IS = 'the name of a configuration that exists, such as "generator_proxy.toml"'
 _LINUX_INTERFACE_IS = "the name of a network interface, 1 to 15 characters"
@@ -54,6 +56,7 @@ _SELECT_IS = ("one of " + ", ".join(f'"{name}"' for name in SELECTS)
 _PAYLOAD_IS = ("one of " + ", ".join(f'"{name}"' for name in PAYLOADS)
                + ', or a kernel of your own as "package.module:function" or "file.py:function"')
 _SOURCE_PORTS_IS = "[lowest, highest], two port numbers from 1 to 65535"
+_MASK_IS = 'the bits that count, in hexadecimal such as "0xff0f"'
 _SOCKET_IS = "an absolute path of at most 107 bytes"
 
 
@@ -65,6 +68,32 @@ class Endpoint(NamedTuple):
 
     def __str__(self):
         return f"{self.address}:{self.port}"
+
+
+class Listen(NamedTuple):
+    """Where a service listens: all addresses of a prefix, on the ports from `port` to `last_port`.
+
+    `address` (IPv4Address) is the first one of a prefix of `length` bits, which are 32 for a single address.
+    """
+
+    address: ipaddress.IPv4Address
+    port: int
+    last_port: int
+    length: int
+
+    def __str__(self):
+        prefix = "" if self.length == 32 else f"/{self.length}"
+        return f"{self.address}{prefix}:{self.port}" + ("" if self.port == self.last_port else f"-{self.last_port}")
+
+    @property
+    def network(self):
+        """The addresses (IPv4Network)."""
+        return ipaddress.IPv4Network((self.address, self.length))
+
+    @property
+    def ports(self):
+        """The ports (range)."""
+        return range(self.port, self.last_port + 1)
 
 
 class PortRange(NamedTuple):
@@ -173,12 +202,45 @@ def _network(value):
     return interface.network
 
 
+def _sources(value, info):
+    """Returns the networks (tuple of IPv4Network) that an entry of an allow or deny list means."""
+    _require(isinstance(value, str), _SOURCES_IS)
+    if not value.startswith("file:"):
+        return (_network(value),)
+    path, networks = _beside(value.removeprefix("file:"), info), []
+    if not path.is_file():
+        raise ValueError(f"names no file ({path}); it must be {_SOURCES_IS}")
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+        text = line.partition("#")[0].strip()
+        try:
+            networks += [_network(text)] if text else []
+        except ValueError as error:
+            raise ValueError(f'names a file whose line {number}, "{text}", {error}') from error
+    return tuple(networks)
+
+
 def _endpoint(value):
     _text(value, _QUAD + r":\d{1,5}", _ENDPOINT_IS)
     address, _, port = value.partition(":")
     if not 1 <= int(port) <= 65535:
         raise ValueError("has a port number that is not from 1 to 65535")
     return Endpoint(_address(address), int(port))
+
+
+def _listen(value):
+    _text(value, _QUAD + r"(/\d{1,2})?:\d{1,5}(-\d{1,5})?", _LISTEN_IS)
+    place, _, ports = value.partition(":")
+    low, _, high = ports.partition("-")
+    if not (1 <= int(low) <= 65535 and 1 <= int(high or low) <= 65535):
+        raise ValueError("has a port number that is not from 1 to 65535")
+    if int(high or low) < int(low):
+        raise ValueError(f"has a range of ports that runs backwards; it must be {_LISTEN_IS}")
+    if "/" not in place:
+        return Listen(_address(place), int(low), int(high or low), 32)
+    network = _network(place)
+    if reason := unusable_as_host(network.network_address) or unusable_as_host(network.broadcast_address):
+        raise ValueError(f"has addresses that no host can have: one {reason}")
+    return Listen(network.network_address, int(low), int(high or low), network.prefixlen)
 
 
 def _mac(value):
@@ -266,8 +328,36 @@ def _one_of(value, info, names, right):
 
 
 def _match(value):
-    right = f"1 to {_LONGEST_MATCH} printable ASCII characters without a space"
-    return _text(value, rf"[!-~]{{1,{_LONGEST_MATCH}}}", right)
+    right = f"1 to {_LONGEST_MATCH} bytes of text without control characters"
+    _text(value, r"[^\x00-\x1f\x7f]+", right)
+    _require(len(value.encode(errors="replace")) <= _LONGEST_MATCH, right)
+    return value
+
+
+def _mask(value):
+    return _text(value, r"0x([0-9A-Fa-f]{2})+", _MASK_IS)
+
+
+_LONGEST_OCTETS = 255
+OCTETS_IS = f"a text of 1 to {_LONGEST_OCTETS} bytes in UTF-8"
+REPLACEMENT_IS = f"a text of at most {_LONGEST_OCTETS} bytes in UTF-8"
+HEADER_IS = f'a line of at most {_LONGEST_OCTETS - 2} ASCII characters such as "X-Forwarded-Proto: http"'
+
+
+def _octets(value):
+    _require(isinstance(value, str) and 1 <= len(value.encode()) <= _LONGEST_OCTETS, OCTETS_IS)
+    return value
+
+
+def _replacement(value):
+    _require(isinstance(value, str) and len(value.encode()) <= _LONGEST_OCTETS, REPLACEMENT_IS)
+    return value
+
+
+def _header(value):
+    _text(value, r"[!#-'*+.0-9A-Z^_`a-z|~-]+: [ -~]+", HEADER_IS)
+    _require(len(value) <= _LONGEST_OCTETS - 2, HEADER_IS)
+    return value
 
 
 def _target_id(value):
@@ -309,7 +399,9 @@ Address = _kind(ipaddress.IPv4Address, _address, _ADDRESS_IS)
 Addresses = _kind(AddressRange, _address_range, _ADDRESS_RANGE_IS)
 InterfaceAddress = _kind(ipaddress.IPv4Interface, _interface_address, _INTERFACE_ADDRESS_IS)
 Network = _kind(ipaddress.IPv4Network, _network, _NETWORK_IS)
+Sources = _kind(tuple, _sources, _SOURCES_IS)
 ListenEndpoint = _kind(Endpoint, _endpoint, _ENDPOINT_IS)
+ListenPlace = _kind(Listen, _listen, _LISTEN_IS)
 Mac = _kind(str, _mac, _MAC_IS)
 ConfigurationFile = _kind(str, _configuration_file, _CONFIGURATION_FILE_IS)
 LinuxInterface = _kind(str, lambda value: _text(value, _INTERFACE, _LINUX_INTERFACE_IS), _LINUX_INTERFACE_IS)
@@ -318,12 +410,26 @@ ExceptionDevice = _kind(str, _exception_device, _EXCEPTION_DEVICE_IS)
 Kernel = _kind(str, _kernel, _KERNEL_IS)
 Select = _kind(str, _select, _SELECT_IS)
 Payload = _kind(str, _payload, _PAYLOAD_IS)
-Match = _kind(str, _match, "a path prefix or a host name")
+Octets = _kind(str, _octets, OCTETS_IS)
+Replacement = _kind(str, _replacement, REPLACEMENT_IS)
+Header = _kind(str, _header, HEADER_IS)
+Match = _kind(str, _match, "what the rule is for, such as a path or a host name")
+Mask = _kind(str, _mask, _MASK_IS)
 SocketPath = _kind(str, _socket_path, _SOCKET_IS)
 SourcePorts = Annotated[PortRange, PlainValidator(_source_ports), PlainSerializer(list),
                         Field(description=_SOURCE_PORTS_IS)]
 RssKey = _kind(str, _rss_key, _RSS_KEY_IS)
 Core = Annotated[int, Field(strict=True, ge=0, description="the number of a core, such as 1")]
+
+
+def _path(value, info):
+    _require(isinstance(value, str) and value.startswith("/") and value.isascii() and value.isprintable() and " " not in value, _PATH_IS)
+    return value
+
+
+_PATH_IS = 'a path that begins with "/", without spaces, such as "/health"'
+Path = _kind(str, _path, _PATH_IS)
+Weight = Annotated[int, Field(strict=True, ge=0, le=1000, description="a whole number from 0 to 1000")]
 
 
 def whole(default, low, high, note=""):

@@ -82,9 +82,9 @@ def few_ports(steered):
 
 
 def configuration_text(timeouts, engine, faults=None, services=(), workers=1, steered="software",
-                       exception=False):
+                       exception=False, access=None):
     """Returns the tests' configuration (TOML); the arguments are dicts of what differs from the usual, of the faults of the
-    clients' port, and of further services; for so many workers, steered so; `exception`: whether there is an exception port beside that."""
+    clients' port, and of further services; for so many workers, steered so; `exception`: whether there is an exception port beside that; `access`: the table of that name (dict)."""
     engine = {"held_bytes": HELD_BYTES, "held_connections": 64, "connections": 256, "burst": 64, "idle": '"spin"',
               "records": 4096, **engine}
     engine |= {key: workers * engine[key] for key in SHARED if key in engine and ALIKE}
@@ -114,7 +114,7 @@ def configuration_text(timeouts, engine, faults=None, services=(), workers=1, st
     if faults:
         ports[0]["faults"] = "{" + ", ".join(f"{key} = {value}" for key, value in faults.items()) + "}"
     heads = [f"[{name}]\n" + "\n".join(f"{key} = {value}" for key, value in table.items())
-             for name, table in (("engine", engine), ("timeouts", {**TIMEOUTS, **timeouts}))]
+             for name, table in (("engine", engine), ("timeouts", {**TIMEOUTS, **timeouts}), *([("access", access)] if access else []))]
     return "\n".join([*heads, _tables("ports", ports), _tables("targets", targets), _tables("services", services)])
 
 
@@ -123,13 +123,13 @@ class Proxy:
 
     `mbufs` and `ring_size` are those of its memory ports; then `timeouts` (dict), `faults` of the clients' port (dict), further
     `services` (dicts), how many `workers`, how they are `steered` (one of STEERINGS), whether the clients' port has
-    an `exception` port, which is port 2, and keys of `[engine]`.
+    an `exception` port, which is port 2, the table `access` (dict), and keys of `[engine]`.
     """
 
     def __init__(self, mbufs=2048, timeouts=None, ring_size=1024, faults=None, services=(), workers=WORKERS, steered=STEERED,
-                 exception=False, **engine):
+                 exception=False, access=None, **engine):
         self.configuration = configuration.parse(configuration_text(timeouts or {}, engine, faults, services, workers, steered,
-                                                                    exception),
+                                                                    exception, access),
                                                  "the tests' configuration")
         if workers == 1:
             self.network = MemoryNetwork(self.configuration.port_count, mbufs, ring_size)
