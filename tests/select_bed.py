@@ -5,10 +5,20 @@ from configuration_text import two_networks
 from hypothesis import strategies as st
 
 from pipeline import assemble, configuration
+from pipeline.kernels.counters import allocate_counters
 from pipeline.kernels.services import NEED_MORE, NO_MATCH
+from pipeline.steering import ALONE, make_steering
 
 SERVICE = 1
 """The service that has the rules; number 0 has others, that nothing may be compared with."""
+
+
+def selection_of(settings):
+    """Returns the `Selection` of a configuration, as a worker alone has it."""
+    steering, _ = make_steering(settings, ALONE)
+    targets, _ = assemble.make_targets(settings, [-1] * len(settings.targets), ALONE, steering)
+    counted = allocate_counters(len(settings.targets), len(settings.services), 1, 1)
+    return assemble.make_selection(settings, targets, counted.targets)[0]
 
 
 def selection(select, *rules):
@@ -20,7 +30,7 @@ def selection(select, *rules):
                 {"name": "asked", "listen": "10.1.0.1:80", "select": select, "targets": ["a", "b", "c"],
                  "rules": [{**rule, "target": "abc"[number % 3]} for number, rule in enumerate(rules)]})
     text = two_networks({"name": "select", "held_bytes": 4096, "connections": 64}, targets=targets, services=services)
-    return assemble.make_selection(configuration.parse(text, "select.toml"))[0]
+    return selection_of(configuration.parse(text, "select.toml"))
 
 
 def ask(kernel, chosen, payload):

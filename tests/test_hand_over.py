@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from select_bed import selection_of
 
-from pipeline import assemble, configuration
+from pipeline import configuration
 from pipeline.io.steering import block_of
 from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT, owner_of
 from pipeline.kernels.toeplitz import KEY
@@ -34,7 +35,7 @@ source_addresses = ["10.2.0.1", "10.2.0.2", "10.2.0.3"]
 SETTINGS = configuration.parse(TEXT, "test_hand_over.toml")
 TARGET = SETTINGS.targets[0]
 SERVICE, SOURCES = int(ipaddress.IPv4Address("10.1.0.1")), [int(ipaddress.IPv4Address(f"10.2.0.{last}")) for last in (1, 2, 3)]
-SERVICES = assemble.make_selection(SETTINGS)[0].services
+SERVICES = selection_of(SETTINGS).services
 KINDS = {"port": (AT_HAND, BY_PORT), "address": (AT_HAND, BY_ADDRESS), "rss": (AT_HAND, BY_HASH), "software": (BY_HASH, BY_PORT)}
 MASKS = {2: 1, 3: 0xFC00}
 

@@ -1,5 +1,4 @@
 """Select kernels by content with the programs that speak their protocols: one engine for all, three servers behind it."""
-import os
 import subprocess
 import time
 
@@ -8,9 +7,7 @@ import pytest
 from peers import laboratory as lab
 from peers.requirements import needs_bed, needs_nginx, needs_program
 
-SOAK = os.environ.get("PIPELINE_SOAK") == "1"
-pytestmark = [needs_bed, needs_nginx, needs_program("redis-server", "redis-server"), needs_program("openssl", "openssl"),
-              pytest.mark.skipif(not SOAK, reason="a loop to compile: in the soak")]
+pytestmark = [needs_bed, needs_nginx, needs_program("redis-server", "redis-server"), needs_program("openssl", "openssl")]
 TLS, PROTOCOLS, CLEAR, AUTHORITIES, REDIS = 443, 444, 81, 82, 6379
 SERVED = {TLS: 8443, PROTOCOLS: 8443, CLEAR: 8082, AUTHORITIES: 8082, REDIS: 6379}
 SERVICES = {"tls_sni": (TLS, "s0.example.org", "*.s1.example.org", "s2.example.org"), "tls_alpn": (PROTOCOLS, "http/1.0", "http/1.1", "h2"),

@@ -17,7 +17,7 @@ from peers.servers import Servers, answer
 from pipeline import configuration
 from pipeline.bed import Bed
 
-pytestmark = [needs_bed, pytest.mark.skipif(os.environ.get("PIPELINE_SOAK") != "1", reason="compiles a loop of its own: PIPELINE_SOAK=1")]
+pytestmark = [needs_bed]
 TURNS, MAGLEV, SILENT, CHECKED, PORT, QUIET, WELL = 7000, 7001, 7002, 7003, 9000, 9001, 9002
 CONFIGURATION = """
 [engine]

@@ -1,6 +1,7 @@
 """Payload kernels segment by segment: what they are shown, and what becomes of numbers on both sides (SPLICE 5.1, 5.2)."""
 import pytest
 
+from pipeline.kernels.shaping import USER_CELLS
 from tcp.payload_services import PLACE, port_of, services
 from tcp.proxy import close, handshake, one_worker
 
@@ -257,7 +258,8 @@ def test_each_connection_begins_with_cells_of_its_own(proxy):
         client, server = bound(proxy, DIGITS)
         client.send("PA", b"12ab")
         server.expect("PA", seq=1, data=b"ab")
-        assert proxy.state.connections.shaped.user[proxy.number_of(client)].tolist() == [0, 2, 0, 0, 0, 0, 0, 0]
+        cells = proxy.state.connections.shaped.user[proxy.number_of(client)]
+        assert cells[:USER_CELLS].tolist() == [0, 2] + [0] * (USER_CELLS - 2) and not cells[USER_CELLS:].any()
         client.send("R", seq=1)
         server.expect("R")
         proxy.run()
