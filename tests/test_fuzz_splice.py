@@ -13,7 +13,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 SOAK = os.environ.get("PIPELINE_SOAK") == "1"
 SEED = int(os.environ.get("PIPELINE_SEED") or (secrets.randbits(32) if SOAK else 5961))
-TOTAL = int(os.environ.get("PIPELINE_FUZZ") or (10_000_000 if SOAK else 125_000))
+TOTAL = int(os.environ.get("PIPELINE_FUZZ") or (10_000_000 if SOAK else 60_000))
 LONGEST = 600 + TOTAL // 2000
 """Seconds: compiling, and far more than a segment takes."""
 

@@ -54,13 +54,14 @@ def test_kernels_as_plain_python_send_the_same(name):
     assert done.returncode == 0 and "all as in" in done.stdout, done.stdout + done.stderr
 
 
-def test_all_stages_without_the_short_way_send_the_same(usual):
-    """`express` may only ever be faster: here every segment goes through all stages."""
-    with compose.compiling():
-        run = compose.compose({"express": "none"}, ["round_robin"], "memory")
-    for name in NAMES:
-        count, first = compare(open_recording(FOLDER / f"{name}.expected"), replayed(name, run))
-        assert count == 0, told(first)
+if os.environ.get("PIPELINE_SOAK") == "1":  # a loop of its own to compile
+    def test_all_stages_without_the_short_way_send_the_same(usual):
+        """`express` may only ever be faster: here every segment goes through all stages."""
+        with compose.compiling():
+            run = compose.compose({"express": "none"}, ["round_robin"], "memory")
+        for name in NAMES:
+            count, first = compare(open_recording(FOLDER / f"{name}.expected"), replayed(name, run))
+            assert count == 0, told(first)
 
 
 def test_a_single_octet_is_noticed_and_told_by_its_field(usual):
