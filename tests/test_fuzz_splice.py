@@ -1,4 +1,4 @@
-"""An eighth of a million segments through parse, transition and rewrite with bounds checked, judged by a model of the end points.
+"""Sixty thousand segments through parse, transition and rewrite with bounds checked, judged by a model of the end points.
 
 `tests/oracle` has the model and the fuzz (issue 3); four fifths belong to live connections, half of those to edges of their
 windows and states. PIPELINE_SEED chooses the run. `make test` plays the same one each time, so that it fails for what a change
