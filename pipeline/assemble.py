@@ -213,10 +213,11 @@ def balanced(configuration):
 def make_selection(configuration, targets, counted):
     """Returns the `Selection` of a configuration and the names of its select kernels, in the order of their numbers.
 
+    That is the alphabet's, and not the configuration's: with the same kernels it is the same loop, compiled once.
     What it has in common with `targets` and the counters (`counted`) is the same memory.
     """
     shares, payloads = balanced(configuration), configuration.payload_kernels
-    kernels = list(dict.fromkeys(kernel for _, _, _, kernel in shares))
+    kernels = sorted({kernel for _, _, _, kernel in shares})
     number_of = {target.id: number for number, target in enumerate(configuration.targets)}
     rows = np.zeros(len(shares), services.SERVICE).view(np.recarray)
     lines, patterns, first_member = [], b"", 0

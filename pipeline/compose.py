@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import sys
+import time
 import types
 
 import numba
@@ -29,7 +30,9 @@ STAGES_BEGIN, STAGES_END = "# stages from here\n", "# stages to here\n"
 WIRE = "from pipeline.wire import stages, timers\n"
 """What stands there instead of the stages of the proxy in `mode = "forward"`."""
 PORTS_END = "# ports to here\n"
-KEPT = 20
+KEPT, YOUNG = 20, 86400
+"""So many compositions stay in the cache, and all that were used within so many seconds: the tests use more in one run, and one
+that went and comes again takes a minute to compile."""
 
 
 def _import_lines(slot, place, name):
@@ -172,8 +175,10 @@ def _write(text):
         draft.write_text(text)
         os.replace(draft, path)
     os.utime(path)
-    by_age = sorted(folder.glob("loop_*.py"), key=lambda file: -file.stat().st_mtime)
-    for old in by_age[KEPT:]:
+    last_used = {file: file.stat().st_mtime for file in folder.glob("loop_*.py")}
+    for old in sorted(last_used, key=last_used.get, reverse=True)[KEPT:]:
+        if last_used[old] > time.time() - YOUNG:
+            continue
         old.unlink(missing_ok=True)
         for compiled in (jit.cache_folder() / "kernels").glob(f"{old.stem}-*"):
             shutil.rmtree(compiled, ignore_errors=True)

@@ -244,6 +244,9 @@ def test_the_newest_20_compositions_are_kept(cache):
     made = [pathlib.Path(inspect.getfile(getattr(run, "py_func", run))).name for run in runs]
     assert compose.KEPT == 20 and len(set(made)) == 24 and len(kept) == 20
     assert kept == {made[0], *made[5:]}, "the least recently used are the ones to go"
+    for order in orders:
+        composition(order)
+    assert len(list((cache / "compositions").iterdir())) == 24, "but none that was used on this day"
 
 
 def test_the_same_composition_is_the_same_file(cache):

@@ -113,9 +113,9 @@ def checksum_errors(bed):
 def test_clients_are_answered_by_a_kernels_echo_server_also_where_packets_are_lost(tmp_path):
     """What an echo server answers is what a server of the generator would, if both texts are the same: all is verified."""
     namespace = f"pg{os.getpid()}"
-    traffic = OPTIONS + "".join(f'{role} = "{{number}} {{target}}\\n"\n{role}_packets = 30\n{role}_bytes = 1000\n'
+    traffic = OPTIONS + "".join(f'{role} = "{{number}} {{target}}\\n"\n{role}_packets = 20\n{role}_bytes = 1000\n'
                                 for role in ("request", "response"))
-    text = text_of(namespace, CLIENTS, TRAFFIC=traffic, SIZE=100, FAULTS="[ports.faults]\nloss = 0.01\nduplicate = 0.01")
+    text = text_of(namespace, CLIENTS, TRAFFIC=traffic, SIZE=60, FAULTS="[ports.faults]\nloss = 0.01\nduplicate = 0.01")
     (tmp_path / "generator.toml").write_text(text)
     with bed_for(text, namespace) as bed, Servers(bed) as servers:
         servers.listen("host", 7000, echo)
@@ -123,9 +123,9 @@ def test_clients_are_answered_by_a_kernels_echo_server_also_where_packets_are_lo
         assert checksum_errors(bed) == 0
         lengths = [len(served.received) for served in servers.served if served.ended == "closed"]
     clients = shown["summary"]["generator"]["clients"]
-    assert (clients["completed"], clients["failed"]) == (100, 0)
-    assert clients["octets_received"] == 100 * 30_000 and lengths.count(30_000) == 100
-    assert clients["data_retransmitted"] > 0 and clients["request_us"]["count"] == 100
+    assert (clients["completed"], clients["failed"]) == (60, 0)
+    assert clients["octets_received"] == 60 * 20_000 and lengths.count(20_000) == 60
+    assert clients["data_retransmitted"] > 0 and clients["request_us"]["count"] == 60
 
 
 @needs_bed

@@ -460,8 +460,8 @@ class Configuration(_Section):
 
     @property
     def payload_kernels(self):
-        """The names of all payload kernels (tuple of str), in the order of their numbers."""
-        return tuple(dict.fromkeys(name for service in self.services for names in service.payloads for name in names))
+        """The names of all payload kernels (tuple of str), in the order of their numbers, which is the alphabet's."""
+        return tuple(sorted({name for service in self.services for names in service.payloads for name in names}))
 
     @property
     def opening_records(self):
