@@ -1,5 +1,7 @@
-"""Targets of real stacks that refuse, are silent, are drained and come back, under load; in the soak, for the loop it compiles."""
+"""Targets of real stacks that refuse, are silent, killed, drained and come back, under load; in the soak, for the loop it compiles."""
+import asyncio
 import collections
+import contextlib
 import os
 import shutil
 import subprocess
@@ -12,13 +14,16 @@ import pytest
 from peers.clients import connect, exchange_all
 from peers.engine_process import ROOT, EngineProcess
 from peers.laboratory import cores
-from peers.requirements import needs_bed
+from peers.requirements import needs_bed, needs_program
 from peers.servers import Servers, answer
 from pipeline import configuration
 from pipeline.bed import Bed
 
 pytestmark = [needs_bed]
-TURNS, MAGLEV, SILENT, CHECKED, PORT, QUIET, WELL = 7000, 7001, 7002, 7003, 9000, 9001, 9002
+TURNS, MAGLEV, SILENT, CHECKED, KILLED, WEB, STORE = range(7000, 7007)
+PORT, QUIET, WELL, DOOMED, PAGES, REDIS = range(9000, 9006)
+RETRY = 5.0
+AT_ONCE = 200
 CONFIGURATION = """
 [engine]
 name = "balance"
@@ -29,7 +34,7 @@ drain_timeout = 0.5
 connecting = 1.0
 [health]
 fall = 3
-retry = 600.0
+retry = {retry}
 [[ports]]
 name = "p0"
 device = "net_af_packet0,iface=px0,blocksz=65536,framesz=2048,framecnt=2048"
@@ -38,31 +43,66 @@ addresses = ["10.1.0.1/24"]
 name = "p1"
 device = "net_af_packet1,iface=px1,blocksz=65536,framesz=2048,framecnt=2048"
 addresses = ["10.2.0.1/24"]
+exception = {{ device = "net_tap7,iface=kx1" }}
 {targets}
 [[services]]
+source_ports = [1024, 32767]
 name = "turns"
 listen = "10.1.0.1:7000"
 targets = ["s0", "s1", "s2"]
 [[services]]
+source_ports = [1024, 32767]
 name = "maglev"
 listen = "10.1.0.1:7001"
 select = "maglev"
 targets = ["s0", "s1", "s2"]
 [[services]]
+source_ports = [1024, 32767]
 name = "silent"
 listen = "10.1.0.1:7002"
 targets = ["q0", "q1"]
 [[services]]
+source_ports = [1024, 32767]
 name = "checked"
 listen = "10.1.0.1:7003"
 targets = ["c0", "c1"]
+[[services]]
+source_ports = [1024, 32767]
+name = "killed"
+listen = "10.1.0.1:7004"
+targets = ["k0", "k1"]
+[[services]]
+source_ports = [1024, 32767]
+name = "web"
+listen = "10.1.0.1:7005"
+targets = ["w0", "w1"]
+[[services]]
+source_ports = [1024, 32767]
+name = "store"
+listen = "10.1.0.1:7006"
+targets = ["r0", "r1"]
 [bed]
 device = "af_packet"
 {hosts}
 """
 TARGET = '[[targets]]\nid = "{id}"\nip = "10.2.0.{host}"\nport = {port}\n'
 HOST = '[[bed.hosts]]\nname = "{name}"\nrole = "{role}"\nport = "{port}"\naddress = "{address}/24"\n'
-CHECK = '[targets.check]\nkind = "connect"\ninterval = 0.1\nrise = 1\nfall = 2\n'
+CHECKS = {"c": ('kind = "connect"', WELL), "w": ('kind = "http"\npath = "/health"', PAGES),
+          "r": ('kind = "send"\nsend = "PING\\r\\n"\nexpect = "+PONG"', REDIS)}
+"""By the first letter of targets on the first two servers: what is asked, and the port."""
+CHECK = '[targets.check]\n{kind}\ninterval = 0.1\nrise = 1\nfall = 2\n'
+ECHO = """
+import asyncio, sys
+async def echo(reader, writer):
+    while octets := await reader.read(65536):
+        writer.write(octets)
+        await writer.drain()
+async def serve():
+    async with await asyncio.start_server(echo, "0.0.0.0", int(sys.argv[1]), backlog=4096) as server:
+        await server.serve_forever()
+asyncio.run(serve())
+"""
+"""A server in a process of its own, which can be killed."""
 
 
 class Balance:
@@ -70,12 +110,14 @@ class Balance:
 
     def __init__(self, folder):
         namespace = f"bal{os.getpid()}"
-        names = [("s0", 11, PORT), ("s1", 12, PORT), ("s2", 13, PORT), ("q0", 11, QUIET), ("q1", 12, QUIET)]
+        names = [("s0", 11, PORT), ("s1", 12, PORT), ("s2", 13, PORT), ("q0", 11, QUIET), ("q1", 12, QUIET), ("k0", 11, DOOMED),
+                 ("k1", 12, DOOMED)]
         hosts = [("client", "client", "p0", "10.1.0.2"), *((f"s{n}", "server", "p1", f"10.2.0.{11 + n}") for n in range(3))]
         text = CONFIGURATION.format(
-            namespace=namespace, cores="\n".join(f"{key} = {value}".lower() for key, value in cores(1).items()),
+            namespace=namespace, retry=RETRY, cores="\n".join(f"{key} = {value}".lower() for key, value in cores(1).items()),
             targets="".join(TARGET.format(id=name, host=host, port=port) for name, host, port in names)
-            + "".join(TARGET.format(id=f"c{n}", host=11 + n, port=WELL) + CHECK for n in range(2)),
+            + "".join(TARGET.format(id=f"{letter}{n}", host=11 + n, port=port) + CHECK.format(kind=kind)
+                      for letter, (kind, port) in CHECKS.items() for n in range(2)),
             hosts="".join(HOST.format(name=name, role=role, port=port, address=address) for name, role, port, address in hosts))
         settings = configuration.parse(text, "balance")
         self.bed = Bed(settings.bed, namespace, settings.ports, say=lambda words: None, queues=1)
@@ -86,9 +128,13 @@ class Balance:
         return subprocess.run([sys.executable, "-m", "pipeline", "target", *words, "--socket", str(self.engine.stats_path)], cwd=ROOT,
                               check=True, text=True, capture_output=True).stdout
 
-    def exchange(self, service, count, at_once=200):
+    def counted(self, target, what):
+        """What the engine has counted of a target (int): "refused", "timeouts", ..."""
+        return {each["id"]: each[what] for each in self.engine.stats()["targets"]}[target]
+
+    def exchange(self, service, count, at_once=AT_ONCE):
         """So many connections; returns how many each server answered, "" for those that got no answer."""
-        made = exchange_all(self.bed, "client", ("10.1.0.1", service), [f"{2 * n + 1}\n".encode() for n in range(count)], at_once=at_once)
+        made = exchange_all(self.bed, "client", ("10.1.0.1", service), [f"{2 * n + 1} is odd\n".encode() for n in range(count)], at_once=at_once)
         return collections.Counter(exchange.received.split(b" ")[0].decode() for exchange in made)
 
 
@@ -123,10 +169,10 @@ def test_a_target_that_refuses_costs_not_one_connection_under_200_at_once(balanc
 
 
 def test_passive_health_holds_it_for_down(balance):
-    assert "s1" in balance.target("list") and "connections failed" in balance.target("list")
-    refused = {target["id"]: target["refused"] for target in balance.engine.stats()["targets"]}["s1"]
+    balance.exchange(TURNS, 20)
+    listed, refused = balance.target("list"), balance.counted("s1", "refused")
     balance.exchange(TURNS, 200)
-    assert {target["id"]: target["refused"] for target in balance.engine.stats()["targets"]}["s1"] == refused
+    assert balance.counted("s1", "refused") == refused and "s1                   down         connections failed" in listed
 
 
 def test_it_is_used_again_once_it_listens_and_is_put_up(balance):
@@ -157,30 +203,126 @@ def test_a_drained_target_gets_no_new_connection_and_loses_none(balance):
 
 
 def test_a_silent_target_delays_nobody_beyond_one_time_out_and_then_nobody_at_all(balance):
-    """1 s is the time-out of a connecting attempt; three silent ones in a row are what passive health needs."""
-    answered = balance.exchange(SILENT, 200)
-    assert answered == {"s0": 200}
-    timeouts = {target["id"]: target["timeouts"] for target in balance.engine.stats()["targets"]}["q1"]
-    assert timeouts > 2 and "q1" in balance.target("list")
-    start = time.monotonic()
-    assert balance.exchange(SILENT, 200) == {"s0": 200}
-    print("200 connections in", time.monotonic() - start)
-    assert {target["id"]: target["timeouts"] for target in balance.engine.stats()["targets"]}["q1"] == timeouts
+    """Each attempt that is silent is counted: nobody had more than one. Three in a row are what passive health needs."""
+    assert balance.exchange(SILENT, AT_ONCE) == {"s0": AT_ONCE}
+    timeouts = balance.counted("q1", "timeouts")
+    assert 2 < timeouts <= AT_ONCE // 2 and "q1                   down" in balance.target("list")
+    assert balance.exchange(SILENT, AT_ONCE) == {"s0": AT_ONCE}
+    assert balance.counted("q1", "timeouts") == timeouts
 
 
-def until(balance, state):
-    """Waits until `target list` says so of c1."""
+def test_a_silent_target_that_returns_is_used_again_after_the_time_of_retry(balance):
+    balance.servers.stop_silence()
+    balance.servers.listen("s1", QUIET, answer)
+    deadline = time.monotonic() + 4 * RETRY
+    while balance.exchange(SILENT, 20) != {"s0": 10, "s1": 10}:
+        assert time.monotonic() < deadline, balance.target("list")
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def program(balance, host, *arguments):
+    """A program on a host of the bed, killed in the end."""
+    process = balance.bed.run_in(host, arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def talk(ends):
+    """A client that asks again and again; notes in `ends` how its connection ends."""
+    reader, writer = await asyncio.open_connection("10.1.0.1", KILLED)
+    try:
+        while True:
+            writer.write(b"asked\n")
+            await writer.drain()
+            if not await reader.readline():
+                ends["end of stream"] += 1  # what it asks now is refused with a RST
+                await asyncio.sleep(0.05)
+                continue
+            await asyncio.sleep(0.02)
+    except (ConnectionResetError, BrokenPipeError):
+        ends["reset"] += 1
+    finally:
+        writer.close()
+
+
+async def under_load(process, ends):
+    """200 connections talk; the process of one target is killed; 200 more follow. Returns how many of the first live on."""
+    talking = [asyncio.create_task(talk(ends)) for _ in range(AT_ONCE)]
+    await asyncio.sleep(2)
+    assert not ends and not any(task.done() for task in talking)
+    process.kill()
+    await asyncio.sleep(1)
+    alive = sum(not task.done() for task in talking)
+    following = [asyncio.create_task(talk(collections.Counter())) for _ in range(AT_ONCE)]
+    await asyncio.sleep(1)
+    refused = sum(task.done() for task in following)
+    for task in talking + following:
+        task.cancel()
+    await asyncio.gather(*talking, *following, return_exceptions=True)
+    return alive, refused
+
+
+def test_a_killed_target_resets_its_connections_and_no_new_one_fails(balance):
+    ends = collections.Counter()
+    with program(balance, "s0", sys.executable, "-c", ECHO, str(DOOMED)), program(balance, "s1", sys.executable, "-c", ECHO,
+                                                                                  str(DOOMED)) as doomed:
+        time.sleep(1)
+        with balance.bed.inside("client"):
+            alive, refused = asyncio.run(under_load(doomed, ends))
+    assert (alive, ends["reset"], refused) == (AT_ONCE // 2, AT_ONCE // 2, 0)
+
+
+def until(balance, target, state):
+    """Waits until `target list` says so."""
     deadline = time.monotonic() + 20
-    while not any(line.split()[:2] == ["c1", state] for line in balance.target("list").splitlines()):
+    while not any(line.split()[:2] == [target, state] for line in balance.target("list").splitlines()):
         assert time.monotonic() < deadline, balance.target("list")
         time.sleep(0.1)
 
 
 def test_active_checks_find_a_target_down_before_any_client_and_up_again(balance):
-    until(balance, "down")
+    until(balance, "c1", "down")
+    until(balance, "c0", "up")
     assert "check: connection refused" in balance.target("list")
     assert balance.exchange(CHECKED, 100) == {"s0": 100}
-    assert {target["id"]: target["refused"] for target in balance.engine.stats()["targets"]}["c1"] == 0
+    assert balance.counted("c1", "refused") == 0
     balance.servers.listen("s1", WELL, answer)
-    until(balance, "up")
+    until(balance, "c1", "up")
     assert balance.exchange(CHECKED, 100) == {"s0": 50, "s1": 50}
+
+
+def test_the_status_of_a_page_decides(balance):
+    status = {"s0": "200 OK", "s1": "200 OK"}
+
+    async def page(host, reader, writer):
+        asked = await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status[host]}\r\nContent-Length: 0\r\nConnection: close\r\nX-Host: {host}\r\n\r\n".encode())
+        await writer.drain()
+        return asked
+
+    for host in status:
+        balance.servers.listen(host, PAGES, page)
+    for target in ("w0", "w1"):
+        until(balance, target, "up")
+    status["s1"] = "503 Service Unavailable"
+    until(balance, "w1", "down")
+    listed = balance.target("list")
+    assert "503" in next(line for line in listed.splitlines() if line.startswith("w1 ")), listed
+    status["s1"] = "200 OK"
+    until(balance, "w1", "up")
+
+
+@needs_program("redis-server", "redis-server")
+def test_what_a_server_answers_to_what_is_sent_decides(balance):
+    arguments = ("redis-server", "--port", str(REDIS), "--protected-mode", "no", "--save", "", "--bind", "0.0.0.0")
+    with program(balance, "s0", *arguments), program(balance, "s1", *arguments) as stopped:
+        for target in ("r0", "r1"):
+            until(balance, target, "up")
+        stopped.kill()
+        until(balance, "r1", "down")
+        with program(balance, "s1", *arguments):
+            until(balance, "r1", "up")

@@ -56,7 +56,7 @@ class Servers:
         self.served: list[Served] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._sockets = []
+        self._sockets, self._silent = [], []
 
     def __enter__(self):
         self._thread.start()
@@ -99,6 +99,12 @@ class Servers:
             listening = socket.create_server(("0.0.0.0", port), backlog=0)
             waiting = socket.create_connection(("127.0.0.1", port), timeout=2)
         self._sockets += [listening, waiting]
+        self._silent += [listening, waiting]
+
+    def stop_silence(self):
+        """Nobody listens there any more."""
+        for silent in self._silent:
+            silent.close()
 
     async def _cancel(self):
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
