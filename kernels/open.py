@@ -193,13 +193,11 @@ def send_syn_ack(connections, connection):
 
 
 @kernel
-def open_one(packets, batch, row, connections, services, network, records, now):
-    """Opens a connection for the SYN of one row; returns -1, or why the SYN is dropped."""
-    number = find_service(services, batch.destination[row], batch.destination_port[row])
-    if source_is_bad(network, batch.source[row]):
-        return DROP_BAD_SOURCE
-    if services[number].binding == SIMPLE and batch.payload_length[row] > 0 and services[number].payload_kernel[CLIENT] >= 0:
-        return DROP_UNEXPECTED_SEGMENT  # nobody is shown what a SYN carries: its sender does without (RFC 7413, section 4.1.3)
+def make_connection(packets, batch, row, connections, services, number, offer, mss, scale, network, records, now):
+    """Makes the connection of a row that is a SYN, with a flow, but in no state yet; returns -1, or why there is none.
+
+    `offer` (PROMISED_*), `mss` and `scale` are what its client is told at most.
+    """
     if connections.free[COUNT] == 0:
         return DROP_CONNECTIONS_EXHAUSTED
     if connections.free_openings[COUNT] == 0:
@@ -213,10 +211,7 @@ def open_one(packets, batch, row, connections, services, network, records, now):
     ask_for_next(connections)
     ask_for_record(records, upcoming(connections.free, connections.hot))
     begin_opening(connections, connection)
-    binding = int64(services[number].binding)
-    offer = EVERYTHING if binding == SIMPLE else int64(services[number].offer)
-    scale = int64(services[number].scale) if services[number].scale != UNKNOWN_SCALE else PROXY_SCALE
-    fill(packets, batch, row, connections, connection, number, offer, int64(services[number].mss), scale, binding, neighbour, now)
+    fill(packets, batch, row, connections, connection, number, offer, mss, scale, int64(services[number].binding), neighbour, now)
     begin_shaping(connections, connection, services[number])
     if connections.proxied.origins.shape[0] > 0:
         connections.proxied.origins[connection, 0] = 0
@@ -226,18 +221,37 @@ def open_one(packets, batch, row, connections, services, network, records, now):
         return DROP_FLOW_TABLE_FULL
     batch.flow[row] = connection * 2 + CLIENT
     begin(records, connection, batch.seq[row], now)
+    counters = connections.counters
+    counters.totals[TOTAL_OPENED] += 1
+    counters.totals[TOTAL_OPEN] += 1
+    counters.services[number, OF_SERVICE_CONNECTIONS] += 1
+    counters.services[number, OF_SERVICE_OPEN] += 1
+    return -1
+
+
+@kernel
+def open_one(packets, batch, row, connections, services, network, records, now):
+    """Opens a connection for the SYN of one row; returns -1, or why the SYN is dropped."""
+    number = find_service(services, batch.destination[row], batch.destination_port[row])
+    binding = int64(services[number].binding)
+    if source_is_bad(network, batch.source[row]):
+        return DROP_BAD_SOURCE
+    if binding == SIMPLE and batch.payload_length[row] > 0 and services[number].payload_kernel[CLIENT] >= 0:
+        return DROP_UNEXPECTED_SEGMENT  # nobody is shown what a SYN carries: its sender does without (RFC 7413, section 4.1.3)
+    offer = EVERYTHING if binding == SIMPLE else int64(services[number].offer)
+    scale = int64(services[number].scale) if services[number].scale != UNKNOWN_SCALE else PROXY_SCALE
+    reason = make_connection(packets, batch, row, connections, services, number, offer, int64(services[number].mss), scale, network,
+                             records, now)
+    if reason >= 0:
+        return reason
+    connection = batch.flow[row] >> 1
+    connections.counters.events[CLIENT, RECEIVED_SYN] += 1
     if binding == SIMPLE:
         enter(connections, connection, FIRST_DATA)
         ask(connections, connection, row, REFUSED)
     else:
         enter(connections, connection, SYN_RECEIVED)
         send_syn_ack(connections, connection)
-    counters = connections.counters
-    counters.events[CLIENT, RECEIVED_SYN] += 1
-    counters.totals[TOTAL_OPENED] += 1
-    counters.totals[TOTAL_OPEN] += 1
-    counters.services[number, OF_SERVICE_CONNECTIONS] += 1
-    counters.services[number, OF_SERVICE_OPEN] += 1
     return -1
 
 

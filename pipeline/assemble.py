@@ -34,6 +34,7 @@ from pipeline.kernels import (
     services,
     shaping,
     source_ports,
+    syn_cookies,
     waiting_room,
     wheel,
 )
@@ -404,7 +405,8 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
         faults=make_faults(configuration), claims=make_claims(configuration),
         mailbox=kernel_neighbours.allocate_mailbox(MAILBOX if configuration.exception_ports else 1), inputs=inputs,
         steering=steering, observed=np.zeros(observe.OBSERVED, np.int64), recorder=recorder.allocate_recorder(),
-        capture=recorder.allocate_recorder(), profile=profile.allocate_profile(), access=make_access(configuration))
+        capture=recorder.allocate_recorder(), profile=profile.allocate_profile(), access=make_access(configuration),
+        cookies=syn_cookies.allocate_cookies(engine.syn_cookies_from))
     settle_chances(state, [secrets.randbits(32) for _ in range(2)])
     return state, kernels
 

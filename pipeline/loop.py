@@ -15,6 +15,7 @@ from pipeline.kernels.checksum import data_start
 from pipeline.kernels.clock import read_clock, refill
 from pipeline.kernels.connect import connect, exclude, target_of, tried
 from pipeline.kernels.connection import ASK_NOBODY, CLIENT, HOLDS, TIME_WAIT
+from pipeline.kernels.cookie_acknowledgements import keep_no_state
 from pipeline.kernels.counters import (
     DROP_DRAINING,
     DROP_EDIT_LOG_FULL,
@@ -79,6 +80,7 @@ from pipeline.kernels.shape_held import copy_held, put_held, settle_held, take_h
 from pipeline.kernels.shaping import EDIT_BYTES, END_CONNECTION, SHOW_AGAIN, is_pushed, is_to_be_shown, show_again, take_change, take_new
 from pipeline.kernels.split import cut
 from pipeline.kernels.source_ports import lend
+from pipeline.kernels.syn_cookies import THRESHOLD
 from pipeline.kernels.verify import verify
 from pipeline.kernels.waiting_room import send_oldest_away, take_again
 from pipeline.kernels.wheel import TICK_MICROSECONDS, advance
@@ -421,6 +423,9 @@ def stages(state, port, count, handed, draining, now):
     if left > 0:
         if state.access.settings[LISTS] != 0:
             admit(batch, count, state.access, services, counters)
+        if state.cookies.settings[THRESHOLD] >= 0:
+            keep_no_state(packets, batch, count, connections, services, network, state.records, state.cookies,
+                          refusal(state, draining), now)
         open_connections(packets, batch, count, connections, services, network, state.records,
                          refusal(state, draining), now)
         transition(packets, base, batch, count, connections, services, state.targets, network, state.records, now)

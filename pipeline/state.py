@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels import access, batch, connection, faults, outbox, profile, recorder, records, schedule, wheel
+from pipeline.kernels import access, batch, connection, faults, outbox, profile, recorder, records, schedule, syn_cookies, wheel
 from pipeline.kernels.counters import Counters
 from pipeline.kernels.hand_over import Steering
 from pipeline.kernels.headers import Packets
@@ -54,6 +54,7 @@ class State(NamedTuple):
     capture: recorder.Recorder    # what is sent
     profile: profile.Profile
     access: access.Access
+    cookies: syn_cookies.SynCookies
 
     @property
     def counters(self) -> Counters:

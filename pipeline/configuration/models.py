@@ -66,12 +66,19 @@ class Engine(_Section):
     edits: int = whole(4096, 1, 1 << 20)
     first_copies: int = whole(32768, 16, 1 << 24)
     reset_rate: int = whole(1000, 0, 10_000_000)
+    syn_cookies: values.SynCookies = "off"
     ack_storm: int = whole(32, 2, 250, " (duplicate acknowledgements of a connection in turn, a second)")
 
     @property
     def waiting_places(self):
         """How many segments may wait for what they follow (int): never more than a quarter of the mbufs."""
         return min(self.waiting_segments, self.mbufs // 4)
+
+    @property
+    def syn_cookies_from(self):
+        """Half-open connections of a worker's (int) from which on SYNs are answered with cookies; 0 always, -1 never."""
+        words = {"off": -1, "always": 0}
+        return words[self.syn_cookies] if self.syn_cookies in words else -(-self.syn_cookies // len(self.cores))
 
     @property
     def port_mask(self):

@@ -427,6 +427,15 @@ def _path(value, info):
     return value
 
 
+def _syn_cookies(value):
+    whole = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1 << 24
+    _require(whole or value in ("off", "always"), _SYN_COOKIES_IS)
+    return value
+
+
+_SYN_COOKIES_IS = ('"off", "always", or from how many half-open connections on SYNs are answered with cookies (a whole number from 1 to '
+                   "16777216)")
+SynCookies = _kind(int | str, _syn_cookies, _SYN_COOKIES_IS)
 _PATH_IS = 'a path that begins with "/", without spaces, such as "/health"'
 Path = _kind(str, _path, _PATH_IS)
 Weight = Annotated[int, Field(strict=True, ge=0, le=1000, description="a whole number from 0 to 1000")]
