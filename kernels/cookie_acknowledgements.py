@@ -9,14 +9,14 @@ from .flow_table import find
 from .headers import ACK, CWR, ECE, FIN, IPV4_LENGTH, RST, SYN, TCP_LENGTH
 from .initial_number import half_siphash
 from .jit import kernel
-from .native import record_at, swap16, swap32
+from .native import record_at, swap32
 from .open import make_connection
 from .outbox import set_length
-from .refuse import finish_tcp, swap_macs, write_ipv4_header
+from .refuse import swap_macs, write_ipv4_header
 from .sequence import wrap
 from .services import IMMEDIATE, SIMPLE, find_service
 from .tcp_options import HIGHEST_SCALE
-from .syn_cookies import SENT_IN, THRESHOLD, answer_syns, turn_keys
+from .syn_cookies import SENT_IN, THRESHOLD, answer_syns, turn_keys, write_tcp_header
 
 
 @kernel
@@ -39,15 +39,10 @@ def is_last_acknowledgement(batch, row, cookies):
 @kernel
 def answer_fin_of_nobody(packets, batch, row):
     """Turns a FIN without data, of a client of which nothing is kept, into the FIN that answers it (SPLICE 7.3)."""
-    frame, network, words, at = batch.frame[row], batch.network[row], packets.word32, batch.network[row] + IPV4_LENGTH
+    frame, network, ack = batch.frame[row], batch.network[row], wrap(batch.seq[row] + 1)
     swap_macs(packets, frame)
     write_ipv4_header(packets, network, IPV4_LENGTH + TCP_LENGTH, batch.destination[row], batch.source[row])
-    record_at(words, at).value = swap16(batch.destination_port[row]) | swap16(batch.source_port[row]) << 16
-    record_at(words, at + 4).value = swap32(batch.ack[row])
-    record_at(words, at + 8).value = swap32(wrap(batch.seq[row] + 1))
-    record_at(words, at + 12).value = TCP_LENGTH << 2 | (FIN | ACK) << 8 | swap16(batch.window[row]) << 16
-    record_at(words, at + 16).value = 0
-    finish_tcp(packets, network, TCP_LENGTH)
+    write_tcp_header(packets, network + IPV4_LENGTH, batch, row, batch.ack[row], ack, TCP_LENGTH, FIN | ACK, batch.window[row], 0)
     set_length(packets, batch.mbuf[row], network - frame + IPV4_LENGTH + TCP_LENGTH)
     record_at(packets.mbuf, batch.mbuf[row]).offload = 0
     batch.verdict[row], batch.out_port[row] = ANSWER, batch.port[row]

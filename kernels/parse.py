@@ -55,6 +55,9 @@ AHEAD = 8
 EXPECTED_FRAME = MBUF.itemsize + HEADROOM
 """Where the frame of an mbuf starts that a device has just filled, from the mbuf's own start."""
 MOST_SEGMENTS = 64
+USUAL_OPTIONS, MSS_FIRST, SACK_AND_TIMESTAMPS, SCALE_LAST = 20, 0x0402, 0x0A080204, 0x030301
+"""Length of the options of a Linux SYN, and what its first two octets, its second word and the first three octets of its last are,
+as a little-endian machine loads them: MSS; SACK permitted, timestamps; NOP, window scale."""
 TRANSPORT = ETHERNET_LENGTH + IPV4_LENGTH
 """Where the TCP header of a plain frame begins."""
 
@@ -159,8 +162,26 @@ def parse_ipv4(packets, batch, row, held, frame_length, notices):
 
 
 @kernel
+def read_usual_options(packets, batch, row, start):
+    """Reads the options of a SYN where they lie as Linux lays them out, all five; returns whether they do.
+
+    Four scans of twenty octets took longer than all else that parse does with a SYN.
+    """
+    first, last = int64(record_at(packets.word32, start).value), int64(record_at(packets.word32, start + 16).value)
+    second = int64(record_at(packets.word32, start + 4).value)
+    if first & 0xFFFF != MSS_FIRST or second != SACK_AND_TIMESTAMPS or last & 0xFFFFFF != SCALE_LAST:
+        return False
+    batch.mss[row], batch.sack_permitted[row], batch.stamps[row] = swap16(first >> 16), 1, start + 8
+    batch.scale[row] = min(last >> 24, HIGHEST_SCALE)
+    return True
+
+
+@kernel
 def read_syn_options(packets, batch, row, start, stop):
-    """Reads MSS (RFC 9293, 3.7.1), window scale (RFC 7323, 2.2) and SACK permitted (RFC 2018) between two offsets."""
+    """Reads MSS (RFC 9293, 3.7.1), window scale and timestamps (RFC 7323), and SACK permitted (RFC 2018) between two offsets."""
+    if stop - start == USUAL_OPTIONS and read_usual_options(packets, batch, row, start):
+        return
+    batch.stamps[row] = find_timestamps(packets, start, stop)
     mss = find_option(packets, start, stop, TCP_OPTION_MSS)
     scale = find_option(packets, start, stop, TCP_OPTION_WINDOW_SCALE)
     batch.scale[row] = -1
@@ -192,10 +213,10 @@ def parse_tcp(packets, batch, row, held):
     batch.payload[row] = transport + header
     batch.payload_length[row] -= header
     batch.mss[row], batch.stamps[row] = 0, 0
-    if header > TCP_LENGTH:
-        batch.stamps[row] = find_timestamps(packets, transport + TCP_LENGTH, transport + header)
     if control & SYN:
         read_syn_options(packets, batch, row, transport + TCP_LENGTH, transport + header)
+    elif header > TCP_LENGTH:
+        batch.stamps[row] = find_timestamps(packets, transport + TCP_LENGTH, transport + header)
     return OK
 
 

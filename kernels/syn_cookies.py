@@ -8,16 +8,17 @@ import numpy as np
 from numpy import int64
 
 from .batch import ANSWER, BURST, DROP, KIND_TCP, PENDING
+from .checksum import fold
 from .connection import PROMISED_ECN, PROMISED_SACK, PROMISED_SCALING, PROMISED_TIMESTAMPS
 from .cookie_number import EPOCH_BITS, SIZES, cookie_number, epoch_key, stamp_with
 from .counters import DROP_BAD_SOURCE, NOTICE_COOKIES_SENT, RECEIVED_SYN, SENT_SYN_ACK
-from .headers import ACK, ECE, FIN, IPV4_LENGTH, RST, SYN, TCP_LENGTH, TCP_OPTION_MSS
+from .headers import ACK, ECE, FIN, IPV4_LENGTH, PROTOCOL_TCP, RST, SYN, TCP_LENGTH, TCP_OPTION_MSS
 from .initial_number import half_siphash
 from .jit import kernel
 from .native import record_at, swap16, swap32
 from .open import LEAST_MSS, source_is_bad
 from .outbox import set_length
-from .refuse import finish_tcp, swap_macs, write_ipv4_header
+from .refuse import swap_macs, write_ipv4_header
 from .sequence import wrap
 from .services import SIMPLE, UNKNOWN_SCALE, find_service
 from .tcp_options import PROXY_SCALE, TIMESTAMPS_LENGTH, offered
@@ -101,17 +102,38 @@ def hash_syns(cookies, secret, count):
 
 @kernel
 def write_options(packets, at, agreed, scale, mss, stamp, echo):
-    """Writes the options of a SYN-ACK with a cookie; returns their length."""
-    record_at(packets.word32, at).value = swap32((TCP_OPTION_MSS << 24) | (4 << 16) | mss)
+    """Writes the options of a SYN-ACK with a cookie; returns their length and their unfolded sum."""
+    words, first = packets.word32, swap32((TCP_OPTION_MSS << 24) | (4 << 16) | mss)
+    record_at(words, at).value = first
     if agreed == 0:
-        return 4
-    record_at(packets.word32, at + 4).value = swap32(0x0402080A if agreed & PROMISED_SACK else 0x0101080A)
-    record_at(packets.word32, at + 8).value = swap32(stamp)
-    record_at(packets.word32, at + 12).value = echo
-    if agreed & PROMISED_SCALING:
-        record_at(packets.word32, at + 4 + TIMESTAMPS_LENGTH).value = swap32((0x010303 << 8) | scale)
-        return 8 + TIMESTAMPS_LENGTH
-    return 4 + TIMESTAMPS_LENGTH
+        return 4, first
+    second, stamp = swap32(0x0402080A if agreed & PROMISED_SACK else 0x0101080A), swap32(stamp)
+    record_at(words, at + 4).value = second
+    record_at(words, at + 8).value = stamp
+    record_at(words, at + 12).value = echo
+    total = first + second + stamp + echo
+    if agreed & PROMISED_SCALING == 0:
+        return 4 + TIMESTAMPS_LENGTH, total
+    last = swap32((0x010303 << 8) | scale)
+    record_at(words, at + 4 + TIMESTAMPS_LENGTH).value = last
+    return 8 + TIMESTAMPS_LENGTH, total + last
+
+
+@kernel
+def write_tcp_header(packets, at, batch, row, seq, ack, length, control, window, total):
+    """Writes the TCP header at `at` of the answer to a row's segment; `total` is the sum of the options behind it.
+
+    The checksum is of the words as they are written: read back, they had to wait until all stores were in the cache, which took
+    twice as long as all else.
+    """
+    words, ports = packets.word32, swap16(batch.destination_port[row]) | swap16(batch.source_port[row]) << 16
+    seq, ack, fourth = swap32(seq), swap32(ack), length << 2 | control << 8 | swap16(window) << 16
+    record_at(words, at).value = ports
+    record_at(words, at + 4).value = seq
+    record_at(words, at + 8).value = ack
+    record_at(words, at + 12).value = fourth
+    total += swap32(batch.source[row]) + swap32(batch.destination[row]) + swap16(PROTOCOL_TCP) + swap16(length)
+    record_at(words, at + 16).value = 0xFFFF - fold(total + ports + seq + ack + fourth)
 
 
 @kernel
@@ -127,15 +149,11 @@ def answer_syn(packets, batch, row, service, number, clock, window, now):
     echo = int64(record_at(packets.word32, batch.stamps[row]).value) if agreed else 0
     stamp = stamp_with(wrap(clock + now // 1000), agreed, batch.scale[row], scale)
     swap_macs(packets, frame)
-    length = TCP_LENGTH + write_options(packets, at + TCP_LENGTH, agreed, scale, int64(service.mss), stamp, echo)
+    length, total = write_options(packets, at + TCP_LENGTH, agreed, scale, int64(service.mss), stamp, echo)
+    length += TCP_LENGTH
     write_ipv4_header(packets, network, IPV4_LENGTH + length, batch.destination[row], batch.source[row])
-    words = packets.word32
-    record_at(words, at).value = swap16(batch.destination_port[row]) | swap16(batch.source_port[row]) << 16
-    record_at(words, at + 4).value = swap32(number)
-    record_at(words, at + 8).value = swap32(wrap(batch.seq[row] + 1))
-    record_at(words, at + 12).value = length << 2 | (SYN | ACK | (ECE if agreed & PROMISED_ECN else 0)) << 8 | swap16(window) << 16
-    record_at(words, at + 16).value = 0
-    finish_tcp(packets, network, length)
+    control = SYN | ACK | (ECE if agreed & PROMISED_ECN else 0)
+    write_tcp_header(packets, at, batch, row, number, wrap(batch.seq[row] + 1), length, control, window, total)
     set_length(packets, batch.mbuf[row], network - frame + IPV4_LENGTH + length)
     record_at(packets.mbuf, batch.mbuf[row]).offload = 0
 
