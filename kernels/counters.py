@@ -41,7 +41,7 @@ NOTICES = (
     "segments_waited", "split", "segments_reshaped", "payload_kernel_errors",
     "repeated_otherwise", "first_copies_given_up", "handed_over", "taken_over", "to_kernel", "from_kernel",
     "proxy_headers_sent", "proxy_headers_taken", "proxy_headers_malformed",
-    "denied_by_reset",
+    "denied_by_reset", "requests_answered", "answers_repeated",
 )
 """What is worth counting of packets that are not dropped, and of the engine's own doings."""
 
@@ -55,7 +55,7 @@ NOTICES = (
  NOTICE_REPEATED_OTHERWISE, NOTICE_FIRST_COPIES_GIVEN_UP, NOTICE_HANDED_OVER, NOTICE_TAKEN_OVER,
  NOTICE_TO_KERNEL, NOTICE_FROM_KERNEL,
  NOTICE_PROXY_HEADERS_SENT, NOTICE_PROXY_HEADERS_TAKEN, NOTICE_PROXY_HEADERS_MALFORMED,
- NOTICE_DENIED_BY_RESET) = range(len(NOTICES))
+ NOTICE_DENIED_BY_RESET, NOTICE_REQUESTS_ANSWERED, NOTICE_ANSWERS_REPEATED) = range(len(NOTICES))
 
 EVENTS = (
     "received_syn", "sent_syn", "received_syn_ack", "sent_syn_ack", "received_ack_of_syn_ack",
