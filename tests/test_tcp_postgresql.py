@@ -148,6 +148,7 @@ def test_a_request_and_its_end_in_the_wrong_order(proxy):
     client.expect("A", seq=1, ack=1)
     client.send("PA", SSL[:5], seq=1)
     client.seq = 9
+    client.expect("A", seq=1, ack=6)
     client.expect("PA", seq=1, ack=9, data=b"N")
     talk(client, bound(proxy, client))
 
@@ -195,20 +196,40 @@ def test_an_acknowledgement_of_what_was_not_sent_is_challenged(proxy):
     talk(client, bound(proxy, client))
 
 
+def stamps(value, echo):
+    """Returns `options` with timestamps."""
+    return {"options": [("NOP", None), ("NOP", None), ("Timestamp", (value, echo))]}
+
+
+def stamp_of(segment):
+    """Returns TSval and TSecr of a Segment."""
+    return next(option[1] for option in segment.options if option[0] == "Timestamp")
+
+
 def test_timestamps_are_those_of_one_clock(proxy):
-    client = opened(proxy, stamps=(5000, 0), mss=1460)
-    client.send("PA", SSL, stamps=(5010, 0))
-    answer = client.expect("PA", seq=1, ack=9, data=b"N")
-    assert answer.stamps[1] == 5010
+    client = proxy.client(POSTGRESQL)
+    client.send("S", **stamps(5000, 0))
+    ours, echoed = stamp_of(client.expect("SA", seq=0, ack=1))
+    assert echoed == 5000
+    client.send("A", **stamps(5001, ours))
     proxy.wait(0.1)
-    client.send("PA", startup(), stamps=(5020, answer.stamps[0]))
+    client.send("PA", SSL, **stamps(5010, ours))
+    answered, echoed = stamp_of(client.expect("PA", seq=1, ack=9, data=b"N"))
+    assert echoed == 5010 and ours < answered
+    proxy.wait(1.02)
+    repeated, echoed = stamp_of(client.expect("PA", seq=1, ack=9, data=b"N"))
+    assert echoed == 5010 and answered < repeated
+    client.send("PA", startup(), **stamps(5020, repeated))
     server = proxy.accept("a")
-    assert server.syn.stamps[0] == 5000
-    server.send("SA", mss=1460, stamps=(77, 5000))
-    assert server.expect("PA", seq=1, ack=1, data=startup()).stamps == (5020, 77)
-    server.send("A", stamps=(78, 5020))
-    shown = client.expect("A", seq=2, ack=client.seq)
-    assert answer.stamps[0] < shown.stamps[0] and shown.stamps[1] == 5020
+    assert stamp_of(server.syn)[0] == 5000
+    server.send("SA", mss=1460, **stamps(77, 5000))
+    assert stamp_of(server.expect("PA", seq=1, ack=1, data=startup())) == (5020, 77)
+    proxy.wait(0.1)
+    server.send("PA", b"R", **stamps(177, 5020))
+    shown, echoed = stamp_of(client.expect("PA", seq=2, ack=client.seq, data=b"R"))
+    assert repeated < shown and echoed == 5020
+    client.send("A", **stamps(5030, shown))
+    assert stamp_of(server.expect("A", seq=server.ack, ack=2)) == (5030, 177)
 
 
 def test_a_target_that_refuses_is_replaced_and_the_numbers_are_right_with_the_next(proxy):
@@ -258,6 +279,7 @@ def test_payload_kernels_see_nothing_of_it(proxy):
     client = opened(proxy, POSTGRESQL_SHAPED)
     asked(client, SSL)
     client.send("PA", startup())
+    client.expect("A", seq=2, ack=client.seq)  # what was changed in length is ours
     server = proxy.accept("a")
     swollen = startup().replace(b"a", b"bcd")
     server.send("SA", mss=1460)
@@ -284,7 +306,7 @@ def test_who_insists_on_encryption_closes(proxy, heard):
         proxy.wait(0.32)
         client.expect("FPA", seq=1, ack=10, data=b"N")
         client.send("A", ack=2)  # the FIN has not come
-        proxy.wait(0.62)
+        proxy.wait(2.02)
         client.expect("FA", seq=2, ack=10)
     client.send("A")
     assert proxy.states() == {}
