@@ -7,7 +7,7 @@ from peers.content_servers import ContentServers
 from peers.requirements import needs_bed, needs_nginx, needs_program
 
 pytestmark = [needs_bed, needs_nginx, *(needs_program(*names) for names in (
-    ("openssl", "openssl"), ("slapd", "slapd"), ("ldapsearch", "ldap-utils"), ("psql", "postgresql"), ("pg_ctl", "postgresql")))]
+    ("openssl", "openssl"), ("slapd", "slapd"), ("ldapsearch", "ldap-utils"), ("psql", "postgresql-client"), ("pg_ctlcluster", "postgresql")))]
 SERVERS = lab.SERVERS[:2]
 
 

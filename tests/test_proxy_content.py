@@ -6,12 +6,13 @@ import pytest
 from ldap_messages import element, message
 
 from peers import laboratory as lab
-from peers.content_clients import curl, handshake_sizes, name_of, said, where, with_mtu
+from peers.capture import Capture
+from peers.content_clients import curl, first_sizes, handshake_sizes, name_of, said, where, with_mtu
 from peers.content_servers import CLEAR, LDAP, MQTT, PLAIN, POSTGRESQL, REDIS, TLS, ContentServers
 from peers.requirements import needs_bed, needs_nginx, needs_program
 
 pytestmark = [needs_bed, needs_nginx, *(needs_program(*names) for names in (
-    ("redis-server", "redis-server"), ("openssl", "openssl"), ("slapd", "slapd"), ("ldapsearch", "ldap-utils"), ("psql", "postgresql-client"),
+    ("redis-server", "redis-server"), ("openssl", "openssl"), ("slapd", "slapd"), ("ldapsearch", "ldap-utils"), ("psql", "postgresql-client"), ("pg_ctlcluster", "postgresql"),
     ("mosquitto", "mosquitto"), ("mosquitto_pub", "mosquitto-clients"), ("nghttp", "nghttp2-client"), ("redis-benchmark", "redis-tools")))]
 NAMES, PROTOCOLS, PATHS_2, AUTHORITIES, PATHS, HOSTS, USERS = 443, 444, 81, 82, 80, 83, 5433
 SERVICES = [
@@ -82,9 +83,6 @@ def test_a_client_hello_over_several_segments_is_read_to_its_name(bed):
 
 @pytest.mark.parametrize(("size", "least"), [(1500, 2), (576, 4)])
 def test_a_client_hello_that_is_longer_than_a_segment_at_any_mtu(bed, size, least):
-    from peers.capture import Capture
-    from peers.content_clients import first_sizes
-
     protocols = ",".join(["http/1.1", *(f"{number:03}" + "x" * 240 for number in range(7))])
     with with_mtu(bed, size), Capture(bed, "client") as capture:
         process = bed.run_in("client", ["openssl", "s_client", "-quiet", "-tls1_3", "-connect", f"{lab.SERVICE}:{NAMES}", "-servername", "s2.example.org",
