@@ -20,7 +20,8 @@ INPUTS := pyproject.toml setup.py $(LAYOUTS:%=kernels/%.py) $(filter-out csrc/_%
 TO_RUN := gcc=gcc make=make pkg-config=pkg-config ip=iproute2 ethtool=ethtool curl=curl nginx=nginx-light \
 	dpdk-devbind.py=dpdk libdpdk=libdpdk-dev Python.h=python3-dev ensurepip=python3-venv
 TO_TEST := dpdk-testpmd=dpdk-dev ping=iputils-ping nft=nftables iperf3=iperf3 sshd=openssh-server ssh=openssh-client tshark=tshark tcpdump=tcpdump \
-	haproxy=haproxy slapd=slapd ldapsearch=ldap-utils ss=iproute2 redis-server=redis-server redis-cli=redis-tools openssl=openssl
+	haproxy=haproxy slapd=slapd ldapsearch=ldap-utils ss=iproute2 redis-server=redis-server redis-cli=redis-tools openssl=openssl \
+	psql=postgresql-client pg_ctlcluster=postgresql mosquitto=mosquitto mosquitto_pub=mosquitto-clients nghttp=nghttp2-client
 
 # Tests that use the machine itself run in one process, those in memory in two others: see tests/conftest.py. On two cores that
 # leaves no core idle while tests on the machine wait, or one process for another that compiles. The soak loads both by itself.

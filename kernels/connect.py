@@ -68,7 +68,7 @@ from .proxy_protocol import put_header
 from .records import ACTIVE_RST, EXHAUSTED, REFUSED, TARGET_REFUSED, TARGET_UNREACHABLE, TCP_CLOSED, TCP_SYN_SENT, TIMEOUT, step
 from .release import forget_key
 from .sequence import wrap
-from .services import NEED_MORE, REFUSE_CLIENT, note_failure
+from .services import AWAIT_CLIENT, NEED_MORE, REFUSE_CLIENT, note_failure
 from .shaping import is_shaped
 from .source_ports import LAST_BYTES, begin_above, give_back_source, give_source, next_source, note_last, take_source
 from .tcp_options import TIMESTAMPS_LENGTH, proxy_window
@@ -276,6 +276,8 @@ def target_of(connections, connection, answer, selection, targets):
     service = selection.services[cold.service]
     if answer == REFUSE_CLIENT:
         return -1
+    if answer == AWAIT_CLIENT:
+        return NEED_MORE
     if 0 <= answer < service.members:
         target = targets.members[service.first_member + answer]
         if not has_failed(connections, connection, target):
@@ -378,7 +380,8 @@ def connect(batch, connections, selection, targets, sources, network, records, n
         if tried(connections, connection) < (1 if cold.special & PLAIN else selection.services[cold.service].attempts):
             target = target_of(connections, connection, choices.answer[number], selection, targets)
         if target == NEED_MORE and hot.options & BOUND == 0 and cold.special & PLAIN == 0:
-            ask_for_more(connections, connection)
+            if choices.answer[number] != AWAIT_CLIENT:
+                ask_for_more(connections, connection)
         elif target < 0:
             notices[NOTICE_REFUSED_BY_SELECT] += int64(cause == REFUSED)
             turn_away(connections, connection, cause, records, now)

@@ -110,7 +110,8 @@ OPENING = np.dtype([
     ("window", "u2", (1,)),                       # the client's last, as on the wire, where it is kept
     ("tries", "u1"), ("wrapped", "u1"),           # retransmissions so far; sides (1 << side) whose `next` has passed 2**32
     ("opening", "u4"),                            # of a free record: the next free one
-    ("header", "u2"), ("reserved", "u2"),         # bytes of the PROXY header that lie before what the client has sent, 0 without
+    ("header", "u2"),                             # bytes of the PROXY header that lie before what the client has sent, 0 without
+    ("answer", "u1"), ("answers", "u1"),          # octet of ours that the client has not acknowledged, 0 for none; how many so far
     ("room", "u4", (3,)),
 ])
 """What a connection needs until it is spliced, and its held bytes have arrived: 64 bytes, of which there are fewer than of
@@ -132,10 +133,11 @@ DELIVERY = np.dtype([
 class Held(NamedTuple):
     """Payload received before the target could take it (SPLICE 1.4): slots that are filled up to `limit` bytes.
 
-    They are `stride` bytes long: where payload kernels can lengthen what is held, that is more.
+    They are `stride` bytes long: where payload kernels can lengthen what is held, that is more. Behind them lie the 256
+    values of an octet, for what we answer of our own (answers.py).
     """
 
-    octets: np.ndarray      # uint8 [slots * stride]
+    octets: np.ndarray      # uint8 [slots * stride + 256]
     length: np.ndarray      # int64 [slots] bytes held, contiguous from the client's first
     urgent: np.ndarray      # int64 [slots] how many of them the client has called urgent, from the first on; 0 for none
     delivery: np.ndarray    # DELIVERY [slots]
@@ -242,7 +244,8 @@ def allocate_parts(capacity):
 
 def allocate_held(slots, limit, stride):
     """Returns `Held` of `slots` slots of `stride` bytes that take up to `limit`, all free."""
-    return Held(np.zeros(slots * stride, np.uint8), np.zeros(slots, np.int64), np.zeros(slots, np.int64),
+    octets = np.concatenate([np.zeros(slots * stride, np.uint8), np.arange(256, dtype=np.uint8)])
+    return Held(octets, np.zeros(slots, np.int64), np.zeros(slots, np.int64),
                 np.zeros(slots, DELIVERY).view(np.recarray),
                 np.arange(slots, dtype=np.int64)[::-1].copy(), *(np.array([value], np.int64) for value in (slots, limit, stride)))
 

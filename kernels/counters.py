@@ -43,6 +43,7 @@ NOTICES = (
     "repeated_otherwise", "first_copies_given_up", "handed_over", "taken_over", "to_kernel", "from_kernel",
     "proxy_headers_sent", "proxy_headers_taken", "proxy_headers_malformed",
     "denied_by_reset", "cookies_sent", "cookies_accepted", "cookies_refused",
+    "requests_answered", "answers_repeated",
 )
 """What is worth counting of packets that are not dropped, and of the engine's own doings."""
 
@@ -56,7 +57,8 @@ NOTICES = (
  NOTICE_REPEATED_OTHERWISE, NOTICE_FIRST_COPIES_GIVEN_UP, NOTICE_HANDED_OVER, NOTICE_TAKEN_OVER,
  NOTICE_TO_KERNEL, NOTICE_FROM_KERNEL,
  NOTICE_PROXY_HEADERS_SENT, NOTICE_PROXY_HEADERS_TAKEN, NOTICE_PROXY_HEADERS_MALFORMED,
- NOTICE_DENIED_BY_RESET, NOTICE_COOKIES_SENT, NOTICE_COOKIES_ACCEPTED, NOTICE_COOKIES_REFUSED) = range(len(NOTICES))
+ NOTICE_DENIED_BY_RESET, NOTICE_COOKIES_SENT, NOTICE_COOKIES_ACCEPTED, NOTICE_COOKIES_REFUSED,
+ NOTICE_REQUESTS_ANSWERED, NOTICE_ANSWERS_REPEATED) = range(len(NOTICES))
 
 EVENTS = (
     "received_syn", "sent_syn", "received_syn_ack", "sent_syn_ack", "received_ack_of_syn_ack",

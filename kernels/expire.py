@@ -30,6 +30,7 @@ from .connection import (
     note,
 )
 from .counters import (
+    NOTICE_ANSWERS_REPEATED,
     NOTICE_HELD_RETRANSMITTED,
     NOTICE_SYN_ACK_RETRANSMITTED,
     NOTICE_SYN_RETRANSMITTED,
@@ -38,6 +39,7 @@ from .counters import (
 )
 from .farewell import answer_fin, closed, ended_by_reset
 from .flow_hash import hash_key
+from .handshake import acknowledge
 from .headers import ACK, RST
 from .held_sender import send_again, shown_to_client
 from .jit import kernel
@@ -195,6 +197,9 @@ def retransmit(connections, connection, targets, network, tick):
         notices[NOTICE_SYN_RETRANSMITTED] += 1
     elif hot.state == FIN_WAIT and hot.options & BOUND == 0:
         answer_fin(connections, connection)
+    elif hot.state == FIRST_DATA:
+        acknowledge(connections, connection, 0, 0)
+        notices[NOTICE_ANSWERS_REPEATED] += 1
     tries = int64(opening.tries) + 1
     opening.tries = tries
     first = SYN_ACK_RETRY if hot.state == SYN_RECEIVED else SYN_RETRY

@@ -1,6 +1,7 @@
 """Farewell: how a connection that was closed ends, and a client that closes before it was bound, which we answer alone."""
 from numpy import int64
 
+from .answers import carry_answer
 from .connection import CLIENT, FIN_WAIT, RST_OF_TARGET, TARGET_FIRST, emit, end, enter
 from .counters import NOTICE_FIRST_DATA_ANSWERED_FIN, RECEIVED_FIN_ACTIVE, SENT_FIN_PASSIVE
 from .headers import ACK, FIN
@@ -18,10 +19,11 @@ FIN_RETRY = 30
 @kernel
 def answer_fin(connections, connection):
     """Closes toward a client that closed before it was bound: its FIN is acknowledged, and ours sent."""
-    hot, cold = record_at(connections.hot, connection), record_at(connections.cold, connection)
+    hot, cold, row = record_at(connections.hot, connection), record_at(connections.cold, connection), connections.segments.filled[0]
     opening = record_at(connections.openings, int64(cold.opening))
     emit(connections, connection, CLIENT, FIN | ACK, wrap(int64(opening.proxy_isn) + 1), int64(hot.next[CLIENT]),
          proxy_window(cold, connections.held.limit[0]), 0, 0, 0)
+    carry_answer(connections, connection, row)
 
 
 @kernel

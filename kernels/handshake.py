@@ -1,6 +1,7 @@
 """Handshakes: what a packet does to a connection that is not yet bound to its target."""
 from numpy import int64
 
+from .answers import acknowledges, carry_answer
 from .batch import ABSORB, DROP, FORWARD, REFUSE
 from .connection import (
     BOUND,
@@ -216,8 +217,9 @@ def acknowledge(connections, connection, left, right):
     seq, room = wrap(int64(opening.proxy_isn) + 1 + int64(hot.state == FIN_WAIT)), held.limit[0]
     if hot.options & HOLDS and hot.options & OWNS:
         room -= held.length[int64(opening.held)]
-    sack = cold.agreed & PROMISED_SACK != 0
+    sack, row = cold.agreed & PROMISED_SACK != 0, connections.segments.filled[0]
     emit_acknowledgement(connections, connection, CLIENT, seq, ack, proxy_window(cold, room), sack, left, right)
+    carry_answer(connections, connection, row)
 
 
 @kernel
@@ -232,10 +234,11 @@ def tell_of_gap(batch, row, connections, connection):
 
 
 @kernel
-def is_header_again(batch, row, connections, connection):
-    """Says whether a row brings a PROXY header that we have taken already: our acknowledgement of that was lost."""
+def is_taken_again(batch, row, connections, connection):
+    """Says whether a row brings a PROXY header or request that we have taken already: our acknowledgement of that was lost."""
     opening = record_at(connections.openings, int64(record_at(connections.cold, connection).opening))
-    return has_origin(connections, connection) and distance(batch.seq[row], int64(opening.client_isn)) <= 0
+    taken = opening.answers != 0 or has_origin(connections, connection)
+    return taken and distance(batch.seq[row], int64(opening.client_isn)) <= 0
 
 
 @kernel
@@ -257,7 +260,7 @@ def from_client(packets, base, batch, row, connections, connection, services, re
         end(connections, connection, PASSIVE_CLOSE, ACTIVE_CLOSE)
         batch.verdict[row] = ABSORB
         return
-    if batch.ack[row] != wrap(int64(opening.proxy_isn) + 1):
+    if not acknowledges(connections, connection, batch.ack[row]):
         if hot.state == SYN_RECEIVED:
             batch.verdict[row] = REFUSE
         else:
@@ -281,7 +284,7 @@ def from_client(packets, base, batch, row, connections, connection, services, re
         hold(packets, base, batch, row, connections, connection, records, now)
         if hot.state == FIRST_DATA and 0 < distance(batch.seq[row], int64(hot.next[CLIENT])) < connections.held.limit[0]:
             tell_of_gap(batch, row, connections, connection)
-        elif batch.verdict[row] == DROP and is_header_again(batch, row, connections, connection):
+        elif batch.verdict[row] == DROP and is_taken_again(batch, row, connections, connection):
             acknowledge(connections, connection, 0, 0)
 
 

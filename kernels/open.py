@@ -155,6 +155,7 @@ def fill(packets, batch, row, connections, connection, service, offer, mss, scal
     hot.acked[CLIENT], hot.acked[TARGET] = wrap(proxy_isn + 1), 0
     opening.since, opening.retry, opening.tries = tick & 0xFFFFFFFF, retry_at(tick + SYN_ACK_RETRY), 0
     opening.held, opening.header, cold.source = NO_HELD, 0, 0
+    opening.answer, opening.answers = 0, 0
     cold.agreed, cold.stamp_shift = (offered(batch, row) & offer) | scale << OFFERED_SCALE, 0
     opening.stamp, cold.target_stamp = 0, 0
     if binding == SIMPLE:

@@ -5,23 +5,33 @@ from .jit import apart, kernel
 from .rules import find_rule
 from .select_http2 import is_text
 from .select_tls import number_at
-from .services import NEED_MORE, NO_MATCH
+from .services import ANSWER_CLIENT, NEED_MORE, NO_MATCH
 
 HEADER, MOST_OF_MESSAGE = 8, 10000
 """Length, itself included, and version, both 32 bits; servers take no longer message (MAX_STARTUP_PACKET_LENGTH)."""
 MAJOR_VERSION = 3
+SSL_REQUEST, GSS_REQUEST, MOST_REQUESTS = 80877103, 80877104, 2
+"""Codes in place of the version, in messages of 8 octets; a client asks for each at most once."""
+NOT_WILLING = ord("N")
 DATABASE, USER = np.frombuffer(b"database", np.uint8), np.frombuffer(b"user", np.uint8)
 
 
 @kernel
-def startup_end(payload):
-    """Returns where a whole StartupMessage of version 3 ends, NEED_MORE or NO_MATCH."""
+def startup_end(payload, selection):
+    """Returns where a whole StartupMessage of version 3 ends, NEED_MORE or NO_MATCH.
+
+    SSLRequest and GSSENCRequest before it are refused as a server does that is not willing: the client goes on in the clear
+    (sections SSL Session Encryption and GSSAPI Session Encryption).
+    """
     known = min(payload.shape[0], 4)
     length = number_at(payload, 0, known) << 8 * (4 - known)
     if length > MOST_OF_MESSAGE:
         return NO_MATCH
     if payload.shape[0] < HEADER:
         return NEED_MORE
+    if length == HEADER and selection.reply[2] < MOST_REQUESTS and SSL_REQUEST <= number_at(payload, 4, 4) <= GSS_REQUEST:
+        selection.reply[0], selection.reply[1] = HEADER, NOT_WILLING
+        return ANSWER_CLIENT
     if length <= HEADER or number_at(payload, 4, 2) != MAJOR_VERSION:
         return NO_MATCH
     return length if payload.shape[0] >= length else NEED_MORE
@@ -53,7 +63,7 @@ def find_parameter(message, wanted):
 @apart
 def postgresql_database(payload, service, selection):
     """The rule for the database that a client connects to: the one of its user's name unless it says another."""
-    end = startup_end(payload)
+    end = startup_end(payload, selection)
     if end < 0:
         return end
     start, stop = find_parameter(payload[:end], DATABASE)
@@ -67,7 +77,7 @@ def postgresql_database(payload, service, selection):
 @apart
 def postgresql_user(payload, service, selection):
     """The rule for the user as which a client connects."""
-    end = startup_end(payload)
+    end = startup_end(payload, selection)
     if end < 0:
         return end
     start, stop = find_parameter(payload[:end], USER)

@@ -5,10 +5,13 @@ import numpy as np
 
 from .jit import kernel
 
-NO_MATCH, NEED_MORE = -1, -2
-"""What a select kernel answers beside the number of a target: none fits; the payload so far does not tell."""
+NO_MATCH, NEED_MORE, ANSWER_CLIENT = -1, -2, -3
+"""What a select kernel answers beside the number of a target: none fits; the payload so far does not tell; the payload begins with
+a request that is ours to answer (`Selection.reply`)."""
 REFUSE_CLIENT = -1 << 40
 """What is answered in its place for a client that gets no target at all, whatever the service's default is."""
+AWAIT_CLIENT = REFUSE_CLIENT - 1
+"""What is answered in its place while the client has not acknowledged an answer of ours: nothing is done until then."""
 GROUP = 1 << 20
 """A select kernel (by a rule's `member`) answers GROUP + row of `Selection.services` to have a group's own kernel choose."""
 UP, DOWN, DRAIN, MAINTENANCE = 0, 1, 2, 3
@@ -70,6 +73,8 @@ class Selection(NamedTuple):
     until: np.ndarray       # int64 [t] (as Targets.until)
     pending: np.ndarray     # int64 [t] connections of this burst that will be given to each target
     counted: np.ndarray     # int64 [t, OF_TARGET] the counters of targets
+    reply: np.ndarray       # int64 [3] with ANSWER_CLIENT: how many octets of the payload are taken away, and the octet (not 0)
+                            # that the client is sent; how many requests of this connection have been answered before
 
 
 class Targets(NamedTuple):

@@ -250,7 +250,8 @@ def make_selection(configuration, targets, counted):
         assembled=np.zeros(4 * configuration.held_stride, np.uint8),
         client=np.zeros(4, np.int64), tick=np.zeros(1, np.int64), target=targets.members, home=home,
         weight=_column(weight for _, _, weights, _ in shares for weight in weights), current=np.zeros(members, np.int64),
-        table=table, states=targets.states, until=targets.until, pending=np.zeros(len(targets.rows), np.int64), counted=counted)
+        table=table, states=targets.states, until=targets.until, pending=np.zeros(len(targets.rows), np.int64), counted=counted,
+        reply=np.zeros(3, np.int64))
     return selection, kernels
 
 

@@ -133,7 +133,7 @@ def try_lookup(kernel, place):
 
 
 def try_select(kernel, place):
-    """First payloads of all sorts: the answer must be a target of the service, NO_MATCH or NEED_MORE."""
+    """First payloads of all sorts: the answer must be a target of the service, NO_MATCH, NEED_MORE or ANSWER_CLIENT with a reply."""
     bench, random, faults, tried = Bench(), np.random.default_rng(3), [], 0
     selection = bench.state.selection
     texts = [b"", b"G", b"GET /a HTTP/1.1\r\nHost: b.example\r\n\r\n", b"GET /b/c HTTP/1.0\r\n\r\n", b"12345\n", bytes(range(256)), b"\r\n" * 20]
@@ -147,9 +147,11 @@ def try_select(kernel, place):
             tried += 1
             if whole(answer):
                 return f"{tried} payloads", whole(answer)
-            if not (answer in (services.NO_MATCH, services.NEED_MORE) or 0 <= answer < members
+            answers = answer == services.ANSWER_CLIENT and 0 < selection.reply[0] <= len(text) and 0 < selection.reply[1] < 256
+            if not (answers or answer in (services.NO_MATCH, services.NEED_MORE) or 0 <= answer < members
                     or services.GROUP <= answer < services.GROUP + len(selection.services)):
-                faults.append(f"it answers {answer} to {text[:40]!r}; it must be 0 to {members - 1}, NO_MATCH (-1) or NEED_MORE (-2)")
+                faults.append(f"it answers {answer} to {text[:40]!r}; it must be 0 to {members - 1}, NO_MATCH (-1) or NEED_MORE (-2), "
+                              "or ANSWER_CLIENT (-3) with `reply` within the payload and an octet that is not 0")
             if selection.rewrite[0] > len(selection.scratch):
                 faults.append(f"it says that scratch has {selection.rewrite[0]} bytes; there is room for {len(selection.scratch)}")
             if selection.services.tobytes() != services_before:

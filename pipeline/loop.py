@@ -8,6 +8,7 @@ from numpy import int64
 
 from pipeline.kernels.accept_proxy_protocol import take_header
 from pipeline.kernels.access import LISTS, admit
+from pipeline.kernels.answers import is_unheard
 from pipeline.kernels.arp import answer_arp, build_requests, neighbours_to_ask
 from pipeline.kernels.batch import KIND_TCP, REFUSE, REPORT
 from pipeline.kernels.build import build
@@ -75,12 +76,13 @@ from pipeline.kernels.records import EXHAUSTED, REFUSED, ask_for_records
 from pipeline.kernels.report import report
 from pipeline.kernels.repetition import restore
 from pipeline.kernels.reshape import exhausted, map_row, write_stream
-from pipeline.kernels.services import GROUP, NEED_MORE, NO_MATCH, REFUSE_CLIENT, claim, is_usable
+from pipeline.kernels.services import ANSWER_CLIENT, AWAIT_CLIENT, GROUP, NEED_MORE, NO_MATCH, REFUSE_CLIENT, claim, is_usable
 from pipeline.kernels.shape_held import copy_held, put_held, settle_held, take_held, take_rewrite
 from pipeline.kernels.shaping import EDIT_BYTES, END_CONNECTION, SHOW_AGAIN, is_pushed, is_to_be_shown, show_again, take_change, take_new
 from pipeline.kernels.split import cut
 from pipeline.kernels.source_ports import lend
 from pipeline.kernels.syn_cookies import THRESHOLD
+from pipeline.kernels.take_request import show_answers, take_request
 from pipeline.kernels.verify import verify
 from pipeline.kernels.waiting_room import send_oldest_away, take_again
 from pipeline.kernels.wheel import TICK_MICROSECONDS, advance
@@ -172,6 +174,7 @@ def ask_select(state, connection):
     hot, cold = connections.hot[connection], connections.cold[connection]
     service = cold.service
     exclude(connections, connection, service, selection, state.targets)
+    show_answers(connections, connection, selection)
     start, length = 0, 0
     if hot.options & HOLDS:
         slot, header = int64(connections.openings[cold.opening].held), int64(connections.openings[cold.opening].header)
@@ -181,6 +184,27 @@ def ask_select(state, connection):
         copy_held(connections, start, length, selection)
         payload = selection.scratch[:length]
     return select(selection.services[service].select, payload, service, selection)
+
+
+@kernel
+def find_answer(state, connection, asks, now):
+    """Returns what is answered to a connection: by its select kernel where that `asks`, behind a PROXY header that is taken.
+
+    A request that the engine answers itself is taken, and nothing asked until the client has heard that.
+    """
+    connections, selection = state.connections, state.selection
+    answer = take_header(connections, connection)
+    find_ends(connections, connection, selection.client)
+    unheard = is_unheard(connections, connection)
+    if not asks:
+        return REFUSE_CLIENT if answer == NEED_MORE or unheard else answer
+    if answer == NO_MATCH and unheard:
+        return AWAIT_CLIENT
+    if answer == NO_MATCH:
+        answer = ask_select(state, connection)
+    if answer == ANSWER_CLIENT:
+        return take_request(connections, connection, selection, now // TICK_MICROSECONDS)
+    return answer
 
 
 @kernel
@@ -223,13 +247,7 @@ def choose(state, now):
     for number in range(choices.filled[0]):
         connection, asks = choices.connection[number], choices.row[number] != ASK_NOBODY
         selection.rewrite[0] = -1
-        answer = take_header(connections, connection)
-        find_ends(connections, connection, selection.client)
-        if answer == NEED_MORE and not asks:
-            answer = REFUSE_CLIENT
-        elif answer == NO_MATCH and asks:
-            answer = ask_select(state, connection)
-        answer = settle_answer(state, connection, answer)
+        answer = settle_answer(state, connection, find_answer(state, connection, asks, now))
         choices.answer[number] = answer
         target = target_of(connections, connection, answer, selection, targets)
         if target >= 0:

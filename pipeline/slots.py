@@ -75,7 +75,8 @@ SLOTS = {
         {"payload": "uint8[n], the bytes held so far; may be changed in place", "service": "int64, number of the service",
          "selection": "services.Selection: services, rules, patterns; memory[service] are 8 int64 that are the kernel's; "
                       "scratch and rewrite[0] hold other bytes to be sent; assembled is room for the kernel's own use"},
-        "Returns the number of a target among the service's own, from 0 on; NO_MATCH; or NEED_MORE, to be asked again with more bytes.",
+        "Returns the number of a target among the service's own, from 0 on; NO_MATCH; NEED_MORE, to be asked again with more bytes; "
+        "or ANSWER_CLIENT, with selection.reply[0] bytes to be taken away and the octet reply[1] for the client, to be asked again then.",
         (Choice("round_robin", "pipeline.kernels.select_balancing:round_robin", "Each target in turn."),
          Choice("http_path", "pipeline.kernels.select_content:http_path", "Longest rule that begins the HTTP/1 path, or is it."),
          Choice("http_host", "pipeline.kernels.select_content:http_host", "Rule for the HTTP/1 Host, also *.example.org."),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline import assemble, configuration
 from pipeline.kernels.counters import allocate_counters
-from pipeline.kernels.services import NEED_MORE, NO_MATCH
+from pipeline.kernels.services import ANSWER_CLIENT, NEED_MORE, NO_MATCH
 from pipeline.steering import ALONE, make_steering
 
 SERVICE = 1
@@ -37,9 +37,11 @@ def ask(kernel, chosen, payload):
     """Returns what a kernel answers to bytes that end with their array, so that a read beyond them is out of bounds."""
     view = np.frombuffer(b"\xff" * 64 + payload, np.uint8).copy()[64:]
     chosen.assembled[:] = 0xA5
+    chosen.reply[:] = -1, -1, 0
     answer = int(kernel(view, SERVICE, chosen))
     assert view.tobytes() == payload, "the payload was changed"
-    assert answer in (0, 1, 2, NO_MATCH, NEED_MORE)
+    assert answer in (0, 1, 2, NO_MATCH, NEED_MORE, ANSWER_CLIENT)
+    assert answer != ANSWER_CLIENT or (0 < chosen.reply[0] <= len(payload) and 0 < chosen.reply[1] < 256)
     return answer
 
 

@@ -48,6 +48,7 @@ def selection(rules=(), members=3, how=EXACT):
         until=np.zeros(members, np.int64),
         pending=np.zeros(members, np.int64),
         counted=np.zeros((members, 5), np.int64),
+        reply=np.zeros(3, np.int64),
     )
 
 

@@ -2,14 +2,15 @@
 
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_bed import generated
-from select_bed import DAMAGES, ask, ask_all_cuts, damaged, selection
+from select_bed import DAMAGES, SERVICE, ask, ask_all_cuts, damaged, selection
 
 from pipeline.kernels.select_postgresql import postgresql_database, postgresql_user
-from pipeline.kernels.services import NEED_MORE, NO_MATCH
+from pipeline.kernels.services import ANSWER_CLIENT, NEED_MORE, NO_MATCH
 
 DATABASES = selection("postgresql_database", "shop", "app_*", "app_x")
 USERS = selection("postgresql_user", "shop", "app_*", "app_x")
@@ -50,6 +51,23 @@ def test_what_is_no_startup_message_does_not_wait_for_more(payload):
 @pytest.mark.parametrize("payload", [b"", b"\0\0", b"\0\0\x27\x10\0\3\0", startup({b"user": b"shop"})[:-1]])
 def test_what_may_become_one_does(payload):
     assert ask(postgresql_database, DATABASES, payload) == ask(postgresql_user, USERS, payload) == NEED_MORE
+
+
+@pytest.mark.parametrize("behind", [b"", b"\0", startup({b"user": b"shop"})])
+@pytest.mark.parametrize("code", [80877103, 80877104])
+def test_requests_for_encryption_are_ours_to_answer_twice(code, behind):
+    for kernel, chosen in ((postgresql_database, DATABASES), (postgresql_user, USERS)):
+        payload = struct.pack("!II", 8, code) + behind
+        assert ask_all_cuts(kernel, chosen, payload) == ANSWER_CLIENT and chosen.reply.tolist() == [8, ord("N"), 0]
+        for answered, wanted in ((1, ANSWER_CLIENT), (2, NO_MATCH)):
+            chosen.reply[2] = answered
+            assert kernel(np.frombuffer(payload, np.uint8).copy(), SERVICE, chosen) == wanted
+
+
+@pytest.mark.parametrize("payload", [struct.pack("!II", 8, 80877102), struct.pack("!II", 8, 80877105), struct.pack("!II", 8, 0x30000),
+                                     struct.pack("!II", 7, 80877103), struct.pack("!II", 9, 80877103) + b"\0"])
+def test_what_is_nearly_such_a_request_is_not(payload):
+    assert ask(postgresql_database, DATABASES, payload) == ask(postgresql_user, USERS, payload) == NO_MATCH
 
 
 def test_an_empty_database_is_that_of_the_users_name():

@@ -38,10 +38,10 @@ class Journey:
         return self.dice.random() < self.odds / 2
 
 
-def travel(proxy, client, to_send, to_answer, dice, odds):
-    """Lets a client and its target talk until both have closed; returns both Stacks."""
+def travel(proxy, client, to_send, to_answer, dice, odds, opener=Stack):
+    """Lets a client, an `opener`, and its target talk until both have closed; returns both Stacks."""
     journey = Journey(proxy, dice, odds)
-    ends = [Stack(client, to_send, True), None]
+    ends = [opener(client, to_send, True), None]
     for _ in range(6000):
         for port, stack in enumerate(ends):
             if stack is not None:

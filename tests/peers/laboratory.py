@@ -13,19 +13,21 @@ from typing import NamedTuple
 
 from pipeline import configuration
 from pipeline.bed import Bed
+from peers import content_servers
 from peers.engine_process import EngineProcess, cores
 
 SERVERS = ("s0", "s1", "s2")
 SERVICE = "10.1.0.1"
 """The address at which all services listen."""
-ANSWERS, LATE, ECHO, WEB, WEB_HOSTS, BULK, SHELL, SHUT, MISSING, SILENT, QUIET, FAULTY = (
-    7000, 7001, 7002, 80, 81, 5201, 22, 7003, 7004, 7005, 7006, 7007)
+ANSWERS, LATE, ECHO, WEB, WEB_HOSTS, BULK, SHELL, SHUT, MISSING, SILENT, QUIET, FAULTY, TLS, LDAP, POSTGRESQL = (
+    7000, 7001, 7002, 80, 81, 5201, 22, 7003, 7004, 7005, 7006, 7007, 443, 389, 5432)
 """Ports of the services; a target listens on the same one, except for the web's, on 8080.
 
 ANSWERS and LATE choose by number, ECHO and QUIET by turns (QUIET drops strays), SHELL binds at the SYN; SHUT's target
 refuses connections, MISSING's does not exist, SILENT's never answers a SYN. Who wants SILENT or the others served
-starts the servers."""
+starts the servers. TLS, LDAP and POSTGRESQL choose by content, and lead to the ports of `content_servers`."""
 
+BY_CONTENT = {TLS: content_servers.TLS, LDAP: content_servers.LDAP, POSTGRESQL: content_servers.POSTGRESQL}
 FAULTY_KERNEL = f"{pathlib.Path(__file__).parent / 'select_faulty.py'}:select"
 DEVICES = {"af_packet": "net_af_packet{n},iface=px{n},blocksz=65536,framesz=2048,framecnt=2048",
            "tap": "net_tap{n},iface=pt{n}",
@@ -63,11 +65,11 @@ seconds of TIMEOUTS (seen: two of 200 ended by a time-out). `test_workers` has s
 class Laboratory:
     """A bed, an engine on it and their files; `open_laboratory` makes it and takes it away."""
 
-    def __init__(self, layout, folder, timeouts, exceptions=False):
+    def __init__(self, layout, folder, timeouts, exceptions=False, served=None):
         self.layout = layout
         self.timeouts = timeouts
         self.namespace = f"pt{os.getpid()}-{layout.arms.replace('_', '')}-{layout.device.replace('_', '')}{layout.workers}"
-        self.text = configuration_text(layout, self.namespace, timeouts, exceptions)
+        self.text = configuration_text(layout, self.namespace, timeouts, exceptions, served)
         settings = configuration.parse(self.text, "the laboratory's configuration")
         self.bed = Bed(settings.bed, self.namespace, settings.ports, say=lambda words: None, queues=layout.workers)
         self.engine = EngineProcess(self.text.split("[bed]")[0], folder)
@@ -90,13 +92,14 @@ class Laboratory:
 
 
 @contextlib.contextmanager
-def open_laboratory(layout, wait=True, exceptions=False, **timeouts):
+def open_laboratory(layout, wait=True, exceptions=False, served=None, **timeouts):
     """A Laboratory with its engine running, or without `wait` starting, removed in the end whatever happens.
 
-    With `exceptions` each port has an exception port, whose interface is called kx0, kx1.
+    With `exceptions` each port has an exception port, whose interface is called kx0, kx1. `served`: the targets and services (TOML)
+    in place of the usual ones.
     """
     folder = tempfile.mkdtemp(prefix="laboratory-")
-    laboratory = Laboratory(layout, folder, {**TIMEOUTS, **timeouts}, exceptions)
+    laboratory = Laboratory(layout, folder, {**TIMEOUTS, **timeouts}, exceptions, served)
     try:
         laboratory.bed.prepare()
         laboratory.engine.start()
@@ -111,9 +114,9 @@ def open_laboratory(layout, wait=True, exceptions=False, **timeouts):
         shutil.rmtree(folder)
 
 
-def configuration_text(layout, namespace, timeouts, exceptions=False):
+def configuration_text(layout, namespace, timeouts, exceptions=False, served=None):
     """The configuration (TOML) of the engine and its bed."""
-    services = _services(layout)
+    targets, services = served or (_targets(layout), _services(layout))
     if exceptions:  # the kernel takes ports for connections of its own above these
         services = services.replace("[[services]]\n", "[[services]]\nsource_ports = [1024, 32767]\n")
     return "\n".join([f'[engine]\nname = "laboratory"\nnetwork_namespace = "{namespace}"\ndrain_timeout = 0.5\n'
@@ -121,7 +124,7 @@ def configuration_text(layout, namespace, timeouts, exceptions=False):
                       *(f"{key} = {value}".lower() for key, value in cores(layout.workers).items()),
                       'huge_pages = "never"' * exceptions,  # another process of tests may want them
                       _ports(layout, exceptions), "[timeouts]", *(f"{key} = {value}" for key, value in timeouts.items()),
-                      _targets(layout), services, _bed(layout)])
+                      targets, services, _bed(layout)])
 
 
 def _ports(layout, exceptions):
@@ -135,7 +138,7 @@ def _ports(layout, exceptions):
 def _targets(layout):
     network = "10.1.0" if layout.arms == "one_arm" else "10.2.0"
     rows = [(f"{name}-{port}", f"{network}.{11 + index}", port) for index, name in enumerate(SERVERS)
-            for port in (ANSWERS, LATE, ECHO, 8080)]
+            for port in (ANSWERS, LATE, ECHO, 8080, *BY_CONTENT.values())]
     rows += [(f"s0-{port}", f"{network}.11", port) for port in (BULK, SHELL, SHUT, SILENT)]
     rows += [(f"nobody-{MISSING}", f"{network}.99", MISSING)]
     return "\n".join(f'[[targets]]\nid = "{name}"\nip = "{ip}"\nport = {port}\n' for name, ip, port in rows)
@@ -145,28 +148,35 @@ def _services(layout):
     def everywhere(port):
         return [f"{name}-{port}" for name in SERVERS]
 
-    def rules(pattern):
-        return "rules = [" + ", ".join(f'{{ match = "{pattern.format(name)}", target = "{name}-8080" }}'
+    def rules(pattern, port=8080):
+        return "rules = [" + ", ".join(f'{{ match = "{pattern.format(name)}", target = "{name}-{port}" }}'
                                        for name in SERVERS) + "]"
 
+    def by_content(name, port, select, pattern):
+        return service_text(name, port, everywhere(BY_CONTENT[port]), f'select = "{select}"', rules(pattern, BY_CONTENT[port]))
+
     return "\n".join([
-        _service("answers", ANSWERS, everywhere(ANSWERS), 'select = "number_modulo"'),
-        _service("late", LATE, everywhere(LATE), 'select = "number_modulo"'),
-        _service("echo", ECHO, everywhere(ECHO)),
-        _service("quiet", QUIET, everywhere(ECHO), 'stray = "drop"'),
-        _service("web", WEB, everywhere(8080), 'select = "http_path"', rules("/{}")),
-        _service("web-hosts", WEB_HOSTS, everywhere(8080), 'select = "http_host"', rules("{}.example.org"),
+        service_text("answers", ANSWERS, everywhere(ANSWERS), 'select = "number_modulo"'),
+        service_text("late", LATE, everywhere(LATE), 'select = "number_modulo"'),
+        service_text("echo", ECHO, everywhere(ECHO)),
+        service_text("quiet", QUIET, everywhere(ECHO), 'stray = "drop"'),
+        service_text("web", WEB, everywhere(8080), 'select = "http_path"', rules("/{}")),
+        service_text("web-hosts", WEB_HOSTS, everywhere(8080), 'select = "http_host"', rules("{}.example.org"),
                  'default = "s2-8080"'),
-        _service("bulk", BULK, [f"s0-{BULK}"]),
-        _service("shell", SHELL, [f"s0-{SHELL}"], 'binding = "immediate"'),
-        _service("shut", SHUT, [f"s0-{SHUT}"]),
-        _service("missing", MISSING, [f"nobody-{MISSING}"]),
-        _service("silent", SILENT, [f"s0-{SILENT}"]),
-        *([_service("faulty", FAULTY, everywhere(ECHO), f'select = "{FAULTY_KERNEL}"')] if layout.isolation == "checked" else []),
+        service_text("bulk", BULK, [f"s0-{BULK}"]),
+        service_text("shell", SHELL, [f"s0-{SHELL}"], 'binding = "immediate"'),
+        service_text("shut", SHUT, [f"s0-{SHUT}"]),
+        service_text("missing", MISSING, [f"nobody-{MISSING}"]),
+        service_text("silent", SILENT, [f"s0-{SILENT}"]),
+        by_content("tls", TLS, "tls_sni", "*.{}.example.org"),
+        by_content("ldap", LDAP, "ldap_dn", "dc={}"),
+        by_content("postgresql", POSTGRESQL, "postgresql_database", "{}"),
+        *([service_text("faulty", FAULTY, everywhere(ECHO), f'select = "{FAULTY_KERNEL}"')] if layout.isolation == "checked" else []),
     ])
 
 
-def _service(name, port, targets, *more):
+def service_text(name, port, targets, *more):
+    """Returns a service (TOML); `more` are further lines of it."""
     listed = ", ".join(f'"{target}"' for target in targets)
     return "\n".join(["[[services]]", f'name = "{name}"', f'listen = "{SERVICE}:{port}"', f"targets = [{listed}]",
                       *more]) + "\n"

@@ -5,11 +5,15 @@ from tcp.proxy import RULES, SERVICE
 SENDS_TEXT, SENDS_BINARY, SENDS_FIRST, SENDS_SHAPED = 7500, 7501, 7502, 7503
 TAKES, TAKES_FIRST, TAKES_AND_SENDS, TAKES_BY_PATH, TAKES_OR_B = 7510, 7511, 7512, 7513, 7514
 TELLS, TELLS_FIRST, TELLS_ORIGIN = 7530, 7531, 7532
+POSTGRESQL, POSTGRESQL_OR_B, POSTGRESQL_PROXIED, POSTGRESQL_SHAPED = 7540, 7541, 7542, 7543
+"""By the database: `shop` to a, and in case of need to b; `other` to b; and nothing else, or all else to b."""
 QUICK, RANGE, WITHIN = 7520, 7600, 7650
 """With time-outs of its own; a range of 100 ports, and a range of 10 within it."""
 NEAR, ROUTED = "10.1.0.32/28:80-81", "203.0.113.0/24:80"
 """Prefixes: in the network of the clients' port, and in none."""
 TRUSTED, UNTRUSTED = "10.1.0.2", "10.1.0.200"
+DATABASES = {"select": '"postgresql_database"',
+             "rules": '[{ match = "shop", target = "a" }, { match = "other", target = "b" }]'}
 ACCEPT = '["10.1.0.0/25"]'
 
 
@@ -23,6 +27,9 @@ def services():
             (TAKES_FIRST, {"accept_proxy_protocol": ACCEPT, "binding": '"immediate"', "proxy_protocol": '"v1"'}),
             (TAKES_AND_SENDS, {"accept_proxy_protocol": ACCEPT, "proxy_protocol": '"v2"'}),
             (TAKES_BY_PATH, {"accept_proxy_protocol": ACCEPT, "select": '"http_path"', "rules": RULES}),
+            (POSTGRESQL, DATABASES), (POSTGRESQL_OR_B, {**DATABASES, "default": '"b"', "timeouts": "{ first_data = 3.0 }"}),
+            (POSTGRESQL_PROXIED, {**DATABASES, "default": '"b"', "accept_proxy_protocol": ACCEPT, "proxy_protocol": '"v2"'}),
+            (POSTGRESQL_SHAPED, {**DATABASES, "payload_to_target": swell, "payload_to_client": swell}),
             (TELLS, {"toa": "true"}), (TELLS_FIRST, {"toa": "true", "binding": '"immediate"'}),
             (TELLS_ORIGIN, {"toa": "true", "accept_proxy_protocol": ACCEPT}),
             (TAKES_OR_B, {"accept_proxy_protocol": ACCEPT, "default": '"b"'})]

@@ -24,6 +24,11 @@ class Stack:
         return self.acknowledged == len(self.data) + 2 and self.their_end == len(self.got)
 
     @property
+    def allowed(self):
+        """How many of our numbers may be sent by now, SYN and FIN among them."""
+        return len(self.data) + 2
+
+    @property
     def _expected(self):
         return 1 + len(self.got) + (self.their_end == len(self.got)) if self.end.other_isn is not None else 0
 
@@ -35,8 +40,8 @@ class Stack:
         if self.sent == 0 and (self.opens or self.end.other_isn is not None):
             out.append(self._segment("S" if self.opens else "SA", 0, mss=MOST))
             self.sent, self.due, self.answers = 1, now + RETRY, False
-        while 0 < self.acknowledged and self.sent < min(len(self.data) + 2, self.acknowledged + max(self.window, 1)):
-            part = self.data[self.sent - 1:self.sent - 1 + MOST]
+        while 0 < self.acknowledged and self.sent < min(self.allowed, self.acknowledged + max(self.window, 1)):
+            part = self.data[self.sent - 1:min(self.sent - 1 + MOST, self.allowed - 1)]
             last = self.sent - 1 + len(part) == len(self.data)
             out.append(self._segment("FPA" if last else "PA", self.sent, part))
             self.sent += len(part) + last
