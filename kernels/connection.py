@@ -218,6 +218,7 @@ class Connections(NamedTuple):
                             # duplicate acknowledgements in turn a second
     secret: np.ndarray      # int64 [2] key of the initial sequence numbers
     lingering: np.ndarray   # int64 [LINGERING, 2] hash and tick of keys that we have lately reset (SPLICE 4.2)
+    limits: NamedTuple      # limits.Limits
     wraps: np.ndarray       # uint16 [as many as have records, 2] how often `next` of each side has passed 2**32
     counters: Counters
 

@@ -19,8 +19,8 @@ SIZES = (LEAST_PART, 536, 1220, 1360, 1400, 1440, 1460, 8960)
 """The MSS that a cookie can say: a client's is rounded down to one of these."""
 TAG_SHIFT, PLACE_SHIFT, SIZE_SHIFT = 22, 4, 1
 PLACE_MASK, SIZE_MASK = 0x3FFFF, 7
-GOLDEN = 0x9E3779B1
-"""2**32 over the golden ratio (Knuth, TAOCP 3, 6.4): numbers that are near each other get digests that are far apart."""
+GOLDEN = 0x61C88647
+"""2**32 over the square of the golden ratio (Knuth, TAOCP 3, 6.4), with which no product is beyond 63 bits: numbers that are near each other get digests that are far apart."""
 EPOCH_BITS = 26
 """Microseconds of an epoch are 2 to this: a key is used for 67 seconds, and cookies are taken for as long once more."""
 STAMP_BITS = 10

@@ -16,7 +16,7 @@ DROP_REASONS = (
     "icmp_quote_invalid", "icmp_no_connection", "icmp_not_in_flight", "icmp_before_binding",
     "waiting_room_full", "waiting_already", "waited_too_long", "ack_storm", "mbufs_short", "edit_log_full", "first_copy_gone",
     "opening_exhausted", "hand_over_full", "payload_refused", "payload_shown_again", "denied_by_engine", "denied_by_service",
-    "cookie_out_of_order",
+    "cookie_out_of_order", "service_full", "service_rate", "source_full", "source_rate",
 )
 """Reasons for which a packet, or a segment of the engine's own, is not sent; the index is the counter's."""
 
@@ -31,7 +31,8 @@ DROP_REASONS = (
  DROP_ICMP_BEFORE_BINDING, DROP_WAITING_ROOM_FULL, DROP_WAITING_ALREADY,
  DROP_WAITED_TOO_LONG, DROP_ACK_STORM, DROP_MBUFS_SHORT, DROP_EDIT_LOG_FULL,
  DROP_FIRST_COPY_GONE, DROP_OPENING_EXHAUSTED, DROP_HAND_OVER_FULL, DROP_PAYLOAD_REFUSED,
- DROP_PAYLOAD_SHOWN_AGAIN, DROP_DENIED_BY_ENGINE, DROP_DENIED_BY_SERVICE, DROP_COOKIE_OUT_OF_ORDER) = range(len(DROP_REASONS))
+ DROP_PAYLOAD_SHOWN_AGAIN, DROP_DENIED_BY_ENGINE, DROP_DENIED_BY_SERVICE, DROP_COOKIE_OUT_OF_ORDER,
+ DROP_SERVICE_FULL, DROP_SERVICE_RATE, DROP_SOURCE_FULL, DROP_SOURCE_RATE) = range(len(DROP_REASONS))
 
 NOTICES = (
     "ipv4_options", "vlan_priority_tag", "several_segments", "duplicate_address", "neighbour_moved", "resets_sent",
@@ -43,7 +44,7 @@ NOTICES = (
     "repeated_otherwise", "first_copies_given_up", "handed_over", "taken_over", "to_kernel", "from_kernel",
     "proxy_headers_sent", "proxy_headers_taken", "proxy_headers_malformed",
     "denied_by_reset", "cookies_sent", "cookies_accepted", "cookies_refused",
-    "requests_answered", "answers_repeated",
+    "requests_answered", "answers_repeated", "sources_exhausted", "limited_by_reset",
 )
 """What is worth counting of packets that are not dropped, and of the engine's own doings."""
 
@@ -58,7 +59,7 @@ NOTICES = (
  NOTICE_TO_KERNEL, NOTICE_FROM_KERNEL,
  NOTICE_PROXY_HEADERS_SENT, NOTICE_PROXY_HEADERS_TAKEN, NOTICE_PROXY_HEADERS_MALFORMED,
  NOTICE_DENIED_BY_RESET, NOTICE_COOKIES_SENT, NOTICE_COOKIES_ACCEPTED, NOTICE_COOKIES_REFUSED,
- NOTICE_REQUESTS_ANSWERED, NOTICE_ANSWERS_REPEATED) = range(len(NOTICES))
+ NOTICE_REQUESTS_ANSWERED, NOTICE_ANSWERS_REPEATED, NOTICE_SOURCES_EXHAUSTED, NOTICE_LIMITED_BY_RESET) = range(len(NOTICES))
 
 EVENTS = (
     "received_syn", "sent_syn", "received_syn_ack", "sent_syn_ack", "received_ack_of_syn_ack",

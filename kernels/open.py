@@ -31,7 +31,9 @@ from .counters import (
     DROP_NEIGHBOURS_EXHAUSTED,
     DROP_NO_ROUTE,
     DROP_OPENING_EXHAUSTED,
+    DROP_SERVICE_FULL,
     DROP_UNEXPECTED_SEGMENT,
+    NOTICE_LIMITED_BY_RESET,
     OF_SERVICE_CONNECTIONS,
     OF_SERVICE_OPEN,
     RECEIVED_SYN,
@@ -45,6 +47,7 @@ from .free_list import COUNT, give, take, upcoming
 from .headers import ACK, ECE, FIN, RST, SYN
 from .initial_number import initial_number
 from .jit import kernel
+from .limits import RESETS, count_in, count_out
 from .native import address_of, prefetch, record_at, swap16, swap32
 from .neighbours import INCOMPLETE, PROBING, add_neighbour, hear, owns, route_to
 from .opening import begin_opening, client_stamp, end_opening
@@ -208,6 +211,9 @@ def make_connection(packets, batch, row, connections, services, number, offer, m
         return DROP_NO_ROUTE
     if neighbour < 0:
         return DROP_NEIGHBOURS_EXHAUSTED
+    reason = count_in(connections.limits, connections.counters, number, batch.source[row], now)
+    if reason >= 0:
+        return reason
     connection = take(connections.free, connections.cold)
     ask_for_next(connections)
     ask_for_record(records, upcoming(connections.free, connections.hot))
@@ -218,6 +224,7 @@ def make_connection(packets, batch, row, connections, services, number, offer, m
         connections.proxied.origins[connection, 0] = 0
     if not insert(connections.buckets, batch.hash[row], connection * 2 + CLIENT):
         end_opening(connections, connection)
+        count_out(connections.limits, record_at(connections.hot, connection), number)
         give(connections.free, connections.cold, connection)
         return DROP_FLOW_TABLE_FULL
     batch.flow[row] = connection * 2 + CLIENT
@@ -281,5 +288,8 @@ def open_connections(packets, batch, count, connections, services, network, reco
             reason = open_one(packets, batch, row, connections, services, network, records, now)
         opened += int64(reason < 0)
         batch.verdict[row] = ABSORB if reason < 0 else DROP
-        if reason >= 0:
+        if reason >= DROP_SERVICE_FULL and connections.limits.settings[RESETS] != 0:
+            batch.verdict[row] = REFUSE
+            connections.counters.notices[NOTICE_LIMITED_BY_RESET] += 1
+        elif reason >= 0:
             connections.counters.drops[reason] += 1

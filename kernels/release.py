@@ -7,6 +7,7 @@ from .flow_hash import hash_key
 from .flow_table import ask_for_key, remove
 from .free_list import give
 from .jit import kernel
+from .limits import count_out
 from .native import record_at
 from .opening import end_opening
 from .records import TIMEOUT, ask_for_record, finish
@@ -73,6 +74,7 @@ def release(connections, targets, sources, wheel, records, now):
         counters.causes[CLIENT, causes & 0xFF] += 1
         counters.causes[TARGET, causes >> 8] += 1
         counters.services[cold.service, OF_SERVICE_OPEN] -= 1
+        count_out(connections.limits, hot, int64(cold.service))
         if hot.options & BOUND:
             counters.targets[cold.target, OF_TARGET_OPEN] -= 1
             counters.targets[cold.target, OF_TARGET_TIMEOUTS] += int64(causes >> 8 == TIMEOUT)

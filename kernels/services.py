@@ -3,7 +3,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .counters import OF_TARGET_OPEN
 from .jit import kernel
+from .wheel import TICK_MICROSECONDS
 
 NO_MATCH, NEED_MORE, ANSWER_CLIENT = -1, -2, -3
 """What a select kernel answers beside the number of a target: none fits; the payload so far does not tell; the payload begins with
@@ -16,6 +18,12 @@ GROUP = 1 << 20
 """A select kernel (by a rule's `member`) answers GROUP + row of `Selection.services` to have a group's own kernel choose."""
 UP, DOWN, DRAIN, MAINTENANCE = 0, 1, 2, 3
 STATES = ("up", "down", "drain", "maintenance")
+MOST_OPEN, AN_INTERVAL, MAY_BE_EARLY, NEXT_DUE = range(4)
+"""Columns of `Selection.limits`: connections at once; nanoseconds a new one, 0 for any rate; nanoseconds it may come early; when the
+next is due."""
+NO_LIMIT = 1 << 62
+A_TICK = 1000 * TICK_MICROSECONDS
+"""Nanoseconds."""
 
 DELAYED, IMMEDIATE, SIMPLE = 0, 1, 2
 STRAY_RESET, STRAY_DROP = 0, 1
@@ -73,6 +81,7 @@ class Selection(NamedTuple):
     until: np.ndarray       # int64 [t] (as Targets.until)
     pending: np.ndarray     # int64 [t] connections of this burst that will be given to each target
     counted: np.ndarray     # int64 [t, OF_TARGET] the counters of targets
+    limits: np.ndarray      # int64 [t, 4] see MOST_OPEN
     reply: np.ndarray       # int64 [3] with ANSWER_CLIENT: how many octets of the payload are taken away, and the octet (not 0)
                             # that the client is sent; how many requests of this connection have been answered before
 
@@ -112,9 +121,18 @@ def is_excluded(selection, member):
 
 
 @kernel
+def is_full(selection, target):
+    """Says whether a target has as many connections as it may have, or has just been given one (kernels/limits.py)."""
+    limits = selection.limits
+    if selection.counted[target, OF_TARGET_OPEN] + selection.pending[target] >= limits[target, MOST_OPEN]:
+        return True
+    return limits[target, NEXT_DUE] > selection.tick[0] * A_TICK + limits[target, MAY_BE_EARLY]
+
+
+@kernel
 def is_usable(selection, target):
-    """Says whether a target may be given a connection: it is up, and not held for down until later."""
-    return selection.states[target] == UP and selection.until[target] <= selection.tick[0]
+    """Says whether a target may be given a connection: it is up, not held for down until later, and within its limits."""
+    return selection.states[target] == UP and selection.until[target] <= selection.tick[0] and not is_full(selection, target)
 
 
 @kernel
@@ -128,6 +146,9 @@ def is_available(selection, service, member):
 def claim(selection, targets, target):
     """Counts a connection that will be given to a target; of one that is held for down, no second one until later."""
     selection.pending[target] += 1
+    limits = selection.limits
+    if limits[target, AN_INTERVAL] > 0:
+        limits[target, NEXT_DUE] = max(limits[target, NEXT_DUE], selection.tick[0] * A_TICK) + limits[target, AN_INTERVAL]
     if targets.until[target] != 0:
         targets.until[target] = selection.tick[0] + targets.health[1]
 

@@ -10,6 +10,7 @@ from pipeline import replacement
 from pipeline.access_lists import make_access
 from pipeline.configuration import content_rules
 from pipeline.errors import ConfigurationError
+from pipeline.limits import make_limits, target_limits
 from pipeline.kernels import (
     arp,
     batch,
@@ -211,7 +212,7 @@ def balanced(configuration):
             for service, identifiers, given, kernel in own + groups]
 
 
-def make_selection(configuration, targets, counted):
+def make_selection(configuration, targets, counted, workers=1):
     """Returns the `Selection` of a configuration and the names of its select kernels, in the order of their numbers.
 
     That is the alphabet's, and not the configuration's: with the same kernels it is the same loop, compiled once.
@@ -251,6 +252,7 @@ def make_selection(configuration, targets, counted):
         client=np.zeros(4, np.int64), tick=np.zeros(1, np.int64), target=targets.members, home=home,
         weight=_column(weight for _, _, weights, _ in shares for weight in weights), current=np.zeros(members, np.int64),
         table=table, states=targets.states, until=targets.until, pending=np.zeros(len(targets.rows), np.int64), counted=counted,
+        limits=target_limits(configuration, workers),
         reply=np.zeros(3, np.int64))
     return selection, kernels
 
@@ -329,8 +331,8 @@ def make_proxied(configuration, origins):
         trusted, origins)
 
 
-def make_connections(configuration, wraps, origins):
-    """Returns the `Connections` of a configuration, all free; `wraps` and `origins` are those of its records."""
+def make_connections(configuration, wraps, origins, workers=1):
+    """Returns the `Connections` of one of so many `workers`, all free; `wraps` and `origins` are those of its records."""
     engine, capacity, opening = configuration.engine, configuration.engine.connections, configuration.opening_records
     spans = [{**dict(configuration.timeouts), **service.own_timeouts} for service in configuration.services]
     ticks = [[0] + [max(round(named[name] * 1_000_000 / wheel.TICK_MICROSECONDS), 1) for name in connection.STATES[1:]] for named in spans]
@@ -353,7 +355,8 @@ def make_connections(configuration, wraps, origins):
         timeouts=np.array(ticks, np.int64).reshape(-1, len(connection.STATES)),
         budget=_column([engine.reset_rate, engine.reset_rate, 0, -1, engine.ack_storm]),
         secret=np.zeros(2, np.int64),
-        lingering=np.full((connection.LINGERING, 2), -1, np.int64), wraps=wraps, counters=counted)
+        lingering=np.full((connection.LINGERING, 2), -1, np.int64), limits=make_limits(configuration, workers),
+        wraps=wraps, counters=counted)
 
 
 def line_settings(chosen, direction):
@@ -390,8 +393,8 @@ def make_state(configuration, device, arena, macs, ticks_now, hertz, share=ALONE
     engine = configuration.engine
     accepts = any(service.accept_proxy_protocol for service in configuration.services)
     kept = records.allocate_records(engine.detailed_records, engine.connections, engine.records, engine.connections if accepts else 0)
-    connections = make_connections(configuration, kept.wraps, kept.origins)
-    selection, kernels = make_selection(configuration, targets, connections.counters.targets)
+    connections = make_connections(configuration, kept.wraps, kept.origins, share.workers)
+    selection, kernels = make_selection(configuration, targets, connections.counters.targets, share.workers)
     state = State(
         control=np.zeros(8, np.int64), clock=_column([ticks_now, 0, round((1 << 32) * 1_000_000 / hertz)]),
         idle=_column([engine.idle_sleep_us if engine.idle == "backoff" else 0, EMPTY_PASSES]),

@@ -12,7 +12,7 @@ from pipeline.kernels import services
 from pipeline.kernels.rules import EXACT, PREFIX
 from pipeline.kernels.select_balancing import round_robin
 from pipeline.kernels.select_content import http_host, http_path, number_modulo
-from pipeline.kernels.services import NEED_MORE, NO_MATCH
+from pipeline.kernels.services import NEED_MORE, NO_LIMIT, NO_MATCH
 
 PATHS = [(b"/static/", 1), (b"/a", 0), (b"/b/c", 2), (b"/", 1)]
 HOSTS = [(b"one.example", 0), (b"Two.Example", 1), (b"10.0.0.1", 2), (b"x", 1)]
@@ -48,6 +48,7 @@ def selection(rules=(), members=3, how=EXACT):
         until=np.zeros(members, np.int64),
         pending=np.zeros(members, np.int64),
         counted=np.zeros((members, 5), np.int64),
+        limits=np.array([[NO_LIMIT, 0, 0, 0]] * members, np.int64),
         reply=np.zeros(3, np.int64),
     )
 

@@ -208,6 +208,28 @@ class ServiceTimeouts(_Section):
     time_wait: float | None = seconds(None)
 
 
+class Limits(_Section):
+    """`[services.limits]`: how many connections there may be, and how many new ones a second; what is not named has no limit."""
+
+    connections: int | None = whole(None, 1, 1 << 24)
+    connections_per_second: int | None = whole(None, 1, 10_000_000)
+    burst: int = whole(1, 1, 1 << 20, " (new connections that may come at once)")
+    connections_per_source: int | None = whole(None, 1, 1 << 24)
+    connections_per_second_per_source: int | None = whole(None, 1, 10_000_000)
+    burst_per_source: int = whole(1, 1, 1 << 20, " (new connections that may come at once)")
+    source_prefix: int = whole(32, 1, 32, " (bits of a source's address that count)")
+
+    @property
+    def by_source(self):
+        """Whether sources are told apart."""
+        return self.connections_per_source is not None or self.connections_per_second_per_source is not None
+
+    @property
+    def limited(self):
+        """Whether there is any limit."""
+        return self.by_source or self.connections is not None or self.connections_per_second is not None
+
+
 class Health(_Section):
     """`[health]`: what is learned of targets from the connections to them: so many failures in a row make one down.
 
@@ -255,6 +277,9 @@ class Target(_Section):
     mac: values.Mac | None = None
     linux_if: values.LinuxInterface | None = None
     weight: int = whole(1, 0, 1000, " (0: no new connections)")
+    max_connections: int | None = whole(None, 1, 1 << 24)
+    max_connections_per_second: int | None = whole(None, 1, 10_000_000)
+    burst: int = whole(1, 1, 1 << 20, " (new connections that may come at once)")
     check: Check | None = Field(None, description="a table [targets.check]")
 
 
@@ -344,6 +369,7 @@ class Service(Listed):
     source_addresses: tuple[values.Address, ...] = Field((), description='a list of addresses such as "10.2.0.1"')
     source_ports: values.SourcePorts = PortRange(1024, 65535)
     timeouts: ServiceTimeouts = Field(default_factory=ServiceTimeouts, description="a table [services.timeouts]")
+    limits: Limits = Field(default_factory=Limits, description="a table [services.limits]")
 
     @property
     def own_timeouts(self):
