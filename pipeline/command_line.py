@@ -351,6 +351,21 @@ def _print_targets(found, as_json):
         click.echo(f"{row['id']:<20} {row['state']:<12} {row['why']}".rstrip())
 
 
+@commands.command()
+@click.argument("config", type=click.Path())
+@_engine_of_target
+@_JSON
+def reload(config, socket, engine, as_json):
+    """Have a running engine take the allow and deny lists of CONFIG, and of the files that it names, without a pause."""
+    from pipeline import configuration, stats_socket
+    configuration.load(config)
+    found = stats_socket.request(_socket_of(socket, engine), "reload", timeout=60, arguments=(os.path.abspath(config),))
+    if as_json:
+        _print_json(found)
+    else:
+        click.echo(f"{found['prefixes']:,} prefixes are in force")
+
+
 @target.command("list")
 @_engine_of_target
 @_JSON

@@ -7,6 +7,7 @@ import time
 import pyroute2
 
 from pipeline import assemble, compose, exception_interface, generator_report, isolation, profile_report, profiling, snapshot
+from pipeline.access_lists import reload_lists
 from pipeline.configuration import load
 from pipeline.errors import ConfigurationError, RunError
 from pipeline.kernel_neighbours import KernelNeighbours
@@ -15,6 +16,7 @@ from pipeline.numa import ANY, node_of
 from pipeline.profile_marks import stage_names
 from pipeline.processor_counters import ProcessorCounters, counted
 from pipeline.progress import compiling_aloud
+from pipeline.kernels.counters import TOTAL_LOOPS
 from pipeline.kernels.hand_over import AT_HAND, BY_ADDRESS, BY_HASH, BY_PORT
 from pipeline.health_checks import HealthChecks
 from pipeline.target_states import TargetStates
@@ -298,6 +300,21 @@ class Engine:
         """Puts a target into a state (strs); returns all targets' states."""
         self.targets()
         return self.target_states.set(identifier, state)
+
+    def reload(self, path):
+        """Takes the lists of the configuration at `path` (str) in every worker; returns what is told (dict). Raises RunError."""
+        try:
+            return reload_lists(self.states, self.configuration, load(path), self._passed)
+        except ConfigurationError as error:
+            raise RunError(str(error)) from error
+
+    def _passed(self):
+        """Waits until every worker has begun a pass after this: none has what it read before in its hands any more."""
+        before, deadline = [int(state.counters.totals[TOTAL_LOOPS]) for state in self.states], time.monotonic() + 1
+        while any(state.counters.totals[TOTAL_LOOPS] < loops + 2 for state, loops in zip(self.states, before, strict=True)):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
 
     @property
     def complete(self):

@@ -171,6 +171,7 @@ class Run:
         return {"snapshot": self._snapshot, "profile": lambda: self._of_engine("profile"),
                 "targets": lambda: self._of_engine("targets"),
                 "target set": lambda identifier, state: self._of_engine("set_target", identifier, state),
+                "reload": lambda path: self._of_engine("reload", path),
                 "profile on": lambda: self._switch_profile("start_profile", EVERY, 0.0),
                 "profile off": lambda: self._switch_profile("stop_profile")}
 

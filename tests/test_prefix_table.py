@@ -12,10 +12,10 @@ from pipeline.kernels.prefix_table import class_of
 
 
 @loop
-def classes_of(table, addresses, found):
+def classes_of(table, half, addresses, found):
     """Writes the class of each address."""
     for number in range(addresses.shape[0]):
-        found[number] = class_of(table, addresses[number])
+        found[number] = class_of(table, half, addresses[number])
     return 0
 
 
@@ -48,6 +48,6 @@ def test_every_list_decides_by_its_longest_match(given_lists, addresses):
     addresses += [number for end in ends for number in (end - 1, end, end + 1) if 0 <= number < 2**32]
     table = make_table.__wrapped__(tuple(given_lists))
     found = np.full(len(addresses), -1, np.int64)
-    classes_of(table, np.array(addresses, np.int64), found)
+    classes_of(table, 0, np.array(addresses, np.int64), found)
     for address, number in zip(addresses, found, strict=True):
-        assert table.denied[number].tolist() == [is_denied(address, *sides) for sides in given_lists]
+        assert table.denied[0, number].tolist() == [is_denied(address, *sides) for sides in given_lists]

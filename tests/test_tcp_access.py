@@ -2,7 +2,8 @@
 import pytest
 
 from pipeline import configuration
-from pipeline.errors import ConfigurationError
+from pipeline.access_lists import SPARE_BLOCKS, reload_lists
+from pipeline.errors import ConfigurationError, RunError
 from pipeline.kernels.access import RESETS
 from tcp.proxy import SERVICE, TURNS, close, configuration_text, connect, one_worker, settings
 
@@ -78,3 +79,42 @@ def test_a_file_lists_a_prefix_a_line(tmp_path):
     (tmp_path / "listed.txt").write_text("# whom we deny\n\n10.9.0.0/16  # a network\n10.1.0.7/32\n")
     made = configuration.parse(configuration_text({}, {}, access={"deny": '["file:listed.txt"]'}), str(tmp_path / "engine.toml"))
     assert list(map(str, made.access.denied_sources)) == ["10.9.0.0/16", "10.1.0.7/32"]
+
+
+@settings(services=SERVICES, access={"deny": '["10.1.0.0/25"]'})
+def test_lists_are_taken_anew_in_a_running_engine(proxy):
+    client = proxy.client(8102)
+    client.send("S")
+    client.nothing()
+    others = [dict(each, allow='["10.1.0.9/32"]') if "8102" in each["name"] else each for each in SERVICES]
+    for deny, allowed in (("10.1.0.64/26", "10.1.0.9"), ("10.1.0.0/29", "10.1.0.9"), ("10.9.0.0/16", "10.1.0.9")):
+        new = configuration.parse(configuration_text({}, {}, services=others, access={"deny": f'["{deny}"]'}), "again.toml")
+        told = reload_lists(proxy.workers, proxy.configuration, new, lambda: None)
+        assert told["prefixes"] == 8
+        for address, answered in ((allowed, True), ("10.1.0.10", False)):
+            client = proxy.client(8102, address)
+            client.send("S")
+            if answered:
+                client.expect("SA", seq=0, ack=1)
+            else:
+                client.nothing()
+
+
+@settings(services=SERVICES)
+def test_lists_for_other_services_or_without_room_are_refused_and_the_old_stay(proxy):
+    fewer = configuration.parse(configuration_text({}, {}, services=SERVICES[1:]), "again.toml")
+    with pytest.raises(RunError, match="the services must be listed-8101, listed-8102"):
+        reload_lists(proxy.workers, proxy.configuration, fewer, lambda: None)
+    many = ", ".join(f'"11.{n >> 8}.{n & 255}.1/32"' for n in range(SPARE_BLOCKS + 1))
+    more = configuration.parse(configuration_text({}, {}, services=SERVICES, access={"deny": f"[{many}]"}), "again.toml")
+    with pytest.raises(RunError, match="longer than 24 bits in 4097 networks .* room for 4096"):
+        reload_lists(proxy.workers, proxy.configuration, more, lambda: None)
+    client = proxy.client(8101)
+    client.send("S")
+    client.nothing()
+
+
+@settings()
+def test_an_engine_without_lists_takes_none(proxy):
+    with pytest.raises(RunError, match="started without allow and deny"):
+        reload_lists(proxy.workers, proxy.configuration, proxy.configuration, lambda: None)
