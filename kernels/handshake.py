@@ -38,6 +38,7 @@ from .connection import (
 )
 from .counters import (
     DROP_UNEXPECTED_SEGMENT,
+    NOTICE_ANSWERS_REPEATED,
     NOTICE_CHALLENGE_ACKS,
     NOTICE_KEEP_ALIVES_ANSWERED,
     NOTICE_OLD_CONNECTIONS_RESET,
@@ -286,6 +287,7 @@ def from_client(packets, base, batch, row, connections, connection, services, re
             tell_of_gap(batch, row, connections, connection)
         elif batch.verdict[row] == DROP and is_taken_again(batch, row, connections, connection):
             acknowledge(connections, connection, 0, 0)
+            connections.counters.notices[NOTICE_ANSWERS_REPEATED] += int64(opening.answer != 0)
 
 
 @kernel

@@ -4,16 +4,18 @@ import socket
 
 import pytest
 from ldap_messages import element, message
+from test_select_postgresql import startup
+from test_tcp_postgresql import GSS, SSL
 
 from peers import laboratory as lab
 from peers.capture import Capture
-from peers.content_clients import curl, first_sizes, handshake_sizes, name_of, said, where, with_mtu
+from peers.content_clients import curl, first_sizes, handshake_sizes, name_of, said, where, with_losses, with_mtu
 from peers.content_servers import CLEAR, LDAP, MQTT, PLAIN, POSTGRESQL, REDIS, TLS, ContentServers
 from peers.requirements import needs_bed, needs_nginx, needs_program
 
 pytestmark = [needs_bed, needs_nginx, *(needs_program(*names) for names in (
     ("redis-server", "redis-server"), ("openssl", "openssl"), ("slapd", "slapd"), ("ldapsearch", "ldap-utils"), ("psql", "postgresql-client"), ("pg_ctlcluster", "postgresql"),
-    ("mosquitto", "mosquitto"), ("mosquitto_pub", "mosquitto-clients"), ("nghttp", "nghttp2-client"), ("redis-benchmark", "redis-tools")))]
+    ("mosquitto", "mosquitto"), ("mosquitto_pub", "mosquitto-clients"), ("nghttp", "nghttp2-client"), ("redis-benchmark", "redis-tools"), ("nft", "nftables")))]
 NAMES, PROTOCOLS, PATHS_2, AUTHORITIES, PATHS, HOSTS, USERS = 443, 444, 81, 82, 80, 83, 5433
 SERVICES = [
     ("tls_sni", NAMES, TLS, "s0.example.org", "*.s1.example.org", "s2.example.org"), ("tls_alpn", PROTOCOLS, TLS, "http/1.0", "http/1.1", "h2"),
@@ -43,7 +45,7 @@ def served():
 @pytest.fixture(scope="module")
 def laboratory():
     """The laboratory with these services; established connections may be silent for long."""
-    with lab.open_laboratory(lab.Layout("two_port", "af_packet"), served=served(), established=60.0) as opened:
+    with lab.open_laboratory(lab.Layout("two_port", "af_packet"), served=served(), established=60.0, connecting=20.0, first_data=30.0, syn_received=20.0) as opened:
         yield opened
 
 
@@ -164,6 +166,33 @@ def test_psql_of_any_mode_that_does_without_encryption(bed, mode):
 def test_psql_that_insists_on_encryption_is_told_that_there_is_none(bed, laboratory):
     assert "server does not support SSL, but SSL was required" in where(bed, "s0", PGSSLMODE="require")
     laboratory.counters_at_rest()
+
+
+def test_psql_over_a_path_that_loses_a_sixth_comes_to_its_servers(bed, laboratory):
+    asks = "psql -X -At -h {} -U postgres -d {} -c 'select host(inet_server_addr())'"
+    text = " ".join(f"{asks.format(lab.SERVICE, name)} &" for name in ("s0", "app_1", "s2") * 14)
+    before = laboratory.engine.stats()["workers"][0]["notices"]
+    with with_losses(bed, POSTGRESQL, 16):
+        lines = said(bed, "client", "bash", "-c", f"{text} wait", timeout=180).splitlines()
+    assert {line: lines.count(line) for line in set(lines)} == {"10.2.0.11": 14, "10.2.0.12": 14, "10.2.0.13": 14}
+    after = laboratory.engine.stats()["workers"][0]["notices"]
+    assert after["requests_answered"] - before.get("requests_answered", 0) == 42
+    assert after["answers_repeated"] > before.get("answers_repeated", 0)
+
+
+@pytest.mark.parametrize("requests", [(GSS, SSL), (SSL, GSS), (GSS,)])
+def test_who_asks_for_gssapi_too_is_told_no_twice_and_logs_in(bed, mtu, requests):
+    with bed.inside("client"):
+        asking = socket.create_connection((lab.SERVICE, POSTGRESQL), 20)
+    with asking:
+        for request in requests:
+            asking.sendall(request)
+            assert asking.recv(100) == b"N"
+        asking.sendall(startup({b"user": b"postgres", b"database": b"app_1"}))
+        assert asking.recv(9) == b"R\0\0\0\x08\0\0\0\0"    # AuthenticationOk
+        asking.sendall(b"X\0\0\0\4")
+        while asking.recv(4096):
+            pass
 
 
 def test_pgbench_with_many_connections_stays_with_its_server(bed, laboratory):

@@ -115,7 +115,7 @@ def test_a_request_that_is_repeated_is_answered_by_the_same_number(proxy):
         client.expect("PA", seq=1, ack=9, data=b"N")
     client.send("PA", SSL, seq=1)  # it has been heard, but not that its request has come
     client.expect("A", seq=2, ack=9)
-    assert proxy.count("requests_answered") == 1
+    assert proxy.count("requests_answered") == 1 and proxy.count("answers_repeated") == 2
     proxy.wait(5)
     proxy.silent()
     talk(client, bound(proxy, client))

@@ -44,6 +44,18 @@ def with_mtu(bed, mtu):
         assert bed.run_in("client", [*words, "1500"]).wait(20) == 0
 
 
+@contextlib.contextmanager
+def with_losses(bed, port, percent):
+    """Within this so many of a hundred segments to and from a port are lost at the client (nft)."""
+    rules = "".join(f"chain {hook} {{ type filter hook {hook} priority 0; tcp {end} {port} numgen random mod 100 < {percent} counter drop; }}\n"
+                    for hook, end in (("input", "sport"), ("output", "dport")))
+    assert said(bed, "client", "nft", f"table ip losing {{ {rules} }}") == ""
+    try:
+        yield
+    finally:
+        said(bed, "client", "nft", "delete table ip losing")
+
+
 def first_sizes(segments, port):
     """Returns how many octets of payload each segment to `port` of a capture on the client had, until something was answered."""
     sizes = []

@@ -129,7 +129,7 @@ class ContentServers:
                            input="".join(f"{line}{' login' * ('role' in line)}\n" for line in DATABASES).encode())
         subprocess.run(["cp", "-a", first, own], check=True)
         self.run(name, *as_user, programs / "postgres", "-F", "-D", own, "-h", "0.0.0.0", "-p", POSTGRESQL, "-k", own, "-c", "shared_buffers=1MB",
-                 "-c", "max_connections=20", stop=3, cwd="/")
+                 "-c", "max_connections=60", stop=3, cwd="/")
         return self._wait(name, POSTGRESQL)
 
     def _wait(self, name, port):
