@@ -1,7 +1,7 @@
 """SYN cookies as numbers: what our initial sequence number and our TSval say of a SYN of which nothing is kept (SPLICE 7).
 
 An initial number, from the highest bit down: 10 bits of a keyed hash of the 4-tuple; 18 bits of the hash plus a digest of the
-client's initial number; 3 bits of the client's MSS; one bit that tells which of two keys it was. A segment with the tag of its
+client's initial number and of the bits that follow; 3 bits of the client's MSS; one bit that tells which of two keys it was. A segment with the tag of its
 4-tuple whose number does not fit is one that has overtaken the first payload, or outlived it; one without is a stray segment.
 
 The low bits of our TSval, where the client has timestamps: its window scale, ours, SACK, ECN (RFC 7323, section 5.4 lets them be
@@ -21,6 +21,8 @@ TAG_SHIFT, PLACE_SHIFT, SIZE_SHIFT = 22, 4, 1
 PLACE_MASK, SIZE_MASK = 0x3FFFF, 7
 GOLDEN = 0x61C88647
 """2**32 over the square of the golden ratio (Knuth, TAOCP 3, 6.4), with which no product is beyond 63 bits: numbers that are near each other get digests that are far apart."""
+OF_SIZE = 0x15555
+"""What the bits for the MSS add to those beside them: an acknowledgement of some octets more is no cookie of another MSS."""
 EPOCH_BITS = 26
 """Microseconds of an epoch are 2 to this: a key is used for 67 seconds, and cookies are taken for as long once more."""
 STAMP_BITS = 10
@@ -44,16 +46,16 @@ def size_number(mss):
 
 
 @kernel
-def _placed(hashed, client_isn):
-    """Returns the 18 bits that bind a cookie to the client's initial number."""
-    return (hashed + ((client_isn * GOLDEN & MASK) >> (32 - 18))) & PLACE_MASK
+def _placed(hashed, client_isn, size):
+    """Returns the 18 bits that bind a cookie to the client's initial number and to the bits for the MSS."""
+    return (hashed + ((client_isn * GOLDEN & MASK) >> (32 - 18)) + size * OF_SIZE) & PLACE_MASK
 
 
 @kernel
 def cookie_number(hashed, client_isn, mss, epoch):
     """Returns our initial number for a SYN; `hashed` is the hash of its 4-tuple under the key of `epoch`."""
     size = (size_number(mss) + (hashed >> 18)) & SIZE_MASK
-    return (hashed >> TAG_SHIFT << TAG_SHIFT) | (_placed(hashed, client_isn) << PLACE_SHIFT) | (size << SIZE_SHIFT) | (epoch & 1)
+    return (hashed >> TAG_SHIFT << TAG_SHIFT) | (_placed(hashed, client_isn, size) << PLACE_SHIFT) | (size << SIZE_SHIFT) | (epoch & 1)
 
 
 @kernel
@@ -61,7 +63,8 @@ def judge(hashed, number, client_isn):
     """Says whether `number` is a cookie for a client's initial number: GENUINE, OUT_OF_ORDER or FORGED."""
     if number >> TAG_SHIFT != hashed >> TAG_SHIFT:
         return FORGED
-    return GENUINE if (number >> PLACE_SHIFT) & PLACE_MASK == _placed(hashed, client_isn) else OUT_OF_ORDER
+    place = _placed(hashed, client_isn, (number >> SIZE_SHIFT) & SIZE_MASK)
+    return GENUINE if (number >> PLACE_SHIFT) & PLACE_MASK == place else OUT_OF_ORDER
 
 
 @kernel

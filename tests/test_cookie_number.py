@@ -29,6 +29,13 @@ def test_a_segment_beyond_the_first_is_not_taken_for_it(hashed, client_isn, segm
 
 
 @generated
+@given(number, number, st.sampled_from(SIZES), st.integers(0, 1), st.integers(1, 40))
+def test_an_acknowledgement_of_some_octets_more_is_no_cookie(hashed, client_isn, mss, epoch, more):
+    cookie = (cookie_number(hashed, client_isn, mss, epoch) + more) % 2**32
+    assert cookie & 1 != epoch or judge(hashed, cookie, client_isn) != GENUINE
+
+
+@generated
 @given(number, number, number)
 def test_under_another_hash_it_is_forged(hashed, other, client_isn):
     cookie = cookie_number(hashed, client_isn, 1460, 0)

@@ -2,91 +2,30 @@
 import asyncio
 import collections
 import contextlib
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 
 import pytest
 
-from peers.clients import connect, exchange_all
-from peers.engine_process import ROOT, EngineProcess
-from peers.laboratory import cores
+from peers.clients import connect
+from peers.engine_bed import open_engine_bed
 from peers.requirements import needs_bed, needs_program
-from peers.servers import Servers, answer
-from pipeline import configuration
-from pipeline.bed import Bed
+from peers.servers import answer
 
 pytestmark = [needs_bed]
 TURNS, MAGLEV, SILENT, CHECKED, KILLED, WEB, STORE = range(7000, 7007)
 PORT, QUIET, WELL, DOOMED, PAGES, REDIS = range(9000, 9006)
 RETRY = 5.0
 AT_ONCE = 200
-CONFIGURATION = """
-[engine]
-name = "balance"
-network_namespace = "{namespace}"
-drain_timeout = 0.5
-{cores}
-[timeouts]
-connecting = 1.0
-[health]
-fall = 3
-retry = {retry}
-[[ports]]
-name = "p0"
-device = "net_af_packet0,iface=px0,blocksz=65536,framesz=2048,framecnt=2048"
-addresses = ["10.1.0.1/24"]
-[[ports]]
-name = "p1"
-device = "net_af_packet1,iface=px1,blocksz=65536,framesz=2048,framecnt=2048"
-addresses = ["10.2.0.1/24"]
-exception = {{ device = "net_tap7,iface=kx1" }}
-{targets}
-[[services]]
-source_ports = [1024, 32767]
-name = "turns"
-listen = "10.1.0.1:7000"
-targets = ["s0", "s1", "s2"]
-[[services]]
-source_ports = [1024, 32767]
-name = "maglev"
-listen = "10.1.0.1:7001"
-select = "maglev"
-targets = ["s0", "s1", "s2"]
-[[services]]
-source_ports = [1024, 32767]
-name = "silent"
-listen = "10.1.0.1:7002"
-targets = ["q0", "q1"]
-[[services]]
-source_ports = [1024, 32767]
-name = "checked"
-listen = "10.1.0.1:7003"
-targets = ["c0", "c1"]
-[[services]]
-source_ports = [1024, 32767]
-name = "killed"
-listen = "10.1.0.1:7004"
-targets = ["k0", "k1"]
-[[services]]
-source_ports = [1024, 32767]
-name = "web"
-listen = "10.1.0.1:7005"
-targets = ["w0", "w1"]
-[[services]]
-source_ports = [1024, 32767]
-name = "store"
-listen = "10.1.0.1:7006"
-targets = ["r0", "r1"]
-[bed]
-device = "af_packet"
-{hosts}
-"""
+SERVED = {"turns": (TURNS, ["s0", "s1", "s2"]), "maglev": (MAGLEV, ["s0", "s1", "s2"]), "silent": (SILENT, ["q0", "q1"]),
+          "checked": (CHECKED, ["c0", "c1"]), "killed": (KILLED, ["k0", "k1"]), "web": (WEB, ["w0", "w1"]), "store": (STORE, ["r0", "r1"])}
+"""Port and targets of each service. The kernel, which makes the checks at the same address, has source ports of its own."""
+SERVICE = '[[services]]\nname = "{name}"\nlisten = "10.1.0.1:{port}"\ntargets = {targets}\nsource_ports = [1024, 32767]\n'
+TIMES = f"[timeouts]\nconnecting = 1.0\n[health]\nfall = 3\nretry = {RETRY}\n"
+HOSTS = [("client", "client", "p0", "10.1.0.2"), *((f"s{n}", "server", "p1", f"10.2.0.{11 + n}") for n in range(3))]
+NAMES = [("s0", 11, PORT), ("s1", 12, PORT), ("s2", 13, PORT), ("q0", 11, QUIET), ("q1", 12, QUIET), ("k0", 11, DOOMED), ("k1", 12, DOOMED)]
 TARGET = '[[targets]]\nid = "{id}"\nip = "10.2.0.{host}"\nport = {port}\n'
-HOST = '[[bed.hosts]]\nname = "{name}"\nrole = "{role}"\nport = "{port}"\naddress = "{address}/24"\n'
 CHECKS = {"c": ('kind = "connect"', WELL), "w": ('kind = "http"\npath = "/health"', PAGES),
           "r": ('kind = "send"\nsend = "PING\\r\\n"\nexpect = "+PONG"', REDIS)}
 """By the first letter of targets on the first two servers: what is asked, and the port."""
@@ -105,60 +44,25 @@ asyncio.run(serve())
 """A server in a process of its own, which can be killed."""
 
 
-class Balance:
-    """An engine between a client and three servers."""
-
-    def __init__(self, folder):
-        namespace = f"bal{os.getpid()}"
-        names = [("s0", 11, PORT), ("s1", 12, PORT), ("s2", 13, PORT), ("q0", 11, QUIET), ("q1", 12, QUIET), ("k0", 11, DOOMED),
-                 ("k1", 12, DOOMED)]
-        hosts = [("client", "client", "p0", "10.1.0.2"), *((f"s{n}", "server", "p1", f"10.2.0.{11 + n}") for n in range(3))]
-        text = CONFIGURATION.format(
-            namespace=namespace, retry=RETRY, cores="\n".join(f"{key} = {value}".lower() for key, value in cores(1).items()),
-            targets="".join(TARGET.format(id=name, host=host, port=port) for name, host, port in names)
-            + "".join(TARGET.format(id=f"{letter}{n}", host=11 + n, port=port) + CHECK.format(kind=kind)
-                      for letter, (kind, port) in CHECKS.items() for n in range(2)),
-            hosts="".join(HOST.format(name=name, role=role, port=port, address=address) for name, role, port, address in hosts))
-        settings = configuration.parse(text, "balance")
-        self.bed = Bed(settings.bed, namespace, settings.ports, say=lambda words: None, queues=1)
-        self.engine = EngineProcess(text.split("[bed]")[0], folder)
-
-    def target(self, *words):
-        """`python -m pipeline target ...`; returns what it prints."""
-        return subprocess.run([sys.executable, "-m", "pipeline", "target", *words, "--socket", str(self.engine.stats_path)], cwd=ROOT,
-                              check=True, text=True, capture_output=True).stdout
-
-    def counted(self, target, what):
-        """What the engine has counted of a target (int): "refused", "timeouts", ..."""
-        return {each["id"]: each[what] for each in self.engine.stats()["targets"]}[target]
-
-    def exchange(self, service, count, at_once=AT_ONCE):
-        """So many connections; returns how many each server answered, "" for those that got no answer."""
-        made = exchange_all(self.bed, "client", ("10.1.0.1", service), [f"{2 * n + 1} is odd\n".encode() for n in range(count)], at_once=at_once)
-        return collections.Counter(exchange.received.split(b" ")[0].decode() for exchange in made)
+def configuration_text():
+    """Returns targets, services and time-outs (TOML)."""
+    targets = "".join(TARGET.format(id=name, host=host, port=port) for name, host, port in NAMES)
+    targets += "".join(TARGET.format(id=f"{letter}{n}", host=11 + n, port=port) + CHECK.format(kind=kind)
+                       for letter, (kind, port) in CHECKS.items() for n in range(2))
+    served = "".join(SERVICE.format(name=name, port=port, targets=str(members).replace("'", '"'))
+                     + 'select = "maglev"\n' * (name == "maglev") for name, (port, members) in SERVED.items())
+    return TIMES + targets + served
 
 
 @pytest.fixture(scope="module")
 def balance():
-    folder = tempfile.mkdtemp(prefix="balance-")
-    made = Balance(folder)
-    try:
-        made.bed.prepare()
-        made.engine.start()
-        made.engine.wait_until_ready()
-        made.bed.attach()
-        with Servers(made.bed) as servers:
-            made.servers = servers
-            servers.listen("s0", PORT, answer)
-            servers.listen("s2", PORT, answer)
-            servers.listen("s0", QUIET, answer)
-            servers.listen("s0", WELL, answer)
-            servers.listen_silently("s1", QUIET)
-            yield made
-    finally:
-        made.engine.kill()
-        made.bed.remove()
-        shutil.rmtree(folder)
+    with open_engine_bed("balance", configuration_text(), HOSTS, ports=("", 'exception = { device = "net_tap7,iface=kx1" }')) as made:
+        made.servers.listen("s0", PORT, answer)
+        made.servers.listen("s2", PORT, answer)
+        made.servers.listen("s0", QUIET, answer)
+        made.servers.listen("s0", WELL, answer)
+        made.servers.listen_silently("s1", QUIET)
+        yield made
 
 
 @pytest.mark.parametrize("service", [TURNS, MAGLEV])
@@ -170,14 +74,14 @@ def test_a_target_that_refuses_costs_not_one_connection_under_200_at_once(balanc
 
 def test_passive_health_holds_it_for_down(balance):
     balance.exchange(TURNS, 20)
-    listed, refused = balance.target("list"), balance.counted("s1", "refused")
+    listed, refused = balance.command("target", "list"), balance.counted("s1", "refused")
     balance.exchange(TURNS, 200)
     assert balance.counted("s1", "refused") == refused and "s1                   down         connections failed" in listed
 
 
 def test_it_is_used_again_once_it_listens_and_is_put_up(balance):
     balance.servers.listen("s1", PORT, answer)
-    balance.target("set", "s1", "up")
+    balance.command("target", "set", "s1", "up")
     answered = balance.exchange(TURNS, 300)
     assert answered == {"s0": 100, "s1": 100, "s2": 100}
 
@@ -188,7 +92,7 @@ def test_a_drained_target_gets_no_new_connection_and_loses_none(balance):
         connection.sendall(b"2 is even\n")
     told = [connection.recv(100).split(b" ")[0] for connection in kept]
     assert set(told) == {b"s0", b"s1", b"s2"}
-    balance.target("set", "s2", "drain")
+    balance.command("target", "set", "s2", "drain")
     for service in (TURNS, MAGLEV):
         assert set(balance.exchange(service, 200)) == {"s0", "s1"}
     for connection in kept:
@@ -198,7 +102,7 @@ def test_a_drained_target_gets_no_new_connection_and_loses_none(balance):
     while sum(served.received.endswith(b"more\n") for served in balance.servers.served) < 30:
         assert time.monotonic() < deadline, "a connection of a drained target has been lost"
         time.sleep(0.05)
-    balance.target("set", "s2", "up")
+    balance.command("target", "set", "s2", "up")
     assert set(balance.exchange(TURNS, 200)) == {"s0", "s1", "s2"}
 
 
@@ -206,7 +110,7 @@ def test_a_silent_target_delays_nobody_beyond_one_time_out_and_then_nobody_at_al
     """Each attempt that is silent is counted: nobody had more than one. Three in a row are what passive health needs."""
     assert balance.exchange(SILENT, AT_ONCE) == {"s0": AT_ONCE}
     timeouts = balance.counted("q1", "timeouts")
-    assert 2 < timeouts <= AT_ONCE // 2 and "q1                   down" in balance.target("list")
+    assert 2 < timeouts <= AT_ONCE // 2 and "q1                   down" in balance.command("target", "list")
     assert balance.exchange(SILENT, AT_ONCE) == {"s0": AT_ONCE}
     assert balance.counted("q1", "timeouts") == timeouts
 
@@ -216,7 +120,7 @@ def test_a_silent_target_that_returns_is_used_again_after_the_time_of_retry(bala
     balance.servers.listen("s1", QUIET, answer)
     deadline = time.monotonic() + 4 * RETRY
     while balance.exchange(SILENT, 20) != {"s0": 10, "s1": 10}:
-        assert time.monotonic() < deadline, balance.target("list")
+        assert time.monotonic() < deadline, balance.command("target", "list")
         time.sleep(0.2)
 
 
@@ -279,15 +183,15 @@ def test_a_killed_target_resets_its_connections_and_no_new_one_fails(balance):
 def until(balance, target, state):
     """Waits until `target list` says so."""
     deadline = time.monotonic() + 20
-    while not any(line.split()[:2] == [target, state] for line in balance.target("list").splitlines()):
-        assert time.monotonic() < deadline, balance.target("list")
+    while not any(line.split()[:2] == [target, state] for line in balance.command("target", "list").splitlines()):
+        assert time.monotonic() < deadline, balance.command("target", "list")
         time.sleep(0.1)
 
 
 def test_active_checks_find_a_target_down_before_any_client_and_up_again(balance):
     until(balance, "c1", "down")
     until(balance, "c0", "up")
-    assert "check: connection refused" in balance.target("list")
+    assert "check: connection refused" in balance.command("target", "list")
     assert balance.exchange(CHECKED, 100) == {"s0": 100}
     assert balance.counted("c1", "refused") == 0
     balance.servers.listen("s1", WELL, answer)
@@ -310,7 +214,7 @@ def test_the_status_of_a_page_decides(balance):
         until(balance, target, "up")
     status["s1"] = "503 Service Unavailable"
     until(balance, "w1", "down")
-    listed = balance.target("list")
+    listed = balance.command("target", "list")
     assert "503" in next(line for line in listed.splitlines() if line.startswith("w1 ")), listed
     status["s1"] = "200 OK"
     until(balance, "w1", "up")

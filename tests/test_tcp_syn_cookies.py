@@ -96,7 +96,7 @@ def test_a_reset_ends_nothing_since_there_is_nothing(proxy):
 
 
 @always
-@pytest.mark.parametrize("wrong", [1 << 3, 1 << 10, 1 << 22, 1 << 30])
+@pytest.mark.parametrize("wrong", [1, 2, 1 << 3, 1 << 10, 1 << 22, 1 << 30])
 def test_a_forged_cookie_makes_no_connection(proxy, wrong):
     client = proxy.client(TURNS)
     handshake(client)
@@ -104,8 +104,9 @@ def test_a_forged_cookie_makes_no_connection(proxy, wrong):
     if wrong >= 1 << 22:  # not even the tag of its 4-tuple: a stray segment
         client.expect("R", seq=1 + wrong)
         assert proxy.count("cookies_refused") == 1
-    if wrong >= 1 << 4:
-        assert nothing_kept(proxy)
+    elif wrong == 1:
+        proxy.received.clear()  # under the other key it is nobody's, or by chance too late
+    assert nothing_kept(proxy)
 
 
 @always
