@@ -22,7 +22,7 @@ SERVED = {"turns": (TURNS, ["s0", "s1", "s2"]), "maglev": (MAGLEV, ["s0", "s1", 
           "checked": (CHECKED, ["c0", "c1"]), "killed": (KILLED, ["k0", "k1"]), "web": (WEB, ["w0", "w1"]), "store": (STORE, ["r0", "r1"])}
 """Port and targets of each service. The kernel, which makes the checks at the same address, has source ports of its own."""
 SERVICE = '[[services]]\nname = "{name}"\nlisten = "10.1.0.1:{port}"\ntargets = {targets}\nsource_ports = [1024, 32767]\n'
-TIMES = f"[timeouts]\nconnecting = 1.0\n[health]\nfall = 3\nretry = {RETRY}\n"
+TIMES = f"[timeouts]\nconnecting = 2.0\n[health]\nfall = 3\nretry = {RETRY}\n"
 HOSTS = [("client", "client", "p0", "10.1.0.2"), *((f"s{n}", "server", "p1", f"10.2.0.{11 + n}") for n in range(3))]
 NAMES = [("s0", 11, PORT), ("s1", 12, PORT), ("s2", 13, PORT), ("q0", 11, QUIET), ("q1", 12, QUIET), ("k0", 11, DOOMED), ("k1", 12, DOOMED)]
 TARGET = '[[targets]]\nid = "{id}"\nip = "10.2.0.{host}"\nport = {port}\n'
@@ -170,11 +170,24 @@ async def under_load(process, ends):
     return alive, refused
 
 
+def until_it_listens(balance, host):
+    """Waits until the echo server of a host takes connections."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            connect(balance.bed, host, ("127.0.0.1", DOOMED)).close()
+            return
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
 def test_a_killed_target_resets_its_connections_and_no_new_one_fails(balance):
     ends = collections.Counter()
     with program(balance, "s0", sys.executable, "-c", ECHO, str(DOOMED)), program(balance, "s1", sys.executable, "-c", ECHO,
                                                                                   str(DOOMED)) as doomed:
-        time.sleep(1)
+        for host in ("s0", "s1"):
+            until_it_listens(balance, host)
         with balance.bed.inside("client"):
             alive, refused = asyncio.run(under_load(doomed, ends))
     assert (alive, ends["reset"], refused) == (AT_ONCE // 2, AT_ONCE // 2, 0)

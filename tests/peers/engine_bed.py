@@ -50,6 +50,7 @@ class EngineBed:
         """So many connections; returns how many each server answered, "" for those that got no answer."""
         requests = [f"{2 * number + 1} is odd\n".encode() for number in range(count)]
         made = exchange_all(self.bed, host, ("10.1.0.1", service), requests, at_once=at_once, **options)
+        print(host, service, collections.Counter(exchange.ended for exchange in made))
         return collections.Counter(exchange.received.split(b" ")[0].decode() for exchange in made)
 
 
