@@ -170,10 +170,10 @@ def _ports(snapshot, rates):
 
 
 def _targets(snapshot, rates):
-    table = _table("target", "address", "open", "connections", "/s", "refused", "timeouts")
+    table = _table("target", "state", "address", "open", "connections", "/s", "refused", "timeouts")
     for target in snapshot.get("targets", ()):
         name = str(target.get("id"))
-        table.add_row(name, f"{target.get('ip')}:{target.get('port')}", _number(target.get("open")),
+        table.add_row(name, str(target.get("state", "")), f"{target.get('ip')}:{target.get('port')}", _number(target.get("open")),
                       _number(target.get("connections")), _rate(rates, f"target {name}"),
                       _number(target.get("refused")), _number(target.get("timeouts")))
     return table if table.row_count else None

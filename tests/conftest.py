@@ -9,7 +9,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 pytest.register_assert_rewrite("tcp", "dpdk_bed")
 
 collect_ignore = [] if os.environ.get("PIPELINE_SOAK") == "1" else [
-    "test_proxy_content.py", "test_proxy_payload_rules.py", "test_proxy_target_states.py", "test_select_fuzz.py", "test_proxy_access.py"]
+    "test_proxy_content.py", "test_proxy_payload_rules.py", "test_proxy_target_states.py", "test_kernel_fuzz.py", "test_proxy_access.py"]
 """Modules of the soak alone: each compiles a loop of its own and then waits for real programs, or kernels anew for a fuzz."""
 
 ON_THE_MACHINE = ("test_bed", "test_command_line", "test_dpdk_", "test_exception_port", "test_path_", "test_proxy_",
