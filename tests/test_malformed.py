@@ -50,7 +50,7 @@ def test_a_million_malformed_frames(flood):
 
 def test_nothing_is_read_outside_its_array():
     """The same with Numba's bounds checking, which compiles the loop once more, into its own part of the cache."""
-    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "PIPELINE_MALFORMED": "100000", "PIPELINE_SOAK": "",
+    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "PIPELINE_MALFORMED": "1000000" if SOAK else "30000", "PIPELINE_SOAK": "",
                    "PIPELINE_SEED": str(SEED + 1)}
     run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k",
                           "each_kind or a_million"], env=environment, capture_output=True, text=True, timeout=900,
